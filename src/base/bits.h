@@ -1,0 +1,60 @@
+/* Sets of up to 64 small integers in one word. */
+#ifndef BH_BASE_BITS_H
+#define BH_BASE_BITS_H
+
+#include "base/compiler.h"
+
+BH_INLINE unsigned bhi_bit_first(uint64_t set)
+{
+    return (unsigned)__builtin_ctzll(set);
+}
+
+BH_INLINE unsigned bhi_bit_last(uint64_t set)
+{
+    return 63u - (unsigned)__builtin_clzll(set);
+}
+
+BH_INLINE unsigned bhi_bit_count(uint64_t set)
+{
+    return (unsigned)__builtin_popcountll(set);
+}
+
+/* The set {first, ..., first + n - 1}; first + n <= 64, n >= 1. */
+BH_INLINE uint64_t bhi_bit_range(unsigned first, unsigned n)
+{
+    return (~(uint64_t)0 >> (64 - n)) << first;
+}
+
+/* Every position where a run of n set bits starts; 1 <= n <= 64. Doubling:
+ * after a step of width w, bit i says that i .. i+w-1 are all set. */
+BH_INLINE uint64_t bhi_bit_run_starts(uint64_t set, unsigned n)
+{
+    unsigned have = 1;
+    while (have < n && set != 0) {
+        unsigned step = have < n - have ? have : n - have;
+        set &= set >> step;
+        have += step;
+    }
+    return set;
+}
+
+/* Length of the longest run of set bits. */
+BH_INLINE unsigned bhi_bit_longest_run(uint64_t set)
+{
+    unsigned n = 0;
+    while (set != 0) {
+        set &= set << 1;
+        n++;
+    }
+    return n;
+}
+
+/* The k-th set bit, counted from 0; k < bhi_bit_count(set). */
+BH_INLINE unsigned bhi_bit_nth(uint64_t set, unsigned k)
+{
+    for (; k > 0; k--)
+        set &= set - 1;
+    return bhi_bit_first(set);
+}
+
+#endif

@@ -1,0 +1,39 @@
+/* Checked and rounding arithmetic. Sizes in bytes, alignments powers of two. */
+#ifndef BH_BASE_CHECKED_H
+#define BH_BASE_CHECKED_H
+
+#include "base/compiler.h"
+
+/* False when a * b does not fit; *out is then unspecified. */
+BH_INLINE bool bhi_mul_ok(size_t a, size_t b, size_t *out)
+{
+    return !__builtin_mul_overflow(a, b, out);
+}
+
+BH_INLINE bool bhi_is_power_of_two(size_t n)
+{
+    return n != 0 && (n & (n - 1)) == 0;
+}
+
+/* The caller guarantees that n + align - 1 does not wrap. */
+BH_INLINE size_t bhi_align_up(size_t n, size_t align)
+{
+    return (n + align - 1) & ~(align - 1);
+}
+
+BH_INLINE size_t bhi_align_down(size_t n, size_t align)
+{
+    return n & ~(align - 1);
+}
+
+BH_INLINE size_t bhi_min(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+BH_INLINE size_t bhi_max(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+#endif

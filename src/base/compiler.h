@@ -1,0 +1,32 @@
+/* Compiler vocabulary: branch hints, inlining, thread-local storage. */
+#ifndef BH_BASE_COMPILER_H
+#define BH_BASE_COMPILER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define bh_likely(x) __builtin_expect(!!(x), 1)
+#define bh_unlikely(x) __builtin_expect(!!(x), 0)
+
+#define BH_NOINLINE __attribute__((noinline))
+#define BH_COLD __attribute__((noinline, cold))
+#define BH_INLINE static inline __attribute__((always_inline))
+#define BH_ALIGNED(n) __attribute__((aligned(n)))
+
+/* A word or two of initial-exec TLS (field notes 15): no call on access, also
+ * from a library that is loaded late. */
+#define BH_THREAD_LOCAL __thread __attribute__((tls_model("initial-exec")))
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define BH_SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer) || __has_feature(memory_sanitizer)
+#define BH_SANITIZED 1
+#endif
+#endif
+#ifndef BH_SANITIZED
+#define BH_SANITIZED 0
+#endif
+
+#endif

@@ -1,0 +1,70 @@
+/* Numbers that decide the layout. Everything here is fixed at build time. */
+#ifndef BH_BASE_CONSTANTS_H
+#define BH_BASE_CONSTANTS_H
+
+#include "base/compiler.h"
+
+/* Hardening mechanisms, 1 = on. Each is a constant in a plain `if`, so that
+ * both sides always compile; only measuring builds set one to 0. */
+#ifndef BH_HARDEN_MAP
+#define BH_HARDEN_MAP 1 /* allocation map tests at malloc, free, realloc */
+#endif
+#ifndef BH_HARDEN_LINKS
+#define BH_HARDEN_LINKS 1 /* keyed encoding of free-list links */
+#endif
+#ifndef BH_HARDEN_GUARDS
+#define BH_HARDEN_GUARDS 1 /* inaccessible OS page after every page */
+#endif
+
+/* Largest OS page this build serves. It runs on every kernel whose page size
+ * divides it; a kernel with larger pages is refused at start-up. */
+#ifndef BH_OS_PAGE_SHIFT
+#if defined(__x86_64__)
+#define BH_OS_PAGE_SHIFT 12
+#else
+#define BH_OS_PAGE_SHIFT 16
+#endif
+#endif
+#define BH_OS_PAGE_SIZE ((size_t)1 << BH_OS_PAGE_SHIFT)
+
+/* Slot: 64 KiB, or 16 OS pages where those are larger (design.md section 3). */
+#define BH_SLOT_OS_PAGES_SHIFT 4
+#define BH_SLOT_SHIFT (BH_OS_PAGE_SHIFT + BH_SLOT_OS_PAGES_SHIFT < 16 ? 16 : BH_OS_PAGE_SHIFT + BH_SLOT_OS_PAGES_SHIFT)
+#define BH_SLOT_SIZE ((size_t)1 << BH_SLOT_SHIFT)
+#define BH_SLOT_OS_PAGES ((unsigned)1 << BH_SLOT_OS_PAGES_SHIFT)
+
+/* Segment: 64 slots, so that a set of slots is one machine word. */
+#define BH_SEGMENT_SLOTS_SHIFT 6
+#define BH_SEGMENT_SLOTS ((unsigned)1 << BH_SEGMENT_SLOTS_SHIFT)
+#define BH_SEGMENT_SHIFT (BH_SLOT_SHIFT + BH_SEGMENT_SLOTS_SHIFT)
+#define BH_SEGMENT_SIZE ((size_t)1 << BH_SEGMENT_SHIFT)
+
+#define BH_PAGE_DESC_SHIFT 7 /* 128 B for 64 KiB: 0.2 % */
+
+/* Sizes up to this go through the direct table of a heap. */
+#define BH_SMALL_MAX ((size_t)1024)
+#define BH_DIRECT_ENTRIES (BH_SMALL_MAX / 8 + 1)
+
+/* Largest size class; above it a block has a span of its own. */
+#define BH_CLASS_MAX_SIZE ((size_t)128 * 1024)
+
+/* Multi-block spans in slots: up to 8 KiB, 32 KiB, 128 KiB blocks. A 128 KiB
+ * block needs more than one block per span to be worth a descriptor; 8 slots
+ * hold three and the guard. */
+#define BH_SPAN_SLOTS_SMALL 1u
+#define BH_SPAN_SLOTS_MEDIUM 4u
+#define BH_SPAN_SLOTS_LARGE 8u
+
+/* Reservations for blocks: the first is large where address space is free;
+ * further ones are only made when it is used up or was limited. */
+#define BH_ARENA_MAX 64u
+#if BH_SANITIZED
+#define BH_ARENA_SIZE_FIRST ((size_t)64 << 30)
+#else
+#define BH_ARENA_SIZE_FIRST ((size_t)8 << 40)
+#endif
+#define BH_ARENA_SIZE_LEAST ((size_t)64 << 20)
+
+#define BH_CACHE_LINE 64
+
+#endif
