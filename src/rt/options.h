@@ -1,0 +1,29 @@
+/* Options from the environment, read once at start-up without libc's help. */
+#ifndef BH_RT_OPTIONS_H
+#define BH_RT_OPTIONS_H
+
+#include "base/compiler.h"
+
+/* guard=none only in builds that ask for it (debuggers, measuring). */
+#ifdef BH_ALLOW_GUARD_NONE
+#define BH_GUARD_WORDS "auto|madvise|mprotect|none"
+#else
+#define BH_GUARD_WORDS "auto|madvise|mprotect"
+#endif
+
+enum { BHI_GUARD_AUTO, BHI_GUARD_MADVISE, BHI_GUARD_MPROTECT, BHI_GUARD_NONE };
+enum { BHI_FOREIGN_ABORT, BHI_FOREIGN_REPORT, BHI_FOREIGN_IGNORE };
+
+/* purge_delay: milliseconds that an empty page's memory is kept for reuse;
+ * 0 returns it at once. */
+typedef struct bhi_options {
+#define BH_OPTION(field, key, def, words) uint32_t field;
+#include "rt/options.def"
+#undef BH_OPTION
+} bhi_options_t;
+
+/* Defaults, then the environment; `env` NULL: defaults. An unknown key or value
+ * of ours costs one warning line on standard error. */
+void bhi_options_read(bhi_options_t *out, char *const *env);
+
+#endif

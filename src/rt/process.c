@@ -1,0 +1,4 @@
+/* The read-only page of process-wide settings; see process.h. */
+#include "rt/process.h"
+
+bhi_process_page_t bhi_process_page BH_ALIGNED(BH_OS_PAGE_SIZE);

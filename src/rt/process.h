@@ -1,0 +1,34 @@
+/* What the whole process shares and nobody may change after start-up: the page
+ * is made read-only, and sealed where the kernel can, at the end of start-up.
+ * Before start-up every field is zero, which no address lies in. */
+#ifndef BH_RT_PROCESS_H
+#define BH_RT_PROCESS_H
+
+#include "base/constants.h"
+#include "rt/options.h"
+
+struct bhi_state;
+struct bhi_random_root;
+
+typedef struct bhi_process {
+    /* Address map of the first arena, in the order the free path reads it. */
+    uintptr_t block_base;  /* const: first byte of the block reservation, segment-aligned; secret */
+    size_t block_size;     /* const: its size in bytes, a multiple of a segment */
+    uintptr_t descs;       /* const: page descriptor of slot 0; secret */
+    uint64_t link_mul[2];  /* const: odd multipliers of the link codec; secret */
+    struct bhi_state *state; /* const: everything that changes, in the control-data reservation */
+    struct bhi_random_root *random_root; /* const: same place */
+    bhi_options_t options; /* const */
+    bool guards_by_madvise; /* const: guard regions work on this kernel */
+    bool ready;            /* const: start-up is done */
+} bhi_process_t;
+
+typedef union bhi_process_page {
+    bhi_process_t p;
+    char whole_os_pages[(sizeof(bhi_process_t) + BH_OS_PAGE_SIZE - 1) & ~(BH_OS_PAGE_SIZE - 1)];
+} bhi_process_page_t;
+
+extern bhi_process_page_t bhi_process_page;
+#define bhi_process (bhi_process_page.p)
+
+#endif

@@ -1,0 +1,152 @@
+/* Random generators. One of two files that include sodium.h. */
+#include "rt/random.h"
+
+#include "os/os.h"
+#include "rt/process.h"
+
+#include <sodium/crypto_stream_chacha20.h>
+#include <string.h>
+
+#define root (bhi_process.random_root)
+
+static void stream(uint8_t *out, size_t size, const uint8_t key[32])
+{
+    static const uint8_t nonce[crypto_stream_chacha20_NONCEBYTES] = {0};
+    crypto_stream_chacha20(out, size, nonce, key);
+}
+
+/* Next key and next buffer from the present key, which is then gone. */
+static void refill(bhi_random_t *r)
+{
+    uint8_t out[sizeof r->key + sizeof r->buf];
+    stream(out, sizeof out, r->key);
+    memcpy(r->key, out, sizeof r->key);
+    memcpy(r->buf, out + sizeof r->key, sizeof r->buf);
+    r->at = 0;
+    explicit_bzero(out, sizeof out);
+}
+
+/* Mixes fresh entropy into the key: the old key is kept in, so that a kernel
+ * that refuses leaves the generator no weaker than it was. */
+static void stir(bhi_random_t *r, const uint8_t fresh[32])
+{
+    uint8_t pad[32];
+    for (size_t i = 0; i < sizeof pad; i++)
+        r->key[i] ^= fresh[i];
+    stream(pad, sizeof pad, r->key);
+    memcpy(r->key, pad, sizeof pad);
+    explicit_bzero(pad, sizeof pad);
+    memset(r->buf, 0, sizeof r->buf);
+    r->at = sizeof r->buf;
+}
+
+static uint64_t process_epoch(void)
+{
+    uint64_t epoch = atomic_load_explicit(&root->epoch, memory_order_relaxed);
+    bool same = root->wiped_page_works ? atomic_load_explicit(root->alive, memory_order_relaxed) != 0
+                                      : (uint32_t)(epoch >> 32) == (uint32_t)bhi_os_pid();
+    if (bh_unlikely(!same)) {
+        bhi_random_after_fork();
+        epoch = atomic_load_explicit(&root->epoch, memory_order_relaxed);
+    }
+    return epoch;
+}
+
+static void new_epoch(void)
+{
+    uint64_t old = atomic_load_explicit(&root->epoch, memory_order_relaxed);
+    uint64_t epoch = (uint64_t)(uint32_t)bhi_os_pid() << 32 | (uint32_t)((uint32_t)old + 1);
+    atomic_store_explicit(root->alive, 1, memory_order_relaxed);
+    atomic_store_explicit(&root->epoch, epoch, memory_order_relaxed);
+}
+
+bool bhi_random_init_root(bhi_random_root_t *fresh_root, const unsigned char *at_random)
+{
+    uint8_t fresh[32];
+    if (bhi_os_entropy(fresh, sizeof fresh) != 0) {
+        if (at_random == NULL)
+            return false;
+        /* 128 bits that the kernel drew for this process; libc's own canary
+         * uses them too, so they are only ever a key here, never output. */
+        memset(fresh, 0, sizeof fresh);
+        memcpy(fresh, at_random, 16);
+    }
+    memset(fresh_root, 0, sizeof *fresh_root);
+    stir(&fresh_root->state, fresh);
+    explicit_bzero(fresh, sizeof fresh);
+    return true;
+}
+
+void bhi_random_place_root(bhi_random_root_t *to, bhi_random_root_t *from, uintptr_t wiped_page)
+{
+    memcpy(to, from, sizeof *to);
+    explicit_bzero(from, sizeof *from);
+    to->alive = (_Atomic(uint64_t) *)wiped_page;
+    to->wiped_page_works = bhi_os_wipe_on_fork(wiped_page, BH_OS_PAGE_SIZE) == 0;
+    bhi_process.random_root = to;
+    new_epoch();
+}
+
+void bhi_random_after_fork(void)
+{
+    uint8_t fresh[32];
+    memset(fresh, 0, sizeof fresh);
+    if (bhi_os_entropy(fresh, sizeof fresh) != 0) {
+        /* A sandboxed child: its process id and time still part its stream from
+         * its parent's and its siblings'. */
+        uint64_t id = (uint64_t)bhi_os_pid(), now = bhi_os_now_ms();
+        memcpy(fresh, &id, sizeof id);
+        memcpy(fresh + 8, &now, sizeof now);
+    }
+    bhi_lock_reset(&root->lock);
+    stir(&root->state, fresh);
+    explicit_bzero(fresh, sizeof fresh);
+    new_epoch();
+}
+
+static void take_bytes(bhi_random_t *r, void *out, size_t size)
+{
+    if (r->at + size > sizeof r->buf)
+        refill(r);
+    memcpy(out, r->buf + r->at, size);
+    memset(r->buf + r->at, 0, size);
+    r->at += (uint32_t)size;
+}
+
+void bhi_random_init(bhi_random_t *r)
+{
+    uint64_t epoch = process_epoch();
+    uint8_t fresh[32];
+    bhi_lock_take(&root->lock);
+    take_bytes(&root->state, fresh, sizeof fresh);
+    bhi_lock_give(&root->lock);
+    stir(r, fresh);
+    if (bhi_os_entropy(fresh, sizeof fresh) == 0)
+        stir(r, fresh);
+    explicit_bzero(fresh, sizeof fresh);
+    r->epoch = epoch;
+}
+
+uint64_t bhi_random_u64(bhi_random_t *r)
+{
+    if (bh_unlikely(r->at + sizeof(uint64_t) > sizeof r->buf) && root != NULL && r->epoch != process_epoch())
+        bhi_random_init(r);
+    uint64_t out;
+    take_bytes(r, &out, sizeof out);
+    return out;
+}
+
+uint32_t bhi_random_below(bhi_random_t *r, uint32_t bound)
+{
+    /* Lemire's multiply-shift with rejection (ACM TOMACS 29(1), 2019). */
+    uint32_t x = (uint32_t)bhi_random_u64(r);
+    uint64_t m = (uint64_t)x * bound;
+    if (bh_unlikely((uint32_t)m < bound)) {
+        uint32_t threshold = (uint32_t)(-bound) % bound;
+        while ((uint32_t)m < threshold) {
+            x = (uint32_t)bhi_random_u64(r);
+            m = (uint64_t)x * bound;
+        }
+    }
+    return (uint32_t)(m >> 32);
+}

@@ -1,0 +1,50 @@
+/* Randomness: ChaCha20 keystream with fast key erasure, and SipHash; both from
+ * libsodium, whose two functions used here need no initialisation. */
+#ifndef BH_RT_RANDOM_H
+#define BH_RT_RANDOM_H
+
+#include "os/lock.h"
+
+#include <stdatomic.h>
+
+/* One generator per heap; used by its owner only. A copy of the process made by
+ * fork never continues the parent's stream: each refill compares `epoch`. */
+typedef struct bhi_random {
+    uint8_t key[32]; /* secret; replaced at every refill */
+    uint64_t epoch;  /* process epoch when the key was drawn */
+    uint32_t at;     /* next unread byte of buf */
+    uint32_t pad;
+    uint8_t buf[256]; /* secret; bytes before `at` are zero */
+} bhi_random_t;
+
+/* The root keys generators when the kernel will not. Its second OS page reads
+ * zero in any child process, also one that runs no fork handler (_Fork, clone);
+ * where the kernel has no such page the process id is compared instead. */
+typedef struct bhi_random_root {
+    bhi_lock_t lock;
+    bool wiped_page_works;
+    bhi_random_t state;     /* lock */
+    _Atomic(uint64_t) epoch;
+    _Atomic(uint64_t) *alive; /* const: on the wiped page; 1 in the process that set it */
+} bhi_random_root_t;
+
+/* Start-up: keys a root from the kernel. `at_random` (16 bytes
+ * from the kernel, may be NULL) serves where a sandbox refuses everything else.
+ * Returns false when there is no entropy at all. */
+bool bhi_random_init_root(bhi_random_root_t *root, const unsigned char *at_random);
+
+/* Start-up: moves the root to its place, with a zeroed OS page of its own for
+ * `wiped_page`, and makes it the process's. The old copy is erased. */
+void bhi_random_place_root(bhi_random_root_t *to, bhi_random_root_t *from, uintptr_t wiped_page);
+
+/* Keys `r` from the kernel, or from the root where the kernel now refuses. */
+void bhi_random_init(bhi_random_t *r);
+
+/* In a forked child: re-keys the root; generators follow at their next refill. */
+void bhi_random_after_fork(void);
+
+uint64_t bhi_random_u64(bhi_random_t *r);
+/* Uniform in [0, bound), bound > 0, without bias. */
+uint32_t bhi_random_below(bhi_random_t *r, uint32_t bound);
+
+#endif
