@@ -1,0 +1,89 @@
+/* Control-data pool: bump allocation over the control reservation, free lists
+ * by size. Never shared with blocks, never given back to the kernel: what it
+ * may grow to is bounded by the arena (1/32 of it for maps of the smallest
+ * class). */
+#include "meta/pool.h"
+
+#include "base/checked.h"
+#include "meta/arena.h"
+#include "os/os.h"
+
+#include <string.h>
+
+#define OPEN_STEP ((size_t)64 * 1024)
+#define REGION_LEAST ((size_t)1 << 20)
+
+static size_t chunk_size(size_t size)
+{
+    if (size <= 16)
+        return 16;
+    return size <= 32 ? 32 : bhi_align_up(size, BH_CACHE_LINE);
+}
+
+/* 16, 32, 64, 128, ... 2048 */
+static size_t chunk_index(size_t chunk)
+{
+    return chunk <= 16 ? 0 : chunk <= 32 ? 1 : 1 + chunk / BH_CACHE_LINE;
+}
+
+void bhi_pool_add_region(uintptr_t at, size_t size)
+{
+    bhi_pool_t *pool = &bhi_state->pool;
+    pool->at = pool->open_end = at;
+    pool->end = at + size;
+}
+
+static bool make_room(size_t chunk)
+{
+    bhi_pool_t *pool = &bhi_state->pool;
+    if (chunk > pool->end - pool->at) {
+        size_t size = bhi_max(REGION_LEAST, bhi_align_up(chunk, BH_OS_PAGE_SIZE));
+        uintptr_t at = bhi_arena_reserve_anywhere(size);
+        if (at == 0)
+            return false;
+        bhi_pool_add_region(at, size); /* the tail of the old region is lost: less than one chunk */
+    }
+    if (pool->at + chunk > pool->open_end) {
+        size_t step = bhi_min(bhi_align_up(pool->at + chunk - pool->open_end, OPEN_STEP), pool->end - pool->open_end);
+        if (bhi_os_open(pool->open_end, step) != 0)
+            return false;
+        pool->open_end += step;
+        pool->bytes += step;
+    }
+    return true;
+}
+
+void *bhi_pool_take(size_t size)
+{
+    bhi_pool_t *pool = &bhi_state->pool;
+    size_t chunk = chunk_size(size);
+    size_t index = chunk_index(chunk);
+    if (index < BHI_POOL_SIZES && pool->free[index] != NULL) {
+        void *p = pool->free[index];
+        memcpy(&pool->free[index], p, sizeof(void *));
+        memset(p, 0, chunk);
+        return p;
+    }
+    /* Chunks of 64 bytes and more start on a cache line of their own. What is
+     * skipped lies in an OS page that is open already. */
+    while (chunk >= BH_CACHE_LINE && (pool->at & (BH_CACHE_LINE - 1)) != 0) {
+        void *piece = (void *)pool->at; /* NOLINT: control memory is addressed by number */
+        pool->at += 16;
+        bhi_pool_give(piece, 16);
+    }
+    if (!make_room(chunk))
+        return NULL;
+    void *p = (void *)pool->at; /* NOLINT */
+    pool->at += chunk;
+    return p;
+}
+
+void bhi_pool_give(void *chunk, size_t size)
+{
+    bhi_pool_t *pool = &bhi_state->pool;
+    size_t index = chunk_index(chunk_size(size));
+    if (index >= BHI_POOL_SIZES)
+        return; /* nothing that large is ever given back */
+    memcpy(chunk, &pool->free[index], sizeof(void *));
+    pool->free[index] = chunk;
+}

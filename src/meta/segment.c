@@ -1,0 +1,293 @@
+/* Segments of slots: where spans lie and which free memory is still dirty.
+ * Owns S1 and S2; access and guards (S3) belong to harden/guard.c but for
+ * opening a fresh segment. */
+#include "meta/segment.h"
+
+#include "base/bits.h"
+#include "meta/arena.h"
+#include "os/os.h"
+
+#include <string.h>
+
+#define SPAN_TRIES 4 /* segments looked at in a bucket that may or may not fit */
+#define ALL_SLOTS (~(uint64_t)0)
+
+/* ------------------------------------------------------------- bucket lists */
+
+static void bucket_remove(bhi_segment_t *s)
+{
+    if (s->bucket >= BHI_BUCKETS)
+        return;
+    if (s->prev != NULL)
+        s->prev->next = s->next;
+    else
+        bhi_state->buckets[s->bucket] = s->next;
+    if (s->next != NULL)
+        s->next->prev = s->prev;
+    s->bucket = BHI_BUCKETS;
+}
+
+static void bucket_update(bhi_segment_t *s)
+{
+    unsigned longest = bhi_bit_longest_run(s->free);
+    unsigned bucket = longest == 0 ? BHI_BUCKETS : bhi_bit_last(longest);
+    if (bucket == s->bucket)
+        return;
+    bucket_remove(s);
+    if (bucket >= BHI_BUCKETS)
+        return;
+    s->bucket = (uint8_t)bucket;
+    s->prev = NULL;
+    s->next = bhi_state->buckets[bucket];
+    if (s->next != NULL)
+        s->next->prev = s;
+    bhi_state->buckets[bucket] = s;
+}
+
+/* -------------------------------------------------------------- purge queue */
+
+static void purge_publish_next(void)
+{
+    uint64_t at = bhi_state->purge_first != NULL ? bhi_state->purge_first->purge_at : 0;
+    atomic_store_explicit(&bhi_state->purge_next_at, at, memory_order_relaxed);
+}
+
+static void purge_unlink(bhi_segment_t *s)
+{
+    if (s->purge_at == 0)
+        return;
+    if (s->purge_prev != NULL)
+        s->purge_prev->purge_next = s->purge_next;
+    else
+        bhi_state->purge_first = s->purge_next;
+    if (s->purge_next != NULL)
+        s->purge_next->purge_prev = s->purge_prev;
+    else
+        bhi_state->purge_last = s->purge_prev;
+    s->purge_at = 0;
+    purge_publish_next();
+}
+
+static void purge_link(bhi_segment_t *s)
+{
+    if (s->purge_at != 0)
+        return;
+    s->purge_at = bhi_os_now_ms() + bhi_process.options.purge_delay + 1; /* never 0 */
+    s->purge_next = NULL;
+    s->purge_prev = bhi_state->purge_last;
+    if (s->purge_prev != NULL)
+        s->purge_prev->purge_next = s;
+    else
+        bhi_state->purge_first = s;
+    bhi_state->purge_last = s;
+    purge_publish_next();
+}
+
+/* ------------------------------------------------------------------ opening */
+
+/* Opens a fresh segment at once where guard regions work on it; slot by slot
+ * where they do not (older kernel, sandbox, locked memory: there every page
+ * opened is a page in memory) or where the kernel will not give 4 MiB. */
+static void open_segment(bhi_segment_t *s)
+{
+    uintptr_t base = bhi_segment_base(s);
+    uintptr_t last = base + BH_SEGMENT_SIZE - BH_OS_PAGE_SIZE;
+    s->by_slot = true;
+    if (!BH_HARDEN_GUARDS || bhi_process.options.guard == BHI_GUARD_NONE) {
+        s->by_slot = bhi_os_open(base, BH_SEGMENT_SIZE) != 0;
+    } else if (bhi_process.guards_by_madvise) {
+        if (bhi_os_guard_install(last, BH_OS_PAGE_SIZE) != 0) {
+            atomic_fetch_add_explicit(&bhi_state->advice_refused, 1, memory_order_relaxed);
+        } else if (bhi_os_open(base, BH_SEGMENT_SIZE) == 0) {
+            s->by_slot = false;
+        } else {
+            bhi_os_guard_remove(last, BH_OS_PAGE_SIZE);
+        }
+    }
+    memset(s->guard_from, s->by_slot ? 0 : (int)BH_SLOT_OS_PAGES, sizeof s->guard_from);
+    s->by_mprotect = s->by_slot ? ALL_SLOTS : 0;
+    if (!s->by_slot && BH_HARDEN_GUARDS && bhi_process.options.guard != BHI_GUARD_NONE)
+        s->guard_from[BH_SEGMENT_SLOTS - 1] = (uint8_t)(BH_SLOT_OS_PAGES - 1);
+}
+
+static void segment_init(bhi_segment_t *s)
+{
+    memset(s, 0, offsetof(bhi_segment_t, guard_from));
+    s->kind = BHI_SEGMENT_SLOTS;
+    s->bucket = BHI_BUCKETS;
+    s->free = ALL_SLOTS;
+}
+
+static bhi_segment_t *new_segment(void)
+{
+    bhi_segment_t *s = bhi_arena_take_run(1, 1);
+    if (s == NULL)
+        return NULL;
+    segment_init(s);
+    open_segment(s);
+    bucket_update(s);
+    return s;
+}
+
+void bhi_segment_adopt_huge(bhi_segment_t *first, uint32_t n, size_t accessible, bool dirty)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        bhi_segment_t *s = first + i;
+        segment_init(s);
+        s->by_slot = true;
+        s->by_mprotect = ALL_SLOTS;
+        for (unsigned slot = 0; slot < BH_SEGMENT_SLOTS; slot++) {
+            size_t pages = accessible >> BH_OS_PAGE_SHIFT;
+            if (pages > BH_SLOT_OS_PAGES)
+                pages = BH_SLOT_OS_PAGES;
+            s->guard_from[slot] = (uint8_t)pages;
+            accessible -= pages << BH_OS_PAGE_SHIFT;
+            if (pages > 0 && dirty)
+                s->dirty |= (uint64_t)1 << slot;
+        }
+        bucket_update(s);
+        if (s->dirty != 0)
+            purge_link(s);
+    }
+}
+
+/* -------------------------------------------------------------------- spans */
+
+/* Bits of the slots whose address is a multiple of align_slots slots. */
+static uint64_t aligned_slots(unsigned align_slots)
+{
+    uint64_t set = 1;
+    for (unsigned i = align_slots; i < BH_SEGMENT_SLOTS; i += align_slots)
+        set |= (uint64_t)1 << i;
+    return set;
+}
+
+static uint64_t span_starts(const bhi_segment_t *s, unsigned n, uint64_t aligned)
+{
+    return bhi_bit_run_starts(s->free, n) & aligned;
+}
+
+static bhi_span_t take_from(bhi_segment_t *s, unsigned n, uint64_t starts)
+{
+    unsigned which = bhi_random_below(&bhi_state->random, bhi_bit_count(starts));
+    unsigned slot = bhi_bit_nth(starts, which);
+    uint64_t range = bhi_bit_range(slot, n);
+    bhi_span_t span = {s, slot, (s->dirty & range) == 0};
+    s->free &= ~range;
+    s->dirty &= ~range;
+    s->heads |= (uint64_t)1 << slot;
+    if (s->dirty == 0)
+        purge_unlink(s);
+    bucket_update(s);
+    return span;
+}
+
+bhi_span_t bhi_span_take_in_new_segment(unsigned n, unsigned align_slots)
+{
+    bhi_segment_t *s = new_segment();
+    if (s == NULL)
+        return (bhi_span_t){NULL, 0, false};
+    return take_from(s, n, span_starts(s, n, aligned_slots(align_slots)));
+}
+
+bhi_span_t bhi_span_take(unsigned n, unsigned align_slots)
+{
+    uint64_t aligned = align_slots <= 1 ? ALL_SLOTS : aligned_slots(align_slots);
+    for (unsigned bucket = bhi_bit_last(n); bucket < BHI_BUCKETS; bucket++) {
+        bhi_segment_t *s = bhi_state->buckets[bucket];
+        for (int i = 0; s != NULL && i < SPAN_TRIES; i++, s = s->next) {
+            uint64_t starts = span_starts(s, n, aligned);
+            if (starts != 0)
+                return take_from(s, n, starts);
+        }
+    }
+    return bhi_span_take_in_new_segment(n, align_slots);
+}
+
+void bhi_span_give(bhi_segment_t *s, unsigned slot, unsigned n, bool dirty)
+{
+    uint64_t range = bhi_bit_range(slot, n);
+    s->free |= range;
+    s->heads &= ~((uint64_t)1 << slot);
+    if (dirty)
+        s->dirty |= range;
+    bucket_update(s);
+    if (s->dirty != 0 || s->free == ALL_SLOTS)
+        purge_link(s);
+}
+
+/* ------------------------------------------------------------------ purging */
+
+/* Purges the accessible parts of `slots`; returns the slots that are now zero. */
+static uint64_t purge_slots(bhi_segment_t *s, uint64_t slots, size_t *bytes)
+{
+    uint64_t done = 0;
+    uintptr_t base = bhi_segment_base(s);
+    while (slots != 0) {
+        unsigned first = bhi_bit_first(slots);
+        unsigned n = 1;
+        while (first + n < BH_SEGMENT_SLOTS && (slots >> (first + n) & 1) != 0)
+            n++;
+        uint64_t range = bhi_bit_range(first, n);
+        if (bhi_os_purge(base + ((size_t)first << BH_SLOT_SHIFT), (size_t)n << BH_SLOT_SHIFT) == 0) {
+            done |= range;
+            *bytes += (size_t)n << BH_SLOT_SHIFT;
+        } else {
+            atomic_fetch_add_explicit(&bhi_state->advice_refused, 1, memory_order_relaxed);
+        }
+        slots &= ~range;
+    }
+    return done;
+}
+
+/* The lock is given up around kernel calls. Meanwhile the slots belong to
+ * nobody (`purging`), and purge_busy keeps other purgers away. */
+static size_t purge_segment(bhi_segment_t *s)
+{
+    size_t bytes = 0;
+    bool whole = s->free == ALL_SLOTS;
+    s->purging = whole ? ALL_SLOTS : s->dirty;
+    s->free &= ~s->purging;
+    s->dirty = 0;
+    purge_unlink(s);
+    bucket_update(s);
+    bhi_state->purge_busy = s;
+    bhi_lock_give(&bhi_state->lock);
+    bool gone = whole && bhi_os_rereserve(bhi_segment_base(s), BH_SEGMENT_SIZE) == 0;
+    uint64_t zero = gone ? ALL_SLOTS : purge_slots(s, s->purging, &bytes);
+    bhi_lock_take(&bhi_state->lock);
+    bhi_state->purge_busy = NULL;
+    if (gone) {
+        s->purging = 0;
+        bhi_arena_give_run(s, 1);
+        return BH_SEGMENT_SIZE;
+    }
+    /* What the kernel refused stays dirty; it is tried again with the next span
+     * that is given back here. */
+    s->free |= s->purging;
+    s->dirty |= s->purging & ~zero;
+    s->purging = 0;
+    bucket_update(s);
+    return bytes;
+}
+
+size_t bhi_purge(uint64_t now, bool all, unsigned most)
+{
+    size_t bytes = 0;
+    while (most-- > 0 && bhi_state->purge_busy == NULL && bhi_state->purge_first != NULL &&
+           (all || bhi_state->purge_first->purge_at <= now))
+        bytes += purge_segment(bhi_state->purge_first);
+    return bytes;
+}
+
+void bhi_purge_after_fork(void)
+{
+    bhi_segment_t *s = bhi_state->purge_busy;
+    bhi_state->purge_busy = NULL;
+    if (s == NULL)
+        return;
+    /* The parent's thread may have been anywhere in its kernel calls: the range
+     * may already be without access, so leave it alone for good. 4 MiB of
+     * address space of the child is the price; no memory. */
+    s->purging = 0;
+}

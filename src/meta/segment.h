@@ -1,0 +1,33 @@
+/* Spans of slots inside segments, and the return of their memory to the kernel.
+ * All functions: caller holds state->lock. */
+#ifndef BH_META_SEGMENT_H
+#define BH_META_SEGMENT_H
+
+#include "meta/types.h"
+
+typedef struct bhi_span {
+    bhi_segment_t *segment; /* NULL: none */
+    unsigned slot;
+    bool zero; /* the memory is known to read zero */
+} bhi_span_t;
+
+/* n consecutive slots (1..64) at a random place, the first aligned to
+ * `align_slots` slots (a power of two up to 64), in a segment that has room. */
+bhi_span_t bhi_span_take(unsigned n, unsigned align_slots);
+/* The same in a segment never used for slots before: no guards to take away. */
+bhi_span_t bhi_span_take_in_new_segment(unsigned n, unsigned align_slots);
+/* Gives a span back. `dirty`: its memory may be non-zero. */
+void bhi_span_give(bhi_segment_t *segment, unsigned slot, unsigned n, bool dirty);
+
+/* Turns a huge span whose memory could not be taken away into segments of free
+ * slots. `accessible` bytes from its start on can be read and written. */
+void bhi_segment_adopt_huge(bhi_segment_t *first, uint32_t n, size_t accessible, bool dirty);
+
+/* Returns memory that is due (`all`: all free memory) to the kernel. Gives the
+ * lock up during kernel calls; bounded by `most` segments. Returns bytes. */
+size_t bhi_purge(uint64_t now, bool all, unsigned most);
+
+/* In a forked child: what another thread was purging is free again. */
+void bhi_purge_after_fork(void);
+
+#endif

@@ -1,0 +1,284 @@
+/* The allocator's structures, their invariants and their vocabulary.
+ *
+ * Glossary
+ *   OS page    unit of the kernel's memory protection
+ *   block      what malloc returns
+ *   size class block sizes that share pages; 8 B to 128 KiB
+ *   slot       64 KiB unit of block memory, 64 to a segment
+ *   page       one or more slots that hold blocks of one class, or one large
+ *              block; ends with a guard
+ *   span       the slots of a page
+ *   segment    4 MiB, 4 MiB-aligned
+ *   arena      one address reservation for blocks with its control data
+ *   heap       the pages that one owner allocates from
+ *   owner      the thread that may use a heap's owner-only fields; 0 = nobody
+ *              (an orphan, or a deleted heap): whoever swaps 0 for itself in
+ *              heap->owner owns it until it stores 0 again
+ *   live       handed out by malloc and not taken back by the owner
+ *   held       freed by a thread that is not the owner, not taken back yet
+ *   fresh      never handed out since its page began: index >= capacity
+ *   retire     keep an empty page for a while; release: give its span back
+ *   purge      return memory to the kernel, keep the address space
+ *   abandon    give up a heap at thread exit; adopt: take it or its pages over
+ *
+ * Address layout (addresses grow to the right; sizes of an unlimited process)
+ *
+ *   block reservation, 8 TiB at a random base, no access until opened
+ *     | segment 0                            | segment 1 ...
+ *     | slot 0       | slot 1 | ... | slot 63|
+ *     | blocks ... |G| blocks  |G|            G = guard, last OS page of a slot
+ *
+ *   control reservation at another random base
+ *     |none| state |none| descriptors, 128 B a slot |none| headers, 256 B a
+ *     segment |none| pool: maps, heaps |none|
+ *   Descriptors and headers are readable from the start (they read zero), so a
+ *   lookup of any address inside the block reservation finds a descriptor:
+ *     descriptor(p) = descs + ((p - block_base) >> slot_shift) * 128
+ *     page(p)       = descriptor(p) - back * 128
+ *   and an address outside every reservation is recognised by comparison alone.
+ *
+ * Field tags: const (after the page, heap or process was set up), owner (the
+ * owner of the page's heap only), atomic, lock (state->lock), secret. */
+#ifndef BH_META_TYPES_H
+#define BH_META_TYPES_H
+
+#include "base/constants.h"
+#include "os/lock.h"
+#include "rt/process.h"
+#include "rt/random.h"
+
+#include <stdatomic.h>
+
+/* A thread's identity while it lives: the address of a TLS variable of its. */
+typedef uintptr_t bhi_owner_t;
+#define BHI_OWNER_NONE ((bhi_owner_t)0)
+/* Owner of heaps whose threads did not follow a fork. Nobody takes such a heap
+ * over: its pages may have been caught in the middle of an owner's operation. */
+#define BHI_OWNER_GONE ((bhi_owner_t)1)
+
+/* ------------------------------------------------------------ allocation map */
+
+/* Bits of 64 consecutive blocks. live is written by the owner only (plain
+ * stores of whole words, so readers never see half an update); held is set by
+ * any thread with atomic OR and cleared by the owner with atomic AND.
+ *
+ *   live held
+ *    0    0   free or fresh
+ *    1    0   live
+ *    1    1   held: freed by a non-owner, waits for the owner
+ *    0    1   quarantine (no profile uses it yet); in `secure` the trace of a
+ *             double free that raced with the owner's taking back
+ */
+typedef struct bhi_map_word {
+    _Atomic(uint64_t) live; /* owner writes, all read */
+    _Atomic(uint64_t) held; /* atomic */
+} bhi_map_word_t;
+
+/* ---------------------------------------------------------------------- page */
+
+struct bhi_heap;
+
+typedef enum bhi_page_state {
+    BHI_PAGE_FREE = 0, /* slot free, or not the first slot of its span */
+    BHI_PAGE_ACTIVE,   /* in its class queue; may have blocks to give */
+    BHI_PAGE_FULL,     /* in the heap's full list; had none when last looked at */
+    BHI_PAGE_LARGE,    /* single block, in the heap's full list */
+} bhi_page_state_t;
+
+/* remote word: bit 0 = the page is on a pending stack or about to be pushed;
+ * bits 32..63 = groups of blocks in which a held bit was set since the owner
+ * last looked. A group is 2^group_shift consecutive blocks. */
+#define BHI_REMOTE_QUEUED ((uint64_t)1)
+#define BHI_REMOTE_GROUP_BIT 32u
+
+/* Index that no block has; the end of a list. Links hold 24-bit indexes. */
+#define BHI_INDEX_NONE 0xffffffu
+
+/* Descriptor, one for each slot. First line: all that malloc and the owner's
+ * free touch. Second line: what other threads write, and rare things.
+ *
+ *   I1  free(p) is legal <=> p = start + i * block_size, i < capacity,
+ *       live(i) and not held(i)
+ *   I2  capacity <= reserved; blocks >= capacity are fresh: live = held = 0
+ *   I3  used = number of blocks with live = 1 (held ones included)
+ *   I4  capacity = used + length(free) + length(local_free)   (secure profile)
+ *   I5  local_heap is heap or NULL; it is heap only if state = ACTIVE
+ *   I6  state = FREE <=> capacity = 0 <=> heap = NULL; start, block_bytes and
+ *       reserved then still tell of the last page, for the report
+ *   I7  remote has QUEUED <=> the page is on exactly one pending stack, or
+ *       exactly one thread is between setting QUEUED and pushing it */
+typedef struct bhi_page {
+    _Atomic(struct bhi_heap *) local_heap; /* owner writes; free's fast path applies iff it is the caller's heap */
+    uintptr_t start;            /* const: address of block 0 */
+    uint64_t reciprocal;        /* const: ceil(2^40 / block_size); 0 for a single block */
+    bhi_map_word_t *map;        /* const: ceil(reserved / 64) words */
+    uint64_t key;               /* const, secret: link codec */
+    uint32_t block_size;        /* const: bytes; 0 for a single block */
+    _Atomic(uint32_t) capacity; /* owner writes: blocks put on the lists so far */
+    uint32_t free;              /* owner: first of `free`, or BHI_INDEX_NONE */
+    uint32_t local_free;        /* owner: first of `local_free`, or BHI_INDEX_NONE */
+    uint32_t used;              /* owner */
+    uint16_t list_id;           /* owner: id of `free`; local_free has the next one */
+    uint8_t back;               /* const: slots back to the span's first slot; 0 in that one */
+    uint8_t size_class;         /* const */
+
+    _Atomic(uint64_t) remote;             /* atomic; survives the page's release */
+    _Atomic(struct bhi_heap *) heap;      /* owner writes; NULL when free */
+    _Atomic(struct bhi_page *) pending_next; /* whoever has the page on its stack */
+    struct bhi_page *next, *prev;         /* owner: queue links */
+    size_t block_bytes;                   /* const: block size also for a single block */
+    uint32_t reserved;                    /* const: blocks that fit */
+    uint32_t span_slots;                  /* const */
+    uint8_t state;                        /* owner: bhi_page_state_t; readable by all as a hint */
+    uint8_t group_shift;                  /* const */
+    uint8_t retire;                       /* owner: heartbeats left, 0 = not retired */
+    bool memory_zero;                     /* owner: fresh blocks are known to read zero */
+    bool free_zero;                       /* owner: every block on `free` is zero but for its link */
+    uint8_t pad[3];
+} BH_ALIGNED(128) bhi_page_t;
+
+_Static_assert(sizeof(bhi_page_t) == (1 << BH_PAGE_DESC_SHIFT), "lookup multiplies by 128");
+_Static_assert(offsetof(bhi_page_t, remote) == 64, "owner and remote threads use different lines");
+
+/* ------------------------------------------------------------------- segment */
+
+typedef enum bhi_segment_kind {
+    BHI_SEGMENT_NONE = 0,  /* never used, or first/last of a free run */
+    BHI_SEGMENT_SLOTS,     /* carved into slots */
+    BHI_SEGMENT_HUGE,      /* first of a huge span of `run` segments */
+    BHI_SEGMENT_HUGE_REST, /* further segment of a huge span */
+} bhi_segment_kind_t;
+
+/* Header of a segment; all fields under state->lock.
+ *
+ *   S1  free, and the spans in use, partition the 64 slots
+ *   S2  dirty is a subset of free; a free slot that is not dirty reads zero
+ *   S3  OS page i of slot s is accessible <=> i < guard_from[s] */
+typedef struct bhi_segment {
+    uint64_t free;        /* slots that no span uses and nobody purges */
+    uint64_t dirty;       /* free slots whose memory may be non-zero */
+    uint64_t purging;     /* slots that a thread returns to the kernel right now */
+    uint64_t heads;       /* first slots of spans in use */
+    uint64_t by_mprotect; /* slots whose inaccessible part was made by mprotect, not by guard regions */
+    struct bhi_segment *next, *prev;             /* bucket list, or free-run bin */
+    struct bhi_segment *purge_next, *purge_prev; /* purge queue */
+    uint64_t purge_at;    /* ms; 0 = not in the purge queue */
+    uint32_t run;         /* segments in this huge span or free run (first and last of a run) */
+    uint8_t kind;
+    uint8_t bucket;       /* index into state->buckets, BHI_BUCKETS = in none */
+    bool by_slot;         /* opened slot by slot: guards are pages never opened */
+    bool in_run;          /* first or last segment of a free run; all of a run is without access and zero */
+    uint8_t pad[8];
+    uint8_t guard_from[64];
+} BH_ALIGNED(256) bhi_segment_t;
+_Static_assert(sizeof(bhi_segment_t) == 256, "headers are indexed by shift");
+
+/* Segments with free slots, by longest free run: bucket b holds runs of 2^b ..
+ * 2^(b+1)-1 slots. */
+#define BHI_BUCKETS 7u
+/* Free runs of segments, by length, the same way. */
+#define BHI_RUN_BINS 24u
+
+typedef struct bhi_arena {
+    uintptr_t base;      /* const: segment-aligned, secret */
+    size_t size;         /* const: bytes */
+    uintptr_t descs;     /* const: descriptor of slot 0 */
+    bhi_segment_t *headers; /* const */
+    uint32_t segments;   /* const */
+    uint32_t top;        /* lock: segments from here on were never used */
+    size_t descs_open;   /* lock: bytes of descriptors that are writable */
+    size_t headers_open; /* lock */
+    bhi_segment_t *runs[BHI_RUN_BINS]; /* lock: free runs below top */
+} bhi_arena_t;
+
+/* ---------------------------------------------------------------------- pool */
+
+/* Memory for control data: chunks of 16, 32 or multiples of 64 bytes, zeroed
+ * when handed out, on free lists by size when given back. */
+#define BHI_POOL_SIZES 34u
+typedef struct bhi_pool {
+    uintptr_t at, open_end, end;      /* lock: bump region */
+    void *free[BHI_POOL_SIZES];       /* lock */
+    size_t bytes;                     /* lock: bytes opened */
+} bhi_pool_t;
+
+/* ---------------------------------------------------------------------- heap */
+
+#define BHI_CLASSES 89u
+
+typedef struct bhi_queue {
+    bhi_page_t *first, *last;
+} bhi_queue_t;
+
+typedef enum bhi_heap_kind {
+    BHI_HEAP_UNUSED = 0, /* on state->heaps_unused */
+    BHI_HEAP_THREAD,     /* a thread's default heap */
+    BHI_HEAP_USER,       /* bh_heap_new */
+    BHI_HEAP_ORPHAN,     /* thread ended; on state->orphans, can be adopted */
+    BHI_HEAP_DELETED,    /* bh_heap_delete; only freed into until empty */
+} bhi_heap_kind_t;
+
+/* Heap structures are never given back, only reused: a thread that read
+ * page->heap may push onto its pending stack at any later time.
+ *
+ *   H1  every page of a heap is in one of its queues or in `full`
+ *   H2  direct[w] is the first page of the queue that serves 8 * w bytes, or
+ *       the empty page
+ *   H3  pages on `pending` or `pending_mine` have QUEUED set */
+typedef struct bhi_heap {
+    bhi_page_t *direct[BH_DIRECT_ENTRIES]; /* owner */
+    bhi_queue_t queues[BHI_CLASSES];       /* owner: pages in state ACTIVE */
+    bhi_queue_t full;                      /* owner: pages in state FULL or LARGE */
+    bhi_page_t *pending_mine;              /* owner: taken from pending, not processed yet */
+    uint64_t retired[2];                   /* owner: classes with a retired page */
+    size_t page_count;                     /* owner */
+    unsigned long long heartbeat;          /* owner */
+    struct bhi_heap *home;                 /* const: default heap of the same thread; itself if it is that */
+    struct bhi_heap *user_heaps;           /* owner, default heaps: list of the thread's user heaps */
+    struct bhi_heap *user_next, *user_prev; /* owner */
+    struct bhi_heap *list_next, *list_prev; /* lock: unused or orphan list */
+    uint32_t id;                           /* const: index in the heap table */
+    uint32_t generation;                   /* lock: grows when a user heap ends; part of its handle */
+    _Atomic(uint8_t) kind;                 /* owner, under lock where lists change: bhi_heap_kind_t */
+    bool in_callback;                      /* owner: deferred-free callback runs */
+    bool in_list;                          /* lock */
+    bhi_random_t random;                   /* owner, secret */
+
+    _Atomic(struct bhi_page *) pending BH_ALIGNED(BH_CACHE_LINE); /* atomic: stack of pages with remote frees */
+    _Atomic(bhi_owner_t) owner;            /* atomic */
+} BH_ALIGNED(BH_CACHE_LINE) bhi_heap_t;
+
+/* --------------------------------------------------------------------- state */
+
+#define BHI_HEAP_DIR 4096u
+#define BHI_HEAP_DIR_CHUNK 64u
+
+/* Everything process-wide that changes. Lives in the control reservation; the
+ * only pointer to it is on the read-only process page. */
+typedef struct bhi_state {
+    bhi_lock_t lock;                   /* one lock for all below; nothing is called back under it */
+    _Atomic(uint32_t) arena_count;     /* lock writes, all read */
+    bhi_arena_t arenas[BH_ARENA_MAX];  /* entries below arena_count are const but for tagged fields */
+    bhi_segment_t *buckets[BHI_BUCKETS];
+    bhi_segment_t *purge_first, *purge_last;
+    _Atomic(uint64_t) purge_next_at;   /* ms; when the first of the queue is due; 0 = queue empty */
+    bhi_pool_t pool;
+    bhi_random_t random;               /* lock, secret: slot choice */
+    struct bhi_heap *heaps_unused, *heaps_unused_last;
+    struct bhi_heap *orphans;          /* head of a list; adopted from the front, added at the back */
+    struct bhi_heap *orphans_last;
+    _Atomic(uint32_t) orphan_count;    /* lock writes, all read as a hint */
+    _Atomic(uint32_t) heap_count;      /* lock writes, all read */
+    struct bhi_heap **heap_dir[BHI_HEAP_DIR];
+    size_t mappings;                   /* lock: estimate of mappings that guards by mprotect cost */
+    size_t mappings_budget;            /* lock: half of vm.max_map_count; 0 = not read yet */
+    _Atomic(size_t) guard_missed;      /* guards that could not be placed */
+    _Atomic(size_t) advice_refused;    /* advisory kernel calls that failed */
+    bhi_segment_t *purge_busy;         /* lock: segment whose memory a thread returns right now, lock given up */
+    bool batch_refused;                /* lock: process_madvise does not work here */
+    _Atomic(uintptr_t) deferred_fun, deferred_arg;
+} bhi_state_t;
+
+#define bhi_state (bhi_process.state)
+
+#endif
