@@ -1,0 +1,161 @@
+/* Guard pages. Two kinds: guard regions (MADV_GUARD_INSTALL), which cost no
+ * mapping, and OS pages without access (mprotect), which cost up to two and are
+ * kept within half of vm.max_map_count, so that the program's own mappings
+ * never fail on our account.
+ *
+ * A guard is advisory: the kernel may refuse at any time (a sandbox that came
+ * late, locked memory, the mapping limit). Then the next kind is tried, then the
+ * page stays accessible and guard_missed counts it. */
+#include "harden/guard.h"
+
+#include "base/bits.h"
+#include "meta/arena.h"
+#include "os/os.h"
+
+#define GUARD_LAST (BH_SLOT_OS_PAGES - 1)
+
+static bool guards_wanted(void)
+{
+    return BH_HARDEN_GUARDS && bhi_process.options.guard != BHI_GUARD_NONE;
+}
+
+void bhi_guard_init(void)
+{
+    if (!guards_wanted() || bhi_process.options.guard == BHI_GUARD_MPROTECT)
+        return;
+    /* The state's own trailing gap is without access and serves as the probe:
+     * install on it, ask the kernel to write there, take it away. */
+    uintptr_t probe = bhi_process.block_base + bhi_process.block_size - BH_SEGMENT_SIZE;
+    if (bhi_os_open(probe, BH_OS_PAGE_SIZE) != 0)
+        return;
+    if (bhi_os_guard_install(probe, BH_OS_PAGE_SIZE) == 0)
+        bhi_process.guards_by_madvise = bhi_os_guard_traps(probe);
+    bhi_os_rereserve(probe, BH_OS_PAGE_SIZE);
+}
+
+static bool mapping_budget_left(void)
+{
+    if (bhi_state->mappings_budget == 0) {
+        char text[24];
+        size_t limit = 0;
+        long n = bhi_os_read_file("/proc/sys/vm/max_map_count", text, sizeof text);
+        for (long i = 0; i < n && text[i] >= '0' && text[i] <= '9'; i++)
+            limit = limit * 10 + (size_t)(text[i] - '0');
+        bhi_state->mappings_budget = (limit != 0 ? limit : 65530) / 2;
+    }
+    return bhi_state->mappings + 2 <= bhi_state->mappings_budget;
+}
+
+static uintptr_t page_address(const bhi_segment_t *s, unsigned slot, unsigned os_page)
+{
+    return bhi_segment_base(s) + ((size_t)slot << BH_SLOT_SHIFT) + ((size_t)os_page << BH_OS_PAGE_SHIFT);
+}
+
+/* Closes OS pages from..guard_from-1 of a slot. */
+static void close_tail(bhi_segment_t *s, unsigned slot, unsigned from)
+{
+    unsigned n = s->guard_from[slot] - from;
+    uintptr_t at = page_address(s, slot, from);
+    size_t size = (size_t)n << BH_OS_PAGE_SHIFT;
+    uint64_t bit = (uint64_t)1 << slot;
+    bool done = false;
+    /* Where the rest of the slot is closed by mprotect, stay with it: the
+     * boundary moves and costs no further mapping. */
+    if (bhi_process.guards_by_madvise && !(s->by_mprotect & bit)) {
+        done = bhi_os_guard_install(at, size) == 0;
+        if (!done)
+            atomic_fetch_add_explicit(&bhi_state->advice_refused, 1, memory_order_relaxed);
+    }
+    if (!done && ((s->by_mprotect & bit) != 0 || mapping_budget_left())) {
+        done = bhi_os_protect_none(at, size) == 0;
+        if (done && !(s->by_mprotect & bit)) {
+            s->by_mprotect |= bit;
+            bhi_state->mappings += 2;
+        }
+    }
+    if (done)
+        s->guard_from[slot] = (uint8_t)from;
+    else
+        atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
+}
+
+/* Opens slots first..last, the last one up to OS page `last_to`. */
+static bool open_range(bhi_segment_t *s, unsigned first, unsigned last, unsigned last_to)
+{
+    uint64_t range = bhi_bit_range(first, last - first + 1);
+    uintptr_t from = page_address(s, first, 0);
+    size_t size = page_address(s, last, last_to) - from;
+    bool regions = false;
+    for (unsigned i = first; i <= last; i++)
+        regions |= s->guard_from[i] < BH_SLOT_OS_PAGES && !(s->by_mprotect >> i & 1);
+    if (regions && bhi_os_guard_remove(from, size) != 0) {
+        /* A sandbox refuses even that. A fresh mapping has no guards; the slots
+         * hold no blocks yet. */
+        if (bhi_os_rereserve(from, size) != 0)
+            return false;
+        for (unsigned i = first; i <= last; i++) {
+            s->by_mprotect |= (uint64_t)1 << i;
+            s->guard_from[i] = i == last && last_to < s->guard_from[i] ? s->guard_from[i] : 0;
+        }
+    }
+    if ((s->by_mprotect & range) != 0 && bhi_os_open(from, size) != 0)
+        return false;
+    for (unsigned i = first; i <= last; i++) {
+        unsigned to = i == last ? last_to : BH_SLOT_OS_PAGES;
+        if (to == BH_SLOT_OS_PAGES && (s->by_mprotect >> i & 1)) {
+            s->by_mprotect &= ~((uint64_t)1 << i);
+            bhi_state->mappings -= bhi_state->mappings >= 2 ? 2 : bhi_state->mappings;
+        }
+        if (to > s->guard_from[i])
+            s->guard_from[i] = (uint8_t)to;
+    }
+    return true;
+}
+
+bool bhi_guard_fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from)
+{
+    unsigned last = slot + n - 1;
+    if (!guards_wanted())
+        last_from = BH_SLOT_OS_PAGES;
+    unsigned open_to = last_from;
+    if (s->by_slot && s->guard_from[last] == 0 && guards_wanted()) {
+        /* The guard is what stays closed. Without budget open it all, so that
+         * neighbours grow into one mapping. */
+        if (mapping_budget_left()) {
+            bhi_state->mappings += 2;
+        } else {
+            open_to = BH_SLOT_OS_PAGES;
+        }
+    }
+    bool closed = s->guard_from[last] < open_to;
+    for (unsigned i = slot; i < last; i++)
+        closed |= s->guard_from[i] < BH_SLOT_OS_PAGES;
+    if (closed && !open_range(s, slot, last, open_to))
+        return false;
+    if (!guards_wanted())
+        return true;
+    if (s->guard_from[last] > last_from)
+        close_tail(s, last, last_from);
+    if (slot > 0 && s->guard_from[slot - 1] == BH_SLOT_OS_PAGES && (s->free >> (slot - 1) & 1) != 0)
+        close_tail(s, slot - 1, GUARD_LAST);
+    return true;
+}
+
+void bhi_guard_batch(bhi_segment_t *s)
+{
+    if (!guards_wanted() || !bhi_process.guards_by_madvise || bhi_state->batch_refused)
+        return;
+    uintptr_t at[64];
+    uint8_t slots[64];
+    unsigned n = 0;
+    for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
+        if ((s->free >> i & 1) != 0 && s->guard_from[i] == BH_SLOT_OS_PAGES) {
+            at[n] = page_address(s, i, GUARD_LAST);
+            slots[n++] = (uint8_t)i;
+        }
+    }
+    unsigned done = n > 1 ? (unsigned)bhi_os_guard_install_many(at, n, BH_OS_PAGE_SIZE) : 0;
+    for (unsigned i = 0; i < done; i++)
+        s->guard_from[slots[i]] = (uint8_t)GUARD_LAST;
+    bhi_state->batch_refused = n > 1 && done == 0;
+}
