@@ -1,0 +1,213 @@
+/* The bh_ functions of bulkhead.h. Thin: each is its fast path and a call. */
+#include "bulkhead.h"
+
+#include "base/checked.h"
+#include "core/alloc.h"
+#include "core/free.h"
+#include "core/heap.h"
+#include "core/realloc.h"
+#include "core/thread.h"
+#include "meta/segment.h"
+#include "meta/size_class.h"
+
+#include <errno.h>
+
+int bh_version(void)
+{
+    return BH_VERSION_MAJOR * 10000 + BH_VERSION_MINOR * 100 + BH_VERSION_PATCH;
+}
+
+/* ------------------------------------------------------------------ blocks */
+
+void *bh_malloc(size_t size)
+{
+    return bhi_alloc(bhi_thread_heap, size);
+}
+
+void *bh_zalloc(size_t size)
+{
+    return bhi_alloc_zero(bhi_thread_heap, size);
+}
+
+/* The product of the sizes, or one that no allocation satisfies. */
+BH_INLINE size_t product(size_t count, size_t size)
+{
+    size_t total;
+    return bh_likely(bhi_mul_ok(count, size, &total)) ? total : SIZE_MAX;
+}
+
+void *bh_calloc(size_t count, size_t size)
+{
+    return bhi_alloc_zero(bhi_thread_heap, product(count, size));
+}
+
+void *bh_realloc(void *p, size_t size)
+{
+    return bhi_realloc(bhi_thread_heap, p, size);
+}
+
+void *bh_reallocarray(void *p, size_t count, size_t size)
+{
+    return bhi_realloc(bhi_thread_heap, p, product(count, size));
+}
+
+void bh_free(void *p)
+{
+    bhi_free(p);
+}
+
+static void free_checked(void *p, size_t size, size_t usable_for_size)
+{
+    if (p == NULL)
+        return;
+    size_t usable = bhi_usable(p, BHI_USE_FREE);
+    if (usable != 0 && usable != usable_for_size && !bhi_size_fits(usable, size))
+        bhi_violation(BHI_SIZE_MISMATCH, (uintptr_t)p);
+    bhi_free(p);
+}
+
+void bh_free_sized(void *p, size_t size)
+{
+    free_checked(p, size, 0);
+}
+
+void bh_free_aligned_sized(void *p, size_t alignment, size_t size)
+{
+    unsigned c = bhi_is_power_of_two(alignment) && alignment <= BH_SLOT_SIZE ? bhi_class_of_aligned(size, alignment) : BHI_CLASSES;
+    size_t usable = c < BHI_CLASSES ? bhi_class_size(c) : 0;
+    if (c == BHI_CLASSES && size <= PTRDIFF_MAX)
+        usable = bhi_align_up(size > 0 ? size : 1, BH_OS_PAGE_SIZE);
+    free_checked(p, size, usable);
+}
+
+static void *aligned(bhi_heap_t *heap, size_t alignment, size_t size, bool zero)
+{
+    if (bh_unlikely(!bhi_is_power_of_two(alignment))) {
+        errno = EINVAL;
+        return NULL;
+    }
+    return bhi_alloc_aligned(heap, size, alignment, zero);
+}
+
+void *bh_aligned_alloc(size_t alignment, size_t size)
+{
+    return aligned(bhi_thread_heap, alignment, size, false);
+}
+
+void *bh_aligned_zalloc(size_t alignment, size_t size)
+{
+    return aligned(bhi_thread_heap, alignment, size, true);
+}
+
+int bh_posix_memalign(void **out, size_t alignment, size_t size)
+{
+    if (!bhi_is_power_of_two(alignment) || alignment % sizeof(void *) != 0)
+        return EINVAL;
+    int saved = errno;
+    void *p = bhi_alloc_aligned(bhi_thread_heap, size, alignment, false);
+    errno = saved;
+    if (p == NULL)
+        return ENOMEM;
+    *out = p;
+    return 0;
+}
+
+size_t bh_usable_size(const void *p)
+{
+    return p != NULL ? bhi_usable(p, BHI_USE_QUERY) : 0;
+}
+
+/* ------------------------------------------------------------------- heaps */
+
+BH_INLINE bhi_heap_t *mine(const bh_heap_t *heap)
+{
+    return bhi_heap_of_handle(heap, bhi_thread_self());
+}
+
+bh_heap_t *bh_heap_new(void)
+{
+    bhi_heap_t *heap = bhi_thread_user_heap_new();
+    if (heap == NULL) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return bhi_heap_handle(heap);
+}
+
+void bh_heap_delete(bh_heap_t *heap)
+{
+    if (heap != NULL)
+        bhi_thread_user_heap_end(mine(heap));
+}
+
+void bh_heap_destroy(bh_heap_t *heap)
+{
+    if (heap == NULL)
+        return;
+    bhi_heap_t *h = mine(heap);
+    bhi_heap_destroy_pages(h);
+    bhi_thread_user_heap_end(h);
+}
+
+void *bh_heap_malloc(bh_heap_t *heap, size_t size)
+{
+    return bhi_alloc(mine(heap), size);
+}
+
+void *bh_heap_zalloc(bh_heap_t *heap, size_t size)
+{
+    return bhi_alloc_zero(mine(heap), size);
+}
+
+void *bh_heap_calloc(bh_heap_t *heap, size_t count, size_t size)
+{
+    return bhi_alloc_zero(mine(heap), product(count, size));
+}
+
+void *bh_heap_realloc(bh_heap_t *heap, void *p, size_t size)
+{
+    return bhi_realloc(mine(heap), p, size);
+}
+
+void *bh_heap_reallocarray(bh_heap_t *heap, void *p, size_t count, size_t size)
+{
+    return bhi_realloc(mine(heap), p, product(count, size));
+}
+
+void *bh_heap_aligned_alloc(bh_heap_t *heap, size_t alignment, size_t size)
+{
+    return aligned(mine(heap), alignment, size, false);
+}
+
+void *bh_heap_aligned_zalloc(bh_heap_t *heap, size_t alignment, size_t size)
+{
+    return aligned(mine(heap), alignment, size, true);
+}
+
+/* ------------------------------------------------------------- maintenance */
+
+void bh_collect(bool force)
+{
+    if (bhi_state == NULL)
+        return;
+    bhi_heap_t *heap = bhi_thread_heap;
+    if (heap != &bhi_heap_empty) {
+        bhi_heap_collect(heap, force);
+        for (bhi_heap_t *user = heap->user_heaps; user != NULL; user = user->user_next)
+            bhi_heap_collect(user, force);
+    }
+    if (force) {
+        bhi_lock_take(&bhi_state->lock);
+        bhi_purge(0, true, 1u << 30);
+        bhi_lock_give(&bhi_state->lock);
+    }
+}
+
+void bh_register_deferred_free(bh_deferred_free_fun *fun, void *arg)
+{
+    if (bhi_thread_heap_get() == NULL)
+        return; /* no memory for anything: nothing to defer either */
+    atomic_store_explicit(&bhi_state->deferred_fun, 0, memory_order_release);
+    atomic_store_explicit(&bhi_state->deferred_arg, (uintptr_t)arg, memory_order_release);
+    atomic_store_explicit(&bhi_state->deferred_fun, (uintptr_t)fun, memory_order_release);
+}

@@ -1,0 +1,75 @@
+/* The generic path of allocation. */
+#include "core/alloc.h"
+
+#include "base/checked.h"
+#include "meta/segment.h"
+#include "meta/size_class.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void *in_class(bhi_heap_t *heap, unsigned c, bool zero)
+{
+    bhi_page_t *page = bhi_heap_page(heap, c);
+    if (page == NULL)
+        return NULL;
+    bool reads_zero = page->free_zero;
+    void *p = bhi_page_pop(page);
+    if (zero && !reads_zero && p != NULL)
+        memset(p, 0, page->block_size);
+    return p;
+}
+
+static void *try_once(bhi_heap_t *heap, size_t size, size_t align, bool zero)
+{
+    if (align <= BH_SLOT_SIZE) {
+        unsigned c = bhi_class_of_aligned(size, align != 0 ? align : 1);
+        if (c < BHI_CLASSES)
+            return in_class(heap, c, zero);
+    }
+    return bhi_heap_large(heap, size, align, zero);
+}
+
+void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
+{
+    if (bh_unlikely(size > PTRDIFF_MAX - 2 * BH_SEGMENT_SIZE || align > PTRDIFF_MAX / 4)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    /* Blocks of 1 KiB to 128 KiB: the first page of the class usually has one. */
+    if (align == 0 && !zero && size > BH_SMALL_MAX && size <= BH_CLASS_MAX_SIZE) {
+        bhi_page_t *page = heap->queues[bhi_class_of(size)].first;
+        void *p = page != NULL ? bhi_page_pop(page) : NULL;
+        if (bh_likely(p != NULL))
+            return p;
+    }
+    int saved = errno;
+    bool lent = heap == &bhi_heap_empty;
+    if (lent)
+        heap = bhi_thread_heap_get();
+    void *p = NULL;
+    if (heap != NULL) {
+        bhi_heap_heartbeat(heap);
+        p = try_once(heap, size, align, zero);
+        if (bh_unlikely(p == NULL)) {
+            /* Empty pages that were kept for reuse may be what is missing. */
+            bhi_heap_collect(heap, true);
+            bhi_lock_take(&bhi_state->lock);
+            bhi_purge(0, true, 64);
+            bhi_lock_give(&bhi_state->lock);
+            p = try_once(heap, size, align, zero);
+        }
+        if (lent)
+            bhi_thread_heap_done(heap);
+    }
+    errno = p != NULL ? saved : ENOMEM;
+    return p;
+}
+
+void *bhi_alloc_aligned(bhi_heap_t *heap, size_t size, size_t align, bool zero)
+{
+    /* Blocks up to 8 bytes are aligned to 8, all others to 16. */
+    if (align <= 8 || (align <= 16 && size > 8))
+        return zero ? bhi_alloc_zero(heap, size) : bhi_alloc(heap, size);
+    return bhi_alloc_generic(heap, size, align, zero);
+}

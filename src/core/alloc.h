@@ -1,0 +1,41 @@
+/* Allocation: the fast path, inline, and what hangs off it. */
+#ifndef BH_CORE_ALLOC_H
+#define BH_CORE_ALLOC_H
+
+#include "base/constants.h"
+#include "core/page.h"
+#include "core/thread.h"
+
+/* Everything that the direct table does not serve: start-up, refill, medium,
+ * large and aligned blocks. `align` 0: as malloc. NULL with errno ENOMEM. */
+void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero);
+
+/* A block of any size and alignment (a power of two, or 0). */
+void *bhi_alloc_aligned(bhi_heap_t *heap, size_t size, size_t align, bool zero);
+
+BH_INLINE void *bhi_alloc(bhi_heap_t *heap, size_t size)
+{
+    if (bh_likely(size <= BH_SMALL_MAX)) {
+        void *p = bhi_page_pop(heap->direct[(size + 7) >> 3]); /* never a NULL page */
+        if (bh_likely(p != NULL))
+            return p;
+    }
+    return bhi_alloc_generic(heap, size, 0, false);
+}
+
+BH_INLINE void *bhi_alloc_zero(bhi_heap_t *heap, size_t size)
+{
+    if (bh_likely(size <= BH_SMALL_MAX)) {
+        bhi_page_t *page = heap->direct[(size + 7) >> 3];
+        bool zero = page->free_zero;
+        void *p = bhi_page_pop(page);
+        if (bh_likely(p != NULL)) {
+            if (!zero)
+                __builtin_memset(p, 0, page->block_size);
+            return p;
+        }
+    }
+    return bhi_alloc_generic(heap, size, 0, true);
+}
+
+#endif

@@ -1,0 +1,44 @@
+/* Freeing, and the trust boundary: the one place where a pointer from the
+ * caller becomes (page, index), or the process ends. */
+#ifndef BH_CORE_FREE_H
+#define BH_CORE_FREE_H
+
+#include "core/page.h"
+#include "core/thread.h"
+#include "meta/arena.h"
+
+typedef enum bhi_use { BHI_USE_FREE, BHI_USE_REALLOC, BHI_USE_QUERY } bhi_use_t;
+
+typedef struct bhi_block {
+    bhi_page_t *page; /* NULL: foreign, and the policy says go on */
+    uint32_t index;
+} bhi_block_t;
+
+/* The live, unheld block at p, whatever thread asks. Anything else ends the
+ * process with the violation that fits `use`. */
+bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use);
+
+/* Frees p by the long way: remote, large, full, user heap, and every violation. */
+void bhi_free_slow(void *p);
+
+BH_INLINE void bhi_free(void *p)
+{
+    uintptr_t off = (uintptr_t)p - bhi_process.block_base;
+    if (bh_likely(off < bhi_process.block_size)) {
+        bhi_page_t *page = bhi_desc_at(bhi_process.descs, off);
+        page -= page->back;
+        bhi_heap_t *heap = bhi_thread_heap;
+        if (bh_likely(atomic_load_explicit(&page->local_heap, memory_order_relaxed) == heap)) {
+            uint32_t index = bhi_page_index(page, (uintptr_t)p);
+            if (bh_likely(index < bhi_page_capacity(page) && bhi_map_clear_live(page->map, index))) {
+                bhi_page_push_local(page, index, (uintptr_t)p);
+                if (bh_unlikely(--page->used == 0))
+                    bhi_heap_after_free(heap, page);
+                return;
+            }
+        }
+    }
+    bhi_free_slow(p);
+}
+
+#endif

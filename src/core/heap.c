@@ -1,0 +1,550 @@
+/* Heaps: which page serves the next block. Owns H1..H3 of meta/types.h. */
+#include "core/heap.h"
+
+#include "base/checked.h"
+#include "core/page.h"
+#include "core/thread.h"
+#include "meta/arena.h"
+#include "meta/pool.h"
+#include "meta/segment.h"
+#include "meta/size_class.h"
+#include "os/os.h"
+
+#include <string.h>
+
+#define DRAIN_PER_HEARTBEAT 32  /* pages; bounds the time of one allocation */
+#define PURGE_EVERY 16          /* heartbeats between looks at the clock */
+#define RETIRE_SMALL 16         /* heartbeats an empty page is kept, blocks to 1 KiB */
+#define RETIRE_LARGER 4
+
+static const bhi_page_t page_empty = {.free = BHI_INDEX_NONE, .local_free = BHI_INDEX_NONE};
+
+#define EMPTY ((bhi_page_t *)(uintptr_t)&page_empty)
+
+const bhi_heap_t bhi_heap_empty = {
+    .direct = {[0 ... BH_DIRECT_ENTRIES - 1] = (bhi_page_t *)&page_empty},
+};
+
+/* ------------------------------------------------------------------- queues */
+
+/* Keeps H2 after the first page of class c changed. */
+static void direct_update(bhi_heap_t *heap, unsigned c)
+{
+    size_t size = bhi_class_size(c);
+    if (size > BH_SMALL_MAX)
+        return;
+    bhi_page_t *page = heap->queues[c].first != NULL ? heap->queues[c].first : EMPTY;
+    size_t first = c == 0 ? 0 : bhi_class_size(c - 1) / 8 + 1;
+    for (size_t w = first; w <= size / 8; w++)
+        heap->direct[w] = page;
+}
+
+static bhi_queue_t *queue_of(bhi_heap_t *heap, const bhi_page_t *page)
+{
+    return page->state == BHI_PAGE_ACTIVE ? &heap->queues[page->size_class] : &heap->full;
+}
+
+static void queue_append(bhi_heap_t *heap, bhi_page_t *page)
+{
+    bhi_queue_t *q = queue_of(heap, page);
+    page->next = NULL;
+    page->prev = q->last;
+    if (q->last != NULL)
+        q->last->next = page;
+    else
+        q->first = page;
+    q->last = page;
+    if (page->state == BHI_PAGE_ACTIVE && q->first == page)
+        direct_update(heap, page->size_class);
+}
+
+void bhi_heap_unlink(bhi_heap_t *heap, bhi_page_t *page)
+{
+    bhi_queue_t *q = queue_of(heap, page);
+    bool first = q->first == page;
+    if (page->prev != NULL)
+        page->prev->next = page->next;
+    else
+        q->first = page->next;
+    if (page->next != NULL)
+        page->next->prev = page->prev;
+    else
+        q->last = page->prev;
+    page->next = page->prev = NULL;
+    if (first && page->state == BHI_PAGE_ACTIVE)
+        direct_update(heap, page->size_class);
+}
+
+/* A page without blocks to give leaves its queue, so that a search never meets
+ * it again. The owner's frees then take the slow path (local_heap), which puts
+ * it back; a remote free signals as for any page. */
+static void to_full(bhi_heap_t *heap, bhi_page_t *page)
+{
+    bhi_heap_unlink(heap, page);
+    atomic_store_explicit(&page->local_heap, NULL, memory_order_relaxed);
+    page->state = BHI_PAGE_FULL;
+    queue_append(heap, page);
+}
+
+static void to_active(bhi_heap_t *heap, bhi_page_t *page)
+{
+    bhi_heap_unlink(heap, page);
+    page->state = BHI_PAGE_ACTIVE;
+    atomic_store_explicit(&page->local_heap, heap, memory_order_relaxed);
+    queue_append(heap, page);
+}
+
+/* ------------------------------------------------------- retire and release */
+
+static bool has_thread(const bhi_heap_t *heap)
+{
+    uint8_t kind = atomic_load_explicit(&heap->kind, memory_order_relaxed);
+    return kind == BHI_HEAP_THREAD || kind == BHI_HEAP_USER;
+}
+
+/* The last page of a class is worth keeping for a while: a program that frees
+ * its last block of a size often asks for one again. */
+static void retire(bhi_heap_t *heap, bhi_page_t *page)
+{
+    unsigned c = page->size_class;
+    bhi_queue_t *q = &heap->queues[c];
+    if (has_thread(heap) && q->first == page && q->last == page) {
+        page->retire = page->block_bytes <= BH_SMALL_MAX ? RETIRE_SMALL : RETIRE_LARGER;
+        heap->retired[c >> 6] |= (uint64_t)1 << (c & 63);
+        return;
+    }
+    bhi_page_release(heap, page);
+}
+
+static void retire_tick(bhi_heap_t *heap, bool now)
+{
+    for (unsigned i = 0; i < 2; i++) {
+        for (uint64_t set = heap->retired[i]; set != 0; set &= set - 1) {
+            unsigned c = i * 64 + (unsigned)__builtin_ctzll(set);
+            bhi_page_t *page = heap->queues[c].first;
+            bool waits = page != NULL && page->retire != 0 && page->used == 0;
+            if (waits && !now && --page->retire != 0)
+                continue;
+            heap->retired[i] &= ~(set & -set);
+            if (page != NULL)
+                page->retire = 0;
+            if (waits)
+                bhi_page_release(heap, page);
+        }
+    }
+}
+
+void bhi_heap_after_free(bhi_heap_t *heap, bhi_page_t *page)
+{
+    if (page->state == BHI_PAGE_LARGE) {
+        if (page->used == 0)
+            bhi_page_release(heap, page);
+        return;
+    }
+    if (page->state == BHI_PAGE_FULL && page->used < bhi_page_capacity(page))
+        to_active(heap, page);
+    if (page->used == 0)
+        retire(heap, page);
+}
+
+/* ------------------------------------------------------------ remote frees */
+
+void bhi_heap_drain(bhi_heap_t *heap, size_t most)
+{
+    for (; most > 0; most--) {
+        bhi_page_t *page = heap->pending_mine;
+        if (page == NULL) {
+            if (atomic_load_explicit(&heap->pending, memory_order_relaxed) == NULL)
+                return;
+            page = atomic_exchange(&heap->pending, NULL);
+            if (page == NULL)
+                return;
+        }
+        heap->pending_mine = atomic_load_explicit(&page->pending_next, memory_order_relaxed);
+        if (atomic_load_explicit(&page->heap, memory_order_relaxed) != heap) {
+            bhi_page_signal(page); /* moved or released since: on to where it is now */
+            continue;
+        }
+        uint64_t remote = atomic_exchange(&page->remote, 0);
+        bhi_page_collect(page, (uint32_t)(remote >> 32));
+        bhi_heap_after_free(heap, page);
+    }
+}
+
+/* ---------------------------------------------------- unused, orphaned heaps */
+
+static void list_remove(bhi_heap_t **first, bhi_heap_t **last, bhi_heap_t *heap)
+{
+    if (heap->list_prev != NULL)
+        heap->list_prev->list_next = heap->list_next;
+    else
+        *first = heap->list_next;
+    if (heap->list_next != NULL)
+        heap->list_next->list_prev = heap->list_prev;
+    else
+        *last = heap->list_prev;
+    heap->in_list = false;
+}
+
+static void list_append(bhi_heap_t **first, bhi_heap_t **last, bhi_heap_t *heap)
+{
+    heap->list_next = NULL;
+    heap->list_prev = *last;
+    if (*last != NULL)
+        (*last)->list_next = heap;
+    else
+        *first = heap;
+    *last = heap;
+    heap->in_list = true;
+}
+
+static void orphans_remove(bhi_heap_t *heap)
+{
+    list_remove(&bhi_state->orphans, &bhi_state->orphans_last, heap);
+    atomic_fetch_sub_explicit(&bhi_state->orphan_count, 1, memory_order_relaxed);
+}
+
+static void orphans_append(bhi_heap_t *heap)
+{
+    list_append(&bhi_state->orphans, &bhi_state->orphans_last, heap);
+    atomic_fetch_add_explicit(&bhi_state->orphan_count, 1, memory_order_relaxed);
+}
+
+/* Owner, lock held: an empty heap goes to the unused ones. */
+static void recycle(bhi_heap_t *heap)
+{
+    if (heap->in_list)
+        orphans_remove(heap);
+    heap->generation++;
+    atomic_store_explicit(&heap->kind, BHI_HEAP_UNUSED, memory_order_relaxed);
+    list_append(&bhi_state->heaps_unused, &bhi_state->heaps_unused_last, heap);
+}
+
+static bool own(bhi_heap_t *heap, bhi_owner_t self)
+{
+    bhi_owner_t nobody = BHI_OWNER_NONE;
+    return atomic_compare_exchange_strong(&heap->owner, &nobody, self);
+}
+
+/* Gives ownership up. A thread that pushed while we owned the heap saw an owner
+ * and left the work to us; one that pushes after the store sees none and
+ * helps. Both sides are sequentially consistent, so nothing is left behind. */
+static void disown(bhi_heap_t *heap)
+{
+    atomic_store(&heap->owner, BHI_OWNER_NONE);
+    if (atomic_load(&heap->pending) != NULL)
+        bhi_heap_help(heap);
+}
+
+void bhi_heap_help(bhi_heap_t *heap)
+{
+    bhi_owner_t self = bhi_thread_self();
+    do {
+        if (!own(heap, self))
+            return; /* whoever owns it now looks at the stack before or after letting go */
+        bhi_heap_drain(heap, SIZE_MAX);
+        uint8_t kind = atomic_load_explicit(&heap->kind, memory_order_relaxed);
+        bool ended = kind == BHI_HEAP_ORPHAN || kind == BHI_HEAP_DELETED;
+        if (ended && heap->page_count == 0) {
+            bhi_lock_take(&bhi_state->lock);
+            recycle(heap);
+            bhi_lock_give(&bhi_state->lock);
+        }
+        atomic_store(&heap->owner, BHI_OWNER_NONE);
+    } while (atomic_load(&heap->pending) != NULL);
+}
+
+void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind)
+{
+    bhi_heap_drain(heap, SIZE_MAX);
+    atomic_store_explicit(&heap->kind, kind, memory_order_relaxed); /* from here on nothing retires */
+    bhi_heap_collect(heap, false);
+    bhi_lock_take(&bhi_state->lock);
+    if (heap->page_count == 0)
+        recycle(heap);
+    else if (kind == BHI_HEAP_ORPHAN)
+        orphans_append(heap);
+    else
+        heap->generation++;
+    bhi_lock_give(&bhi_state->lock);
+    disown(heap);
+}
+
+/* ------------------------------------------------------------- taking heaps */
+
+static bhi_heap_t *new_struct(void)
+{
+    uint32_t id = bhi_state->heap_count;
+    uint32_t chunk = id / BHI_HEAP_DIR_CHUNK;
+    if (chunk >= BHI_HEAP_DIR)
+        return NULL;
+    if (bhi_state->heap_dir[chunk] == NULL) {
+        bhi_state->heap_dir[chunk] = bhi_pool_take(BHI_HEAP_DIR_CHUNK * sizeof(bhi_heap_t *));
+        if (bhi_state->heap_dir[chunk] == NULL)
+            return NULL;
+    }
+    bhi_heap_t *heap = bhi_pool_take(sizeof(bhi_heap_t));
+    if (heap == NULL)
+        return NULL;
+    heap->id = id;
+    for (size_t w = 0; w < BH_DIRECT_ENTRIES; w++)
+        heap->direct[w] = EMPTY;
+    bhi_random_init(&heap->random);
+    bhi_state->heap_dir[chunk][id % BHI_HEAP_DIR_CHUNK] = heap;
+    bhi_state->heap_count = id + 1;
+    return heap;
+}
+
+#define TAKE_TRIES 8 /* a heap in a list may be owned by a helper for a moment */
+
+static bhi_heap_t *own_from(bhi_heap_t *first, bhi_owner_t self)
+{
+    for (int i = 0; first != NULL && i < TAKE_TRIES; i++, first = first->list_next) {
+        if (own(first, self))
+            return first;
+    }
+    return NULL;
+}
+
+bhi_heap_t *bhi_heap_take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t self)
+{
+    bhi_lock_take(&bhi_state->lock);
+    bhi_heap_t *heap = kind == BHI_HEAP_THREAD ? own_from(bhi_state->orphans, self) : NULL;
+    if (heap != NULL) {
+        orphans_remove(heap);
+    } else {
+        heap = own_from(bhi_state->heaps_unused, self);
+        if (heap != NULL)
+            list_remove(&bhi_state->heaps_unused, &bhi_state->heaps_unused_last, heap);
+        else
+            heap = new_struct();
+    }
+    if (heap != NULL) {
+        atomic_store(&heap->owner, self);
+        atomic_store_explicit(&heap->kind, kind, memory_order_relaxed);
+        heap->home = home != NULL ? home : heap;
+        heap->user_heaps = heap->user_next = heap->user_prev = NULL;
+        heap->in_callback = false;
+    }
+    bhi_lock_give(&bhi_state->lock);
+    return heap;
+}
+
+/* ----------------------------------------------------------------- adoption */
+
+/* Moves an ACTIVE page between two heaps that the caller owns. A signal under
+ * way to the old heap's stack stops it: that page is left for another time. */
+static bool move_page(bhi_heap_t *from, bhi_heap_t *to, bhi_page_t *page)
+{
+    atomic_store(&page->heap, to);
+    if ((atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0) {
+        atomic_store(&page->heap, from);
+        return false;
+    }
+    bhi_heap_unlink(from, page);
+    from->page_count--;
+    to->page_count++;
+    atomic_store_explicit(&page->local_heap, to, memory_order_relaxed);
+    queue_append(to, page);
+    return true;
+}
+
+/* Takes a page of class c over from a heap whose thread ended. */
+static bool adopt_page(bhi_heap_t *heap, unsigned c)
+{
+    if (atomic_load_explicit(&bhi_state->orphan_count, memory_order_relaxed) == 0 ||
+        atomic_load_explicit(&heap->kind, memory_order_relaxed) != BHI_HEAP_THREAD)
+        return false;
+    bhi_lock_take(&bhi_state->lock);
+    bhi_heap_t *orphan = own_from(bhi_state->orphans, bhi_heap_owner(heap));
+    if (orphan != NULL) { /* to the back, so that the next search looks at another */
+        orphans_remove(orphan);
+        orphans_append(orphan);
+    }
+    bhi_lock_give(&bhi_state->lock);
+    if (orphan == NULL)
+        return false;
+    bhi_heap_drain(orphan, SIZE_MAX); /* short: whoever signals an orphan also processes it */
+    bhi_page_t *page = orphan->queues[c].first;
+    bool moved = page != NULL && move_page(orphan, heap, page);
+    if (orphan->page_count == 0) {
+        bhi_lock_take(&bhi_state->lock);
+        recycle(orphan);
+        bhi_lock_give(&bhi_state->lock);
+    }
+    disown(orphan);
+    return moved;
+}
+
+/* --------------------------------------------------------------- allocation */
+
+bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c)
+{
+    bhi_queue_t *q = &heap->queues[c];
+    for (;;) {
+        /* Every page behind the first got here with a block to give, so this
+         * loop runs twice at most before it succeeds or the queue is empty. */
+        while (q->first != NULL) {
+            if (bhi_page_refill(q->first))
+                return q->first;
+            to_full(heap, q->first);
+        }
+        if (!adopt_page(heap, c))
+            break;
+    }
+    bhi_page_t *page = bhi_page_new(heap, c);
+    if (page == NULL)
+        return NULL;
+    queue_append(heap, page);
+    return bhi_page_refill(page) ? page : NULL;
+}
+
+void *bhi_heap_large(bhi_heap_t *heap, size_t size, size_t align, bool zero)
+{
+    bool reads_zero = false;
+    bhi_page_t *page = bhi_page_new_large(heap, size, align, &reads_zero);
+    if (page == NULL)
+        return NULL;
+    queue_append(heap, page);
+    void *block = (void *)page->start; /* NOLINT: this is where a number becomes a pointer */
+    if (zero && !reads_zero)
+        memset(block, 0, page->block_bytes);
+    return block;
+}
+
+static void call_back(bhi_heap_t *home, bool force)
+{
+    uintptr_t fun = atomic_load_explicit(&bhi_state->deferred_fun, memory_order_acquire);
+    if (fun == 0 || home->in_callback)
+        return;
+    home->in_callback = true;
+    ((bh_deferred_free_fun *)fun)(force, home->heartbeat,
+                                  (void *)atomic_load_explicit(&bhi_state->deferred_arg, memory_order_relaxed));
+    home->in_callback = false;
+}
+
+static void purge_due(void)
+{
+    uint64_t at = atomic_load_explicit(&bhi_state->purge_next_at, memory_order_relaxed);
+    if (at == 0)
+        return;
+    uint64_t now = bhi_os_now_ms();
+    if (now < at)
+        return;
+    bhi_lock_take(&bhi_state->lock);
+    bhi_purge(now, false, 1);
+    bhi_lock_give(&bhi_state->lock);
+}
+
+void bhi_heap_heartbeat(bhi_heap_t *heap)
+{
+    bhi_heap_t *home = heap->home;
+    home->heartbeat++;
+    call_back(home, false);
+    bhi_heap_drain(heap, DRAIN_PER_HEARTBEAT);
+    if ((heap->retired[0] | heap->retired[1]) != 0)
+        retire_tick(heap, false);
+    if (home->heartbeat % PURGE_EVERY == 0)
+        purge_due();
+}
+
+void bhi_heap_collect(bhi_heap_t *heap, bool force)
+{
+    if (has_thread(heap) && heap->home == heap) {
+        heap->heartbeat++;
+        call_back(heap, force);
+    }
+    bhi_heap_drain(heap, SIZE_MAX);
+    retire_tick(heap, true);
+    for (unsigned c = 0; c < BHI_CLASSES; c++) {
+        for (bhi_page_t *page = heap->queues[c].first, *next; page != NULL; page = next) {
+            next = page->next;
+            if (page->used == 0)
+                bhi_page_release(heap, page);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ the end */
+
+static void destroy_list(bhi_heap_t *heap, bhi_queue_t *q)
+{
+    for (bhi_page_t *page = q->first, *next; page != NULL; page = next) {
+        next = page->next;
+        page->used = 0;
+        bhi_page_release(heap, page);
+    }
+}
+
+void bhi_heap_destroy_pages(bhi_heap_t *heap)
+{
+    bhi_heap_drain(heap, SIZE_MAX);
+    for (unsigned c = 0; c < BHI_CLASSES; c++)
+        destroy_list(heap, &heap->queues[c]);
+    destroy_list(heap, &heap->full);
+}
+
+/* --------------------------------------------------------------------- fork */
+
+/* Announcements under way in the parent never arrive here: forget the stacks
+ * (their links may be torn, memory was copied while others wrote it) and look
+ * at every page. What another thread of the parent had marked held was dead to
+ * the program, so it is taken back whether it was announced or not. */
+static void repair(bhi_heap_t *heap)
+{
+    atomic_store_explicit(&heap->pending, NULL, memory_order_relaxed);
+    heap->pending_mine = NULL;
+    for (unsigned c = 0; c <= BHI_CLASSES; c++) {
+        bhi_queue_t *q = c < BHI_CLASSES ? &heap->queues[c] : &heap->full;
+        for (bhi_page_t *page = q->first, *next; page != NULL; page = next) {
+            next = page->next;
+            if (atomic_load_explicit(&page->remote, memory_order_relaxed) == 0)
+                continue;
+            atomic_store_explicit(&page->remote, 0, memory_order_relaxed);
+            bhi_page_collect(page, ~(uint32_t)0);
+            bhi_heap_after_free(heap, page);
+        }
+    }
+}
+
+void bhi_heap_after_fork(bhi_owner_t self)
+{
+    uint32_t n = bhi_state->heap_count;
+    for (uint32_t id = 0; id < n; id++) {
+        bhi_heap_t *heap = bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK];
+        bhi_owner_t owner = bhi_heap_owner(heap);
+        if (owner != BHI_OWNER_NONE && owner != self) {
+            atomic_store_explicit(&heap->owner, BHI_OWNER_GONE, memory_order_relaxed);
+            if (heap->in_list && atomic_load_explicit(&heap->kind, memory_order_relaxed) == BHI_HEAP_ORPHAN)
+                orphans_remove(heap);
+        } else if (n > 1) { /* a process with one heap has no remote frees */
+            atomic_store_explicit(&heap->owner, self, memory_order_relaxed);
+            repair(heap);
+            atomic_store_explicit(&heap->owner, owner, memory_order_relaxed);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ handles */
+
+#define HANDLE_ID_BITS 20
+_Static_assert(BHI_HEAP_DIR * BHI_HEAP_DIR_CHUNK < (1u << HANDLE_ID_BITS), "an id fits");
+
+/* Never an address, never NULL: no pointer to control data reaches the user. */
+bh_heap_t *bhi_heap_handle(const bhi_heap_t *heap)
+{
+    return (bh_heap_t *)((uintptr_t)heap->generation << HANDLE_ID_BITS | (heap->id + 1));
+}
+
+bhi_heap_t *bhi_heap_of_handle(const bh_heap_t *handle, bhi_owner_t self)
+{
+    uintptr_t h = (uintptr_t)handle;
+    uint32_t id = (uint32_t)(h & ((1u << HANDLE_ID_BITS) - 1)) - 1;
+    bhi_heap_t *heap = NULL;
+    if (bhi_state != NULL && id < bhi_state->heap_count)
+        heap = bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK];
+    if (heap == NULL || heap->generation != (uint32_t)(h >> HANDLE_ID_BITS) ||
+        atomic_load_explicit(&heap->kind, memory_order_relaxed) != BHI_HEAP_USER || bhi_heap_owner(heap) != self)
+        bhi_violation(BHI_HEAP_MISUSE, h);
+    return heap;
+}

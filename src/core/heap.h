@@ -1,0 +1,59 @@
+/* Heaps: queues of pages, ownership, pending remote frees, adoption. */
+#ifndef BH_CORE_HEAP_H
+#define BH_CORE_HEAP_H
+
+#include "bulkhead.h"
+#include "meta/types.h"
+
+/* The heap of a thread that has none yet: read-only, its only page is empty. */
+extern const bhi_heap_t bhi_heap_empty;
+
+/* A heap owned by `self`: with kind THREAD an orphan with all its pages if there
+ * is one, else a fresh one. NULL: no memory. */
+bhi_heap_t *bhi_heap_take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t self);
+
+/* Owner: gives a heap up for good. kind ORPHAN or DELETED; see meta/types.h. */
+void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind);
+
+/* Owner: a page of class c whose `free` list is not empty; NULL: no memory. */
+bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c);
+
+/* Owner: a block of its own for sizes above BH_CLASS_MAX_SIZE. */
+void *bhi_heap_large(bhi_heap_t *heap, size_t size, size_t align, bool zero);
+
+/* Owner: processes up to `most` pages with remote frees. */
+void bhi_heap_drain(bhi_heap_t *heap, size_t most);
+
+/* Owner: the rare work of the generic path; may call back into the allocator. */
+void bhi_heap_heartbeat(bhi_heap_t *heap);
+
+/* Owner: see bh_collect. */
+void bhi_heap_collect(bhi_heap_t *heap, bool force);
+
+/* Owner: after blocks of the page were freed (owner's or taken back). */
+void bhi_heap_after_free(bhi_heap_t *heap, bhi_page_t *page);
+
+/* Any thread: processes the pending stack of a heap that nobody owns. */
+void bhi_heap_help(bhi_heap_t *heap);
+
+/* Owner: all blocks gone, all pages back. */
+void bhi_heap_destroy_pages(bhi_heap_t *heap);
+
+/* Takes a page out of whatever list of its heap it is in. */
+void bhi_heap_unlink(bhi_heap_t *heap, bhi_page_t *page);
+
+/* In a forked child, no other thread exists: parts with the heaps of the
+ * parent's other threads and repairs signals that were under way. */
+void bhi_heap_after_fork(bhi_owner_t self);
+
+/* Handles of user heaps. bhi_heap_of_handle ends the process when the handle is
+ * not that of a live heap of the thread `self`. */
+bh_heap_t *bhi_heap_handle(const bhi_heap_t *heap);
+bhi_heap_t *bhi_heap_of_handle(const bh_heap_t *handle, bhi_owner_t self);
+
+BH_INLINE bhi_owner_t bhi_heap_owner(const bhi_heap_t *heap)
+{
+    return atomic_load_explicit(&heap->owner, memory_order_relaxed);
+}
+
+#endif

@@ -1,0 +1,79 @@
+/* Start-up. Uses raw system calls, libsodium's stream, and from libc only
+ * getauxval and pthread_key_create, which need no constructor. */
+#include "core/init.h"
+
+#include "core/thread.h"
+#include "harden/guard.h"
+#include "meta/arena.h"
+#include "os/os.h"
+#include "rt/format.h"
+#include "rt/violation.h"
+
+static bhi_lock_t init_lock;
+
+static void say(const char *what, const char *value)
+{
+    bhi_format_t line;
+    bhi_format_start(&line);
+    bhi_format_text(&line, "bulkhead: ");
+    bhi_format_text(&line, what);
+    bhi_format_text(&line, value);
+    bhi_format_text(&line, "\n");
+    bhi_os_write(2, line.text, line.length);
+}
+
+static void say_settings(void)
+{
+    static const char *const foreign[] = {"abort", "report", "ignore"};
+    say("profile=", "secure");
+    say("guards=", bhi_process.guards_by_madvise ? "guard regions" : "mprotect");
+    say("foreign=", foreign[bhi_process.options.foreign]);
+    if (bhi_process.options.foreign != BHI_FOREIGN_ABORT)
+        say("weaker than the default: ", "a foreign pointer does not end the process");
+}
+
+static bool start(void)
+{
+    bhi_os_start_t info;
+    bhi_os_start_info(&info);
+    if (info.page_size > BH_OS_PAGE_SIZE)
+        bhi_violation(BHI_UNSUPPORTED_SYSTEM, info.page_size);
+    bhi_random_root_t root;
+    if (!bhi_random_init_root(&root, info.at_random))
+        bhi_violation(BHI_NO_ENTROPY, 0);
+    bhi_options_read(&bhi_process.options, info.secure ? NULL : info.env);
+    bhi_process.link_mul[0] = bhi_random_u64(&root.state) | 1;
+    bhi_process.link_mul[1] = bhi_random_u64(&root.state) | 1;
+    if (!bhi_arena_init(&root))
+        return false;
+    bhi_guard_init();
+    bhi_thread_init();
+    bhi_process.ready = true;
+    if (bhi_process.options.verbose != 0)
+        say_settings();
+    /* From here on read-only; sealed, so that nothing makes it writable again. */
+    if (bhi_os_protect_read((uintptr_t)&bhi_process_page, sizeof bhi_process_page) == 0)
+        bhi_os_seal((uintptr_t)&bhi_process_page, sizeof bhi_process_page);
+    return true;
+}
+
+static _Atomic(bool) done;
+
+bool bhi_init(void)
+{
+    if (atomic_load_explicit(&done, memory_order_acquire))
+        return true;
+    bhi_lock_take(&init_lock);
+    bool ok = atomic_load_explicit(&done, memory_order_relaxed) || start();
+    atomic_store_explicit(&done, ok, memory_order_release);
+    bhi_lock_give(&init_lock);
+    return ok;
+}
+
+/* Handlers are registered once, when libc is up; a fork before any constructor
+ * has no other thread to fear. */
+__attribute__((constructor(101))) static void constructor(void)
+{
+    if (bhi_init())
+        bhi_thread_init_fork();
+}

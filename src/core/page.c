@@ -1,0 +1,351 @@
+/* Pages. Owns I1..I7 of meta/types.h for everything but the two fast paths. */
+#include "core/page.h"
+
+#include "base/bits.h"
+#include "base/checked.h"
+#include "core/heap.h"
+#include "harden/guard.h"
+#include "meta/arena.h"
+#include "meta/pool.h"
+#include "meta/segment.h"
+#include "meta/size_class.h"
+#include "os/os.h"
+
+#include <string.h>
+
+#define BATCH_AT 4 /* spans in a segment from which on its guards are placed all at once */
+#define GROUPS 32u
+
+/* ------------------------------------------------------------------ set-up */
+
+static size_t map_bytes(uint32_t reserved)
+{
+    return ((size_t)reserved + 63) / 64 * sizeof(bhi_map_word_t);
+}
+
+static unsigned guard_start(size_t bytes_in_span)
+{
+    return (unsigned)((bytes_in_span >> BH_OS_PAGE_SHIFT) & (BH_SLOT_OS_PAGES - 1));
+}
+
+/* Span for `bytes` usable bytes and the guard behind them. Lock held. */
+static bhi_span_t take_span(size_t bytes, unsigned slots, unsigned align_slots)
+{
+    bhi_span_t span = bhi_span_take(slots, align_slots);
+    if (span.segment == NULL)
+        return span;
+    unsigned from = guard_start(bytes);
+    if (!bhi_guard_fit(span.segment, span.slot, slots, from)) {
+        bhi_span_give(span.segment, span.slot, slots, !span.zero);
+        span = bhi_span_take_in_new_segment(slots, align_slots);
+        if (span.segment == NULL)
+            return span;
+        if (!bhi_guard_fit(span.segment, span.slot, slots, from)) {
+            bhi_span_give(span.segment, span.slot, slots, !span.zero);
+            span.segment = NULL;
+            return span;
+        }
+    }
+    if (slots == 1 && bhi_bit_count(span.segment->heads) == BATCH_AT)
+        bhi_guard_batch(span.segment);
+    return span;
+}
+
+static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned slots, void *map, bool zero)
+{
+    page->start = start;
+    page->map = map;
+    page->key = bhi_random_u64(&heap->random);
+    page->free = page->local_free = BHI_INDEX_NONE;
+    page->used = 0;
+    page->list_id = 0;
+    page->back = 0;
+    page->span_slots = slots;
+    page->retire = 0;
+    page->memory_zero = zero;
+    page->free_zero = false;
+    page->next = page->prev = NULL;
+    unsigned in_segment = slots < BH_SEGMENT_SLOTS ? slots : 1;
+    for (unsigned i = 1; i < in_segment; i++)
+        page[i].back = (uint8_t)i;
+}
+
+/* Only now may other threads find the page: its blocks reach them through the
+ * program, after this. `remote` keeps its value: a late signal for the slot's
+ * former page may be under way, and ends up here harmlessly. */
+static void publish(bhi_page_t *page, bhi_heap_t *heap, bhi_page_state_t state, bhi_heap_t *local)
+{
+    page->state = (uint8_t)state;
+    atomic_store_explicit(&page->local_heap, local, memory_order_relaxed);
+    atomic_store_explicit(&page->heap, heap, memory_order_seq_cst);
+    heap->page_count++;
+}
+
+bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned c)
+{
+    unsigned slots = bhi_class_span_slots(c);
+    uint32_t reserved = bhi_class_blocks(c);
+    size_t size = bhi_class_size(c);
+    bhi_lock_take(&bhi_state->lock);
+    void *map = bhi_pool_take(map_bytes(reserved));
+    bhi_span_t span = {NULL, 0, false};
+    if (map != NULL) {
+        span = take_span(slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1);
+        if (span.segment == NULL)
+            bhi_pool_give(map, map_bytes(reserved));
+    }
+    bhi_lock_give(&bhi_state->lock);
+    if (span.segment == NULL)
+        return NULL;
+
+    bhi_page_t *page = bhi_segment_desc(span.segment, span.slot);
+    set_up(page, heap, bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT), slots, map, span.zero);
+    page->block_size = (uint32_t)size;
+    page->block_bytes = size;
+    page->reciprocal = bhi_class_reciprocal(size);
+    page->size_class = (uint8_t)c;
+    page->reserved = reserved;
+    uint8_t shift = 6;
+    while (((reserved - 1) >> shift) >= GROUPS)
+        shift++;
+    page->group_shift = shift;
+    publish(page, heap, BHI_PAGE_ACTIVE, heap);
+    return page;
+}
+
+/* A span of whole segments; only the block itself is opened, what follows is
+ * its guard. Returns the block's address or 0. */
+static uintptr_t take_huge(size_t bytes, size_t align, bhi_page_t **page)
+{
+    uint64_t segments = ((uint64_t)bytes + BH_OS_PAGE_SIZE + BH_SEGMENT_SIZE - 1) >> BH_SEGMENT_SHIFT;
+    uint64_t align_segments = align > BH_SEGMENT_SIZE ? align >> BH_SEGMENT_SHIFT : 1;
+    if (segments > UINT32_MAX / 4 || align_segments > UINT32_MAX / 4)
+        return 0;
+    bhi_lock_take(&bhi_state->lock);
+    bhi_segment_t *first = bhi_arena_take_run((uint32_t)segments, (uint32_t)align_segments);
+    if (first != NULL) {
+        for (uint32_t i = 0; i < (uint32_t)segments; i++) {
+            first[i].kind = i == 0 ? BHI_SEGMENT_HUGE : BHI_SEGMENT_HUGE_REST;
+            first[i].run = i;
+        }
+        first->run = (uint32_t)segments;
+    }
+    bhi_lock_give(&bhi_state->lock);
+    if (first == NULL)
+        return 0;
+    uintptr_t base = bhi_segment_base(first);
+    /* At the mapping limit the exact range may be refused where whole segments,
+     * which merge with their neighbours, are not. */
+    if (bhi_os_open(base, bytes) != 0 && bhi_os_open(base, (size_t)segments << BH_SEGMENT_SHIFT) != 0) {
+        bhi_lock_take(&bhi_state->lock);
+        bhi_arena_give_run(first, (uint32_t)segments);
+        bhi_lock_give(&bhi_state->lock);
+        return 0;
+    }
+    *page = bhi_segment_desc(first, 0);
+    return base;
+}
+
+bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool *zero)
+{
+    size_t bytes = bhi_align_up(size > 0 ? size : 1, BH_OS_PAGE_SIZE);
+    uint64_t slots = ((uint64_t)bytes + BH_OS_PAGE_SIZE + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT;
+    bool huge = slots >= BH_SEGMENT_SLOTS || align > BH_SEGMENT_SIZE;
+
+    bhi_lock_take(&bhi_state->lock);
+    void *map = bhi_pool_take(sizeof(bhi_map_word_t));
+    bhi_span_t span = {NULL, 0, true};
+    if (map != NULL && !huge)
+        span = take_span(bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1);
+    bhi_lock_give(&bhi_state->lock);
+
+    bhi_page_t *page = NULL;
+    uintptr_t start = 0;
+    if (map != NULL && huge) {
+        start = take_huge(bytes, align, &page);
+        slots = bhi_align_up(bytes + BH_OS_PAGE_SIZE, BH_SEGMENT_SIZE) >> BH_SLOT_SHIFT;
+    } else if (span.segment != NULL) {
+        page = bhi_segment_desc(span.segment, span.slot);
+        start = bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT);
+    }
+    if (page == NULL) {
+        if (map != NULL) {
+            bhi_lock_take(&bhi_state->lock);
+            bhi_pool_give(map, sizeof(bhi_map_word_t));
+            bhi_lock_give(&bhi_state->lock);
+        }
+        return NULL;
+    }
+    set_up(page, heap, start, (unsigned)slots, map, span.zero);
+    page->block_size = 0;
+    page->block_bytes = bytes;
+    page->reciprocal = 0;
+    page->size_class = BHI_CLASSES;
+    page->reserved = 1;
+    page->group_shift = 6;
+    page->used = 1;
+    bhi_map_set_live(page->map, 0);
+    atomic_store_explicit(&page->capacity, 1, memory_order_relaxed);
+    publish(page, heap, BHI_PAGE_LARGE, NULL);
+    *zero = span.zero;
+    return page;
+}
+
+/* ------------------------------------------------------------------- lists */
+
+/* Puts the next blocks on the empty `free` list: one OS page's worth, so that
+ * a program that needs few touches few. Bounded work. */
+static void extend(bhi_page_t *page)
+{
+    uint32_t capacity = bhi_page_capacity(page);
+    uint32_t n = (uint32_t)(BH_OS_PAGE_SIZE / page->block_size);
+    if (n == 0)
+        n = 1;
+    if (n > page->reserved - capacity)
+        n = page->reserved - capacity;
+    uint32_t next = BHI_INDEX_NONE;
+    for (uint32_t index = capacity + n; index-- > capacity;) {
+        bhi_link_write(bhi_page_block(page, index), bhi_link_encode(page->key, next, index, page->list_id));
+        next = index;
+    }
+    page->free = capacity;
+    page->free_zero = page->memory_zero;
+    atomic_store_explicit(&page->capacity, capacity + n, memory_order_relaxed);
+}
+
+static bool is_free_block(const bhi_page_t *page, uint32_t index)
+{
+    return index < bhi_page_capacity(page) && (!BH_HARDEN_MAP || !bhi_map_is_live(page->map, index));
+}
+
+bool bhi_page_refill(bhi_page_t *page)
+{
+    if (page->free < bhi_page_capacity(page))
+        return true;
+    if (bh_unlikely(page->free != BHI_INDEX_NONE))
+        bhi_violation(BHI_CORRUPT_LIST, page->start);
+    /* Groups only: the page may be on a pending stack, so QUEUED stays. */
+    if ((atomic_load_explicit(&page->remote, memory_order_relaxed) >> 32) != 0)
+        bhi_page_collect(page, (uint32_t)(atomic_fetch_and(&page->remote, BHI_REMOTE_QUEUED) >> 32));
+    if (page->local_free != BHI_INDEX_NONE) {
+        if (bh_unlikely(!is_free_block(page, page->local_free)))
+            bhi_violation(BHI_CORRUPT_LIST, page->start);
+        page->free = page->local_free;
+        page->local_free = BHI_INDEX_NONE;
+        page->list_id++; /* what was local_free's id is now free's */
+        page->free_zero = false;
+        return true;
+    }
+    if (bhi_page_capacity(page) < page->reserved) {
+        extend(page);
+        return true;
+    }
+    return false;
+}
+
+void bhi_page_collect(bhi_page_t *page, uint32_t groups)
+{
+    uint32_t words_per_group = 1u << (page->group_shift - 6);
+    uint32_t words = (uint32_t)(map_bytes(page->reserved) / sizeof(bhi_map_word_t));
+    while (groups != 0) {
+        uint32_t group = bhi_bit_first(groups);
+        groups &= groups - 1;
+        uint32_t end = (group + 1) * words_per_group;
+        for (uint32_t w = group * words_per_group; w < end && w < words; w++) {
+            uint64_t taken = bhi_map_take_held(&page->map[w]);
+            page->used -= bhi_bit_count(taken);
+            if (page->block_size == 0)
+                continue; /* a single block is on no list */
+            for (; taken != 0; taken &= taken - 1) {
+                uint32_t index = w * 64 + bhi_bit_first(taken);
+                bhi_page_push_local(page, index, bhi_page_block(page, index));
+            }
+        }
+    }
+}
+
+void bhi_page_signal(bhi_page_t *page)
+{
+    for (;;) {
+        bhi_heap_t *heap = atomic_load(&page->heap);
+        if (heap != NULL) {
+            bhi_page_t *head = atomic_load_explicit(&heap->pending, memory_order_relaxed);
+            do {
+                atomic_store_explicit(&page->pending_next, head, memory_order_relaxed);
+            } while (!atomic_compare_exchange_weak(&heap->pending, &head, page));
+            if (atomic_load(&heap->owner) == BHI_OWNER_NONE)
+                bhi_heap_help(heap);
+            return;
+        }
+        /* The page was released after our block was taken back. Give the QUEUED
+         * bit up; if the slot has a new page meanwhile whose freers relied on
+         * our bit, announce their groups again. */
+        uint64_t groups = atomic_exchange(&page->remote, 0) & ~BHI_REMOTE_QUEUED;
+        if (atomic_load(&page->heap) == NULL || groups == 0)
+            return;
+        if ((atomic_fetch_or(&page->remote, groups | BHI_REMOTE_QUEUED) & BHI_REMOTE_QUEUED) != 0)
+            return;
+    }
+}
+
+/* ------------------------------------------------------------------ release */
+
+/* Free blocks carry links; the next page of this memory must not hand them out
+ * inside its blocks. Not needed where the memory is purged before reuse. */
+static void clear_links(const bhi_page_t *page)
+{
+    if (page->block_size == 0)
+        return;
+    uint32_t capacity = bhi_page_capacity(page);
+    for (uint32_t i = 0; i < capacity; i++)
+        bhi_link_write(bhi_page_block(page, i), 0);
+}
+
+static void give_huge(bhi_page_t *page, bhi_segment_t *first)
+{
+    uint32_t n = first->run;
+    size_t bytes = page->block_bytes;
+    bool gone = bhi_os_rereserve(page->start, (size_t)n << BH_SEGMENT_SHIFT) == 0;
+    bool zero = gone || bhi_os_purge(page->start, bytes) == 0;
+    bhi_lock_take(&bhi_state->lock);
+    bhi_pool_give(page->map, map_bytes(page->reserved));
+    if (gone)
+        bhi_arena_give_run(first, n);
+    else
+        bhi_segment_adopt_huge(first, n, bytes, !zero); /* mapping limit reached */
+    bhi_lock_give(&bhi_state->lock);
+}
+
+bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
+{
+    bhi_heap_t *local = atomic_load_explicit(&page->local_heap, memory_order_relaxed);
+    atomic_store_explicit(&page->local_heap, NULL, memory_order_relaxed);
+    atomic_store(&page->heap, NULL);
+    /* Either we see the QUEUED bit of a thread on its way to our stack, or it
+     * sees heap = NULL: both sides are sequentially consistent. */
+    if ((atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0) {
+        atomic_store(&page->heap, heap);
+        atomic_store_explicit(&page->local_heap, local, memory_order_relaxed);
+        return false;
+    }
+    bhi_heap_unlink(heap, page);
+    heap->page_count--;
+    if (bhi_process.options.purge_delay != 0)
+        clear_links(page);
+    atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);
+    page->state = BHI_PAGE_FREE;
+
+    unsigned slot;
+    bhi_segment_t *segment = bhi_page_segment(page, &slot);
+    if (segment->kind == BHI_SEGMENT_HUGE) {
+        give_huge(page, segment);
+        return true;
+    }
+    bhi_lock_take(&bhi_state->lock);
+    bhi_pool_give(page->map, map_bytes(page->reserved));
+    bhi_span_give(segment, slot, page->span_slots, true);
+    if (bhi_process.options.purge_delay == 0)
+        bhi_purge(0, true, 1);
+    bhi_lock_give(&bhi_state->lock);
+    return true;
+}

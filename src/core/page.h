@@ -1,0 +1,79 @@
+/* Pages: their lists, growth, taking back of remote frees, release. */
+#ifndef BH_CORE_PAGE_H
+#define BH_CORE_PAGE_H
+
+#include "base/constants.h"
+#include "harden/link.h"
+#include "harden/map.h"
+#include "meta/types.h"
+#include "rt/violation.h"
+
+/* A new ACTIVE page of a class for `heap`, in no queue yet; NULL: no memory. */
+bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned size_class);
+
+/* A new LARGE page whose block of at least `size` bytes (at most PTRDIFF_MAX),
+ * aligned to `align`, is live; in no queue yet. *zero: its memory reads zero. */
+bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool *zero);
+
+/* Owner: makes `free` non-empty if that is possible: from local_free, from
+ * remote frees, by extending. */
+bool bhi_page_refill(bhi_page_t *page);
+
+/* Owner: takes the held blocks of the named groups back into local_free. */
+void bhi_page_collect(bhi_page_t *page, uint32_t groups);
+
+/* Owner: gives an empty page (used = 0) back. False when a remote signal for it
+ * is still under way; the page then stays as it is and the signal's arrival
+ * tries again. The caller has not unlinked it: `unlink` does, on success. */
+bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page);
+
+/* Any thread: pushes a page whose QUEUED bit the caller has just set onto its
+ * heap's pending stack. */
+void bhi_page_signal(bhi_page_t *page);
+
+BH_INLINE uintptr_t bhi_page_block(const bhi_page_t *page, uint32_t index)
+{
+    return page->start + (uintptr_t)index * page->block_size;
+}
+
+BH_INLINE uint32_t bhi_page_capacity(const bhi_page_t *page)
+{
+    return atomic_load_explicit(&page->capacity, memory_order_relaxed);
+}
+
+/* Block index of address p >= start; a value >= capacity when p is not the
+ * start of a block that was handed out. */
+BH_INLINE uint32_t bhi_page_index(const bhi_page_t *page, uintptr_t p)
+{
+    uintptr_t offset = p - page->start;
+    uint32_t index = (uint32_t)((offset * page->reciprocal) >> 40);
+    return bh_likely((uintptr_t)index * page->block_size == offset) ? index : BHI_INDEX_NONE;
+}
+
+/* Owner: first block of `free`, now live, or NULL when the generic path must
+ * look (list empty, or its head is not a block). */
+BH_INLINE void *bhi_page_pop(bhi_page_t *page)
+{
+    uint32_t index = page->free;
+    if (bh_unlikely(index >= bhi_page_capacity(page)))
+        return NULL;
+    uintptr_t block = bhi_page_block(page, index);
+    uint32_t next;
+    if (bh_unlikely(!bhi_link_decode(page->key, bhi_link_read(block), index, page->list_id, &next)))
+        bhi_violation(BHI_CORRUPT_LINK, block);
+    if (bh_unlikely(!bhi_map_set_live(page->map, index)))
+        bhi_violation(BHI_CORRUPT_LIST, block);
+    page->free = next;
+    page->used++;
+    bhi_link_write(block, 0); /* no residue */
+    return (void *)block; /* NOLINT: this is where a number becomes a pointer */
+}
+
+/* Owner: puts a block that is free in the map onto local_free. */
+BH_INLINE void bhi_page_push_local(bhi_page_t *page, uint32_t index, uintptr_t block)
+{
+    bhi_link_write(block, bhi_link_encode(page->key, page->local_free, index, (uint16_t)(page->list_id + 1)));
+    page->local_free = index;
+}
+
+#endif

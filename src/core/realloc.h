@@ -1,0 +1,18 @@
+/* realloc. */
+#ifndef BH_CORE_REALLOC_H
+#define BH_CORE_REALLOC_H
+
+#include "meta/types.h"
+
+/* Semantics of bh_realloc; a block that moves comes from `heap`. */
+void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size);
+
+/* True when a block of `usable` bytes may have been requested, or resized in
+ * place, with `size`: what sized frees are checked against. */
+bool bhi_size_fits(size_t usable, size_t size);
+
+/* Usable bytes of the live block p (not NULL); anything else is a violation of
+ * the given use. 0 for a foreign pointer that the policy lets pass. */
+size_t bhi_usable(const void *p, int use);
+
+#endif

@@ -1,0 +1,111 @@
+/* Threads, their ends, and fork. */
+#include "core/thread.h"
+
+#include "core/init.h"
+#include "meta/segment.h"
+#include "os/lock.h"
+
+#include <pthread.h>
+
+BH_THREAD_LOCAL bhi_heap_t *bhi_thread_heap = (bhi_heap_t *)(uintptr_t)&bhi_heap_empty;
+
+/* A thread whose destructor has run: its heap was given up, and every further
+ * allocation of its (later destructors, libc's own clean-up) borrows one. */
+static BH_THREAD_LOCAL bool thread_ended;
+
+static pthread_key_t exit_key;
+static bool exit_key_works;
+
+bhi_heap_t *bhi_thread_heap_get(void)
+{
+    if (bhi_thread_heap != &bhi_heap_empty)
+        return bhi_thread_heap;
+    if (!bhi_init())
+        return NULL;
+    bhi_heap_t *heap = bhi_heap_take(BHI_HEAP_THREAD, NULL, bhi_thread_self());
+    if (heap == NULL || thread_ended)
+        return heap;
+    bhi_thread_heap = heap;
+    /* May allocate itself (the heap is in place), and may fail: then the heap
+     * stays with the thread's identity and is lost at its end. */
+    if (exit_key_works)
+        pthread_setspecific(exit_key, heap);
+    return heap;
+}
+
+void bhi_thread_heap_done(bhi_heap_t *heap)
+{
+    if (bh_unlikely(thread_ended))
+        bhi_heap_end(heap, BHI_HEAP_ORPHAN);
+}
+
+bhi_heap_t *bhi_thread_user_heap_new(void)
+{
+    bhi_heap_t *home = bhi_thread_heap_get();
+    if (home == NULL || thread_ended) {
+        if (home != NULL)
+            bhi_thread_heap_done(home);
+        return NULL; /* a heap that nobody could end */
+    }
+    bhi_heap_t *heap = bhi_heap_take(BHI_HEAP_USER, home, bhi_thread_self());
+    if (heap == NULL)
+        return NULL;
+    heap->user_next = home->user_heaps;
+    if (home->user_heaps != NULL)
+        home->user_heaps->user_prev = heap;
+    home->user_heaps = heap;
+    return heap;
+}
+
+void bhi_thread_user_heap_end(bhi_heap_t *heap)
+{
+    if (heap->user_prev != NULL)
+        heap->user_prev->user_next = heap->user_next;
+    else
+        heap->home->user_heaps = heap->user_next;
+    if (heap->user_next != NULL)
+        heap->user_next->user_prev = heap->user_prev;
+    bhi_heap_end(heap, BHI_HEAP_DELETED);
+}
+
+static void thread_exit(void *value)
+{
+    bhi_heap_t *heap = value;
+    if (heap != bhi_thread_heap)
+        return;
+    thread_ended = true;
+    bhi_thread_heap = (bhi_heap_t *)(uintptr_t)&bhi_heap_empty;
+    while (heap->user_heaps != NULL)
+        bhi_thread_user_heap_end(heap->user_heaps);
+    bhi_heap_end(heap, BHI_HEAP_ORPHAN);
+}
+
+/* Lock order across fork: state->lock is the only lock that is held over it.
+ * The generators' own lock is reset by bhi_random_after_fork. */
+static void fork_prepare(void)
+{
+    bhi_lock_take(&bhi_state->lock);
+}
+
+static void fork_parent(void)
+{
+    bhi_lock_give(&bhi_state->lock);
+}
+
+static void fork_child(void)
+{
+    bhi_lock_reset(&bhi_state->lock);
+    bhi_random_after_fork();
+    bhi_purge_after_fork();
+    bhi_heap_after_fork(bhi_thread_self());
+}
+
+void bhi_thread_init(void)
+{
+    exit_key_works = pthread_key_create(&exit_key, thread_exit) == 0;
+}
+
+void bhi_thread_init_fork(void)
+{
+    pthread_atfork(fork_prepare, fork_parent, fork_child);
+}
