@@ -197,9 +197,9 @@ void bh_collect(bool force)
             bhi_heap_collect(user, force);
     }
     if (force) {
-        bhi_lock_take(&bhi_state->lock);
+        bhi_state_lock();
         bhi_purge(0, true, 1u << 30);
-        bhi_lock_give(&bhi_state->lock);
+        bhi_state_unlock();
     }
 }
 

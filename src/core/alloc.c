@@ -54,9 +54,9 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         if (bh_unlikely(p == NULL)) {
             /* Empty pages that were kept for reuse may be what is missing. */
             bhi_heap_collect(heap, true);
-            bhi_lock_take(&bhi_state->lock);
+            bhi_state_lock();
             bhi_purge(0, true, 64);
-            bhi_lock_give(&bhi_state->lock);
+            bhi_state_unlock();
             p = try_once(heap, size, align, zero);
         }
         if (lent)

@@ -246,9 +246,9 @@ void bhi_heap_help(bhi_heap_t *heap)
         uint8_t kind = atomic_load_explicit(&heap->kind, memory_order_relaxed);
         bool ended = kind == BHI_HEAP_ORPHAN || kind == BHI_HEAP_DELETED;
         if (ended && heap->page_count == 0) {
-            bhi_lock_take(&bhi_state->lock);
+            bhi_state_lock();
             recycle(heap);
-            bhi_lock_give(&bhi_state->lock);
+            bhi_state_unlock();
         }
         atomic_store(&heap->owner, BHI_OWNER_NONE);
     } while (atomic_load(&heap->pending) != NULL);
@@ -259,14 +259,14 @@ void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind)
     bhi_heap_drain(heap, SIZE_MAX);
     atomic_store_explicit(&heap->kind, kind, memory_order_relaxed); /* from here on nothing retires */
     bhi_heap_collect(heap, false);
-    bhi_lock_take(&bhi_state->lock);
+    bhi_state_lock();
     if (heap->page_count == 0)
         recycle(heap);
     else if (kind == BHI_HEAP_ORPHAN)
         orphans_append(heap);
     else
         heap->generation++;
-    bhi_lock_give(&bhi_state->lock);
+    bhi_state_unlock();
     disown(heap);
 }
 
@@ -308,7 +308,7 @@ static bhi_heap_t *own_from(bhi_heap_t *first, bhi_owner_t self)
 
 bhi_heap_t *bhi_heap_take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t self)
 {
-    bhi_lock_take(&bhi_state->lock);
+    bhi_state_lock();
     bhi_heap_t *heap = kind == BHI_HEAP_THREAD ? own_from(bhi_state->orphans, self) : NULL;
     if (heap != NULL) {
         orphans_remove(heap);
@@ -326,7 +326,7 @@ bhi_heap_t *bhi_heap_take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t se
         heap->user_heaps = heap->user_next = heap->user_prev = NULL;
         heap->in_callback = false;
     }
-    bhi_lock_give(&bhi_state->lock);
+    bhi_state_unlock();
     return heap;
 }
 
@@ -355,22 +355,24 @@ static bool adopt_page(bhi_heap_t *heap, unsigned c)
     if (atomic_load_explicit(&bhi_state->orphan_count, memory_order_relaxed) == 0 ||
         atomic_load_explicit(&heap->kind, memory_order_relaxed) != BHI_HEAP_THREAD)
         return false;
-    bhi_lock_take(&bhi_state->lock);
+    bhi_state_lock();
     bhi_heap_t *orphan = own_from(bhi_state->orphans, bhi_heap_owner(heap));
     if (orphan != NULL) { /* to the back, so that the next search looks at another */
         orphans_remove(orphan);
         orphans_append(orphan);
     }
-    bhi_lock_give(&bhi_state->lock);
+    bhi_state_unlock();
     if (orphan == NULL)
         return false;
     bhi_heap_drain(orphan, SIZE_MAX); /* short: whoever signals an orphan also processes it */
-    bhi_page_t *page = orphan->queues[c].first;
+    bhi_page_t *page;
+    while ((page = orphan->queues[c].first) != NULL && !bhi_page_refill(page))
+        to_full(orphan, page); /* once at most: only the first may have nothing to give */
     bool moved = page != NULL && move_page(orphan, heap, page);
     if (orphan->page_count == 0) {
-        bhi_lock_take(&bhi_state->lock);
+        bhi_state_lock();
         recycle(orphan);
-        bhi_lock_give(&bhi_state->lock);
+        bhi_state_unlock();
     }
     disown(orphan);
     return moved;
@@ -431,9 +433,9 @@ static void purge_due(void)
     uint64_t now = bhi_os_now_ms();
     if (now < at)
         return;
-    bhi_lock_take(&bhi_state->lock);
+    bhi_state_lock();
     bhi_purge(now, false, 1);
-    bhi_lock_give(&bhi_state->lock);
+    bhi_state_unlock();
 }
 
 void bhi_heap_heartbeat(bhi_heap_t *heap)
@@ -509,20 +511,23 @@ static void repair(bhi_heap_t *heap)
 
 void bhi_heap_after_fork(bhi_owner_t self)
 {
-    uint32_t n = bhi_state->heap_count;
+    uint32_t n = atomic_load_explicit(&bhi_state->heap_count, memory_order_relaxed);
     for (uint32_t id = 0; id < n; id++) {
         bhi_heap_t *heap = bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK];
-        bhi_owner_t owner = bhi_heap_owner(heap);
-        if (owner != BHI_OWNER_NONE && owner != self) {
+        if (atomic_load_explicit(&heap->kind, memory_order_relaxed) == BHI_HEAP_UNUSED) {
+            /* Empty since a time under the lock; a helper may have looked in. */
+            atomic_store_explicit(&heap->pending, NULL, memory_order_relaxed);
+            heap->pending_mine = NULL;
+            atomic_store_explicit(&heap->owner, BHI_OWNER_NONE, memory_order_relaxed);
+        } else if (bhi_heap_owner(heap) != self) {
             atomic_store_explicit(&heap->owner, BHI_OWNER_GONE, memory_order_relaxed);
-            if (heap->in_list && atomic_load_explicit(&heap->kind, memory_order_relaxed) == BHI_HEAP_ORPHAN)
-                orphans_remove(heap);
+            heap->in_list = false;
         } else if (n > 1) { /* a process with one heap has no remote frees */
-            atomic_store_explicit(&heap->owner, self, memory_order_relaxed);
             repair(heap);
-            atomic_store_explicit(&heap->owner, owner, memory_order_relaxed);
         }
     }
+    bhi_state->orphans = bhi_state->orphans_last = NULL;
+    atomic_store_explicit(&bhi_state->orphan_count, 0, memory_order_relaxed);
 }
 
 /* ------------------------------------------------------------------ handles */

@@ -86,7 +86,7 @@ bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned c)
     unsigned slots = bhi_class_span_slots(c);
     uint32_t reserved = bhi_class_blocks(c);
     size_t size = bhi_class_size(c);
-    bhi_lock_take(&bhi_state->lock);
+    bhi_state_lock();
     void *map = bhi_pool_take(map_bytes(reserved));
     bhi_span_t span = {NULL, 0, false};
     if (map != NULL) {
@@ -94,7 +94,7 @@ bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned c)
         if (span.segment == NULL)
             bhi_pool_give(map, map_bytes(reserved));
     }
-    bhi_lock_give(&bhi_state->lock);
+    bhi_state_unlock();
     if (span.segment == NULL)
         return NULL;
 
@@ -121,7 +121,7 @@ static uintptr_t take_huge(size_t bytes, size_t align, bhi_page_t **page)
     uint64_t align_segments = align > BH_SEGMENT_SIZE ? align >> BH_SEGMENT_SHIFT : 1;
     if (segments > UINT32_MAX / 4 || align_segments > UINT32_MAX / 4)
         return 0;
-    bhi_lock_take(&bhi_state->lock);
+    bhi_state_lock();
     bhi_segment_t *first = bhi_arena_take_run((uint32_t)segments, (uint32_t)align_segments);
     if (first != NULL) {
         for (uint32_t i = 0; i < (uint32_t)segments; i++) {
@@ -130,16 +130,16 @@ static uintptr_t take_huge(size_t bytes, size_t align, bhi_page_t **page)
         }
         first->run = (uint32_t)segments;
     }
-    bhi_lock_give(&bhi_state->lock);
+    bhi_state_unlock();
     if (first == NULL)
         return 0;
     uintptr_t base = bhi_segment_base(first);
     /* At the mapping limit the exact range may be refused where whole segments,
      * which merge with their neighbours, are not. */
     if (bhi_os_open(base, bytes) != 0 && bhi_os_open(base, (size_t)segments << BH_SEGMENT_SHIFT) != 0) {
-        bhi_lock_take(&bhi_state->lock);
+        bhi_state_lock();
         bhi_arena_give_run(first, (uint32_t)segments);
-        bhi_lock_give(&bhi_state->lock);
+        bhi_state_unlock();
         return 0;
     }
     *page = bhi_segment_desc(first, 0);
@@ -152,12 +152,12 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     uint64_t slots = ((uint64_t)bytes + BH_OS_PAGE_SIZE + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT;
     bool huge = slots >= BH_SEGMENT_SLOTS || align > BH_SEGMENT_SIZE;
 
-    bhi_lock_take(&bhi_state->lock);
+    bhi_state_lock();
     void *map = bhi_pool_take(sizeof(bhi_map_word_t));
     bhi_span_t span = {NULL, 0, true};
     if (map != NULL && !huge)
         span = take_span(bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1);
-    bhi_lock_give(&bhi_state->lock);
+    bhi_state_unlock();
 
     bhi_page_t *page = NULL;
     uintptr_t start = 0;
@@ -170,9 +170,9 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     }
     if (page == NULL) {
         if (map != NULL) {
-            bhi_lock_take(&bhi_state->lock);
+            bhi_state_lock();
             bhi_pool_give(map, sizeof(bhi_map_word_t));
-            bhi_lock_give(&bhi_state->lock);
+            bhi_state_unlock();
         }
         return NULL;
     }
@@ -243,6 +243,11 @@ bool bhi_page_refill(bhi_page_t *page)
     return false;
 }
 
+void bhi_page_not_free(const bhi_page_t *page, uint32_t index)
+{
+    bhi_violation(bhi_map_is_stray(page->map, index) ? BHI_DOUBLE_FREE : BHI_CORRUPT_LIST, bhi_page_block(page, index));
+}
+
 void bhi_page_collect(bhi_page_t *page, uint32_t groups)
 {
     uint32_t words_per_group = 1u << (page->group_shift - 6);
@@ -252,7 +257,10 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups)
         groups &= groups - 1;
         uint32_t end = (group + 1) * words_per_group;
         for (uint32_t w = group * words_per_group; w < end && w < words; w++) {
-            uint64_t taken = bhi_map_take_held(&page->map[w]);
+            uint64_t stray;
+            uint64_t taken = bhi_map_take_held(&page->map[w], &stray);
+            if (bh_unlikely(stray != 0))
+                bhi_page_not_free(page, w * 64 + bhi_bit_first(stray));
             page->used -= bhi_bit_count(taken);
             if (page->block_size == 0)
                 continue; /* a single block is on no list */
@@ -307,13 +315,13 @@ static void give_huge(bhi_page_t *page, bhi_segment_t *first)
     size_t bytes = page->block_bytes;
     bool gone = bhi_os_rereserve(page->start, (size_t)n << BH_SEGMENT_SHIFT) == 0;
     bool zero = gone || bhi_os_purge(page->start, bytes) == 0;
-    bhi_lock_take(&bhi_state->lock);
+    bhi_state_lock();
     bhi_pool_give(page->map, map_bytes(page->reserved));
     if (gone)
         bhi_arena_give_run(first, n);
     else
         bhi_segment_adopt_huge(first, n, bytes, !zero); /* mapping limit reached */
-    bhi_lock_give(&bhi_state->lock);
+    bhi_state_unlock();
 }
 
 bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
@@ -341,11 +349,11 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
         give_huge(page, segment);
         return true;
     }
-    bhi_lock_take(&bhi_state->lock);
+    bhi_state_lock();
     bhi_pool_give(page->map, map_bytes(page->reserved));
     bhi_span_give(segment, slot, page->span_slots, true);
     if (bhi_process.options.purge_delay == 0)
         bhi_purge(0, true, 1);
-    bhi_lock_give(&bhi_state->lock);
+    bhi_state_unlock();
     return true;
 }

@@ -31,6 +31,9 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page);
  * heap's pending stack. */
 void bhi_page_signal(bhi_page_t *page);
 
+/* The head of a list is not a free block. */
+_Noreturn BH_COLD void bhi_page_not_free(const bhi_page_t *page, uint32_t index);
+
 BH_INLINE uintptr_t bhi_page_block(const bhi_page_t *page, uint32_t index)
 {
     return page->start + (uintptr_t)index * page->block_size;
@@ -62,7 +65,7 @@ BH_INLINE void *bhi_page_pop(bhi_page_t *page)
     if (bh_unlikely(!bhi_link_decode(page->key, bhi_link_read(block), index, page->list_id, &next)))
         bhi_violation(BHI_CORRUPT_LINK, block);
     if (bh_unlikely(!bhi_map_set_live(page->map, index)))
-        bhi_violation(BHI_CORRUPT_LIST, block);
+        bhi_page_not_free(page, index);
     page->free = next;
     page->used++;
     bhi_link_write(block, 0); /* no residue */

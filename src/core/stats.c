@@ -48,11 +48,11 @@ void bhi_stats_collect(bhi_stats_t *out)
     memset(out, 0, sizeof *out);
     if (bhi_state == NULL)
         return;
-    bhi_lock_take(&bhi_state->lock);
+    bhi_state_lock();
     uint32_t n = atomic_load_explicit(&bhi_state->arena_count, memory_order_relaxed);
     for (uint32_t i = 0; i < n; i++)
         add_arena(out, &bhi_state->arenas[i]);
     out->control_bytes += bhi_state->pool.bytes + sizeof(bhi_state_t);
     out->guard_missed = atomic_load_explicit(&bhi_state->guard_missed, memory_order_relaxed);
-    bhi_lock_give(&bhi_state->lock);
+    bhi_state_unlock();
 }

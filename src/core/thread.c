@@ -84,16 +84,19 @@ static void thread_exit(void *value)
  * The generators' own lock is reset by bhi_random_after_fork. */
 static void fork_prepare(void)
 {
-    bhi_lock_take(&bhi_state->lock);
+    bhi_state_lock();
+    bhi_forking = true;
 }
 
 static void fork_parent(void)
 {
-    bhi_lock_give(&bhi_state->lock);
+    bhi_forking = false;
+    bhi_state_unlock();
 }
 
 static void fork_child(void)
 {
+    bhi_forking = false;
     bhi_lock_reset(&bhi_state->lock);
     bhi_random_after_fork();
     bhi_purge_after_fork();

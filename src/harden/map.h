@@ -77,21 +77,33 @@ BH_INLINE bool bhi_map_set_held(bhi_map_word_t *map, uint32_t index)
     return (atomic_fetch_or_explicit(&w->held, bit, memory_order_seq_cst) & bit) == 0;
 }
 
-/* Owner: takes every held block of one word back; returns their bits, which
- * are free afterwards. A held bit without its live bit is not a block that
- * anybody may give back: it stays, and bars the block from being handed out. */
-BH_INLINE uint64_t bhi_map_take_held(bhi_map_word_t *w)
+/* Owner: takes every held block of one word back; returns their bits, which are
+ * free afterwards. *stray: bits that are held but not live. They are the trace
+ * of a remote free that raced with the owner's own free of the same block: the
+ * owner is the only one to clear live, so to it the pair (0, 1) is no passing
+ * state of a correct free. They stay, and bar the block from being handed out. */
+BH_INLINE uint64_t bhi_map_take_held(bhi_map_word_t *w, uint64_t *stray)
 {
-    uint64_t held = atomic_load_explicit(&w->held, memory_order_acquire);
+    *stray = 0;
+    uint64_t held = atomic_load_explicit(&w->held, memory_order_seq_cst);
     if (held == 0)
         return 0;
     if (BH_HARDEN_MAP) {
         uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
+        *stray = held & ~live;
         held &= live;
         atomic_store_explicit(&w->live, live & ~held, memory_order_relaxed);
     }
     atomic_fetch_and_explicit(&w->held, ~held, memory_order_acq_rel);
     return held;
+}
+
+/* Owner: the block is not live but held; see bhi_map_take_held. */
+BH_INLINE bool bhi_map_is_stray(bhi_map_word_t *map, uint32_t index)
+{
+    bhi_map_word_t *w = bhi_map_word(map, index);
+    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    return (atomic_load_explicit(&w->held, memory_order_relaxed) & ~live & bhi_map_bit(index)) != 0;
 }
 
 #endif

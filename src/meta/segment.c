@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+BH_THREAD_LOCAL bool bhi_forking;
+
 #define SPAN_TRIES 4 /* segments looked at in a bucket that may or may not fit */
 #define ALL_SLOTS (~(uint64_t)0)
 
@@ -252,10 +254,10 @@ static size_t purge_segment(bhi_segment_t *s)
     purge_unlink(s);
     bucket_update(s);
     bhi_state->purge_busy = s;
-    bhi_lock_give(&bhi_state->lock);
+    bhi_state_unlock();
     bool gone = whole && bhi_os_rereserve(bhi_segment_base(s), BH_SEGMENT_SIZE) == 0;
     uint64_t zero = gone ? ALL_SLOTS : purge_slots(s, s->purging, &bytes);
-    bhi_lock_take(&bhi_state->lock);
+    bhi_state_lock();
     bhi_state->purge_busy = NULL;
     if (gone) {
         s->purging = 0;

@@ -66,8 +66,8 @@ typedef uintptr_t bhi_owner_t;
  *    0    0   free or fresh
  *    1    0   live
  *    1    1   held: freed by a non-owner, waits for the owner
- *    0    1   quarantine (no profile uses it yet); in `secure` the trace of a
- *             double free that raced with the owner's taking back
+ *    0    1   the trace of a double free by the owner and another thread at
+ *             once, found when the owner next looks at the word
  */
 typedef struct bhi_map_word {
     _Atomic(uint64_t) live; /* owner writes, all read */
@@ -280,5 +280,21 @@ typedef struct bhi_state {
 } bhi_state_t;
 
 #define bhi_state (bhi_process.state)
+
+/* True between the fork handlers of the thread that forks: it holds the lock
+ * then, and other libraries' handlers may allocate in it. */
+extern BH_THREAD_LOCAL bool bhi_forking;
+
+BH_INLINE void bhi_state_lock(void)
+{
+    if (bh_likely(!bhi_forking))
+        bhi_lock_take(&bhi_state->lock);
+}
+
+BH_INLINE void bhi_state_unlock(void)
+{
+    if (bh_likely(!bhi_forking))
+        bhi_lock_give(&bhi_state->lock);
+}
 
 #endif

@@ -1,0 +1,21 @@
+/* What src/api shares: the names that libc headers do not declare everywhere,
+ * and the end of a process in which operator new cannot fail properly. */
+#ifndef BH_API_API_H
+#define BH_API_API_H
+
+#include "bulkhead.h"
+
+/* Ends the process after the line "bulkhead: ERROR: new-failed: ...": a
+ * throwing operator new has no memory, and no C++ library is there whose
+ * std::bad_alloc it could throw. Returning NULL instead would be undefined
+ * behaviour in the caller, which never tests for it. */
+_Noreturn void bhi_new_failed(size_t size);
+
+/* C23. */
+void free_sized(void *p, size_t size);
+void free_aligned_sized(void *p, size_t alignment, size_t size);
+
+/* Dropped from glibc's headers, still called by old binaries. */
+void cfree(void *p);
+
+#endif
