@@ -83,6 +83,7 @@ static void to_full(bhi_heap_t *heap, bhi_page_t *page)
     bhi_heap_unlink(heap, page);
     atomic_store_explicit(&page->local_heap, NULL, memory_order_relaxed);
     page->state = BHI_PAGE_FULL;
+    page->retire = 0;
     queue_append(heap, page);
 }
 
@@ -136,6 +137,8 @@ static void retire_tick(bhi_heap_t *heap, bool now)
 
 void bhi_heap_after_free(bhi_heap_t *heap, bhi_page_t *page)
 {
+    if (bh_likely(page->retire != 0)) /* an ACTIVE page that waits already; often hit by a pair of malloc and free */
+        return;
     if (page->state == BHI_PAGE_LARGE) {
         if (page->used == 0)
             bhi_page_release(heap, page);
@@ -324,7 +327,6 @@ bhi_heap_t *bhi_heap_take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t se
         atomic_store_explicit(&heap->kind, kind, memory_order_relaxed);
         heap->home = home != NULL ? home : heap;
         heap->user_heaps = heap->user_next = heap->user_prev = NULL;
-        heap->in_callback = false;
     }
     bhi_state_unlock();
     return heap;
@@ -345,6 +347,7 @@ static bool move_page(bhi_heap_t *from, bhi_heap_t *to, bhi_page_t *page)
     from->page_count--;
     to->page_count++;
     atomic_store_explicit(&page->local_heap, to, memory_order_relaxed);
+    page->retire = 0;
     queue_append(to, page);
     return true;
 }
@@ -414,15 +417,20 @@ void *bhi_heap_large(bhi_heap_t *heap, size_t size, size_t align, bool zero)
     return block;
 }
 
-static void call_back(bhi_heap_t *home, bool force)
+/* Data of the thread, not of its heap: a thread that has ended borrows another
+ * heap for each allocation, also for those of its callback. */
+static BH_THREAD_LOCAL bool in_callback;
+static BH_THREAD_LOCAL unsigned long long heartbeat;
+
+static void call_back(bool force)
 {
     uintptr_t fun = atomic_load_explicit(&bhi_state->deferred_fun, memory_order_acquire);
-    if (fun == 0 || home->in_callback)
+    if (fun == 0 || in_callback)
         return;
-    home->in_callback = true;
-    ((bh_deferred_free_fun *)fun)(force, home->heartbeat,
+    in_callback = true;
+    ((bh_deferred_free_fun *)fun)(force, heartbeat,
                                   (void *)atomic_load_explicit(&bhi_state->deferred_arg, memory_order_relaxed));
-    home->in_callback = false;
+    in_callback = false;
 }
 
 static void purge_due(void)
@@ -440,21 +448,20 @@ static void purge_due(void)
 
 void bhi_heap_heartbeat(bhi_heap_t *heap)
 {
-    bhi_heap_t *home = heap->home;
-    home->heartbeat++;
-    call_back(home, false);
+    heartbeat++;
+    call_back(false);
     bhi_heap_drain(heap, DRAIN_PER_HEARTBEAT);
     if ((heap->retired[0] | heap->retired[1]) != 0)
         retire_tick(heap, false);
-    if (home->heartbeat % PURGE_EVERY == 0)
+    if (heartbeat % PURGE_EVERY == 0)
         purge_due();
 }
 
 void bhi_heap_collect(bhi_heap_t *heap, bool force)
 {
     if (has_thread(heap) && heap->home == heap) {
-        heap->heartbeat++;
-        call_back(heap, force);
+        heartbeat++;
+        call_back(force);
     }
     bhi_heap_drain(heap, SIZE_MAX);
     retire_tick(heap, true);

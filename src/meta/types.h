@@ -232,7 +232,6 @@ typedef struct bhi_heap {
     bhi_page_t *pending_mine;              /* owner: taken from pending, not processed yet */
     uint64_t retired[2];                   /* owner: classes with a retired page */
     size_t page_count;                     /* owner */
-    unsigned long long heartbeat;          /* owner */
     struct bhi_heap *home;                 /* const: default heap of the same thread; itself if it is that */
     struct bhi_heap *user_heaps;           /* owner, default heaps: list of the thread's user heaps */
     struct bhi_heap *user_next, *user_prev; /* owner */
@@ -240,7 +239,6 @@ typedef struct bhi_heap {
     uint32_t id;                           /* const: index in the heap table */
     uint32_t generation;                   /* lock: grows when a user heap ends; part of its handle */
     _Atomic(uint8_t) kind;                 /* owner, under lock where lists change: bhi_heap_kind_t */
-    bool in_callback;                      /* owner: deferred-free callback runs */
     bool in_list;                          /* lock */
     bhi_random_t random;                   /* owner, secret */
 
