@@ -63,7 +63,9 @@ static void close_tail(bhi_segment_t *s, unsigned slot, unsigned from)
      * boundary moves and costs no further mapping. */
     if (bhi_process.guards_by_madvise && !(s->by_mprotect & bit)) {
         done = bhi_os_guard_install(at, size) == 0;
-        if (!done)
+        if (done)
+            s->by_region |= bit;
+        else
             atomic_fetch_add_explicit(&bhi_state->advice_refused, 1, memory_order_relaxed);
     }
     if (!done && ((s->by_mprotect & bit) != 0 || mapping_budget_left())) {
@@ -79,33 +81,38 @@ static void close_tail(bhi_segment_t *s, unsigned slot, unsigned from)
         atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
 }
 
+/* A sandbox refuses to take guard regions away. A fresh mapping has none; the
+ * slots hold no blocks yet. All of them are then closed by mprotect. */
+static bool remap(bhi_segment_t *s, unsigned first, unsigned last)
+{
+    uint64_t range = bhi_bit_range(first, last - first + 1);
+    if (bhi_os_rereserve(page_address(s, first, 0), (size_t)(last - first + 1) << BH_SLOT_SHIFT) != 0)
+        return false;
+    for (unsigned i = first; i <= last; i++)
+        s->guard_from[i] = 0;
+    s->by_mprotect |= range;
+    s->by_region &= ~range;
+    return true;
+}
+
 /* Opens slots first..last, the last one up to OS page `last_to`. */
 static bool open_range(bhi_segment_t *s, unsigned first, unsigned last, unsigned last_to)
 {
     uint64_t range = bhi_bit_range(first, last - first + 1);
+    /* Slots that are open to their end afterwards. */
+    uint64_t whole = last_to == BH_SLOT_OS_PAGES ? range : range & ~((uint64_t)1 << last);
     uintptr_t from = page_address(s, first, 0);
     size_t size = page_address(s, last, last_to) - from;
-    bool regions = false;
-    for (unsigned i = first; i <= last; i++)
-        regions |= s->guard_from[i] < BH_SLOT_OS_PAGES && !(s->by_mprotect >> i & 1);
-    if (regions && bhi_os_guard_remove(from, size) != 0) {
-        /* A sandbox refuses even that. A fresh mapping has no guards; the slots
-         * hold no blocks yet. */
-        if (bhi_os_rereserve(from, size) != 0)
-            return false;
-        for (unsigned i = first; i <= last; i++) {
-            s->by_mprotect |= (uint64_t)1 << i;
-            s->guard_from[i] = i == last && last_to < s->guard_from[i] ? s->guard_from[i] : 0;
-        }
-    }
+    if ((s->by_region & range) != 0 && bhi_os_guard_remove(from, size) != 0 && !remap(s, first, last))
+        return false;
+    s->by_region &= ~whole;
     if ((s->by_mprotect & range) != 0 && bhi_os_open(from, size) != 0)
         return false;
+    size_t freed = 2 * (size_t)bhi_bit_count(s->by_mprotect & whole);
+    bhi_state->mappings -= bhi_state->mappings >= freed ? freed : bhi_state->mappings;
+    s->by_mprotect &= ~whole;
     for (unsigned i = first; i <= last; i++) {
         unsigned to = i == last ? last_to : BH_SLOT_OS_PAGES;
-        if (to == BH_SLOT_OS_PAGES && (s->by_mprotect >> i & 1)) {
-            s->by_mprotect &= ~((uint64_t)1 << i);
-            bhi_state->mappings -= bhi_state->mappings >= 2 ? 2 : bhi_state->mappings;
-        }
         if (to > s->guard_from[i])
             s->guard_from[i] = (uint8_t)to;
     }
@@ -155,7 +162,9 @@ void bhi_guard_batch(bhi_segment_t *s)
         }
     }
     unsigned done = n > 1 ? (unsigned)bhi_os_guard_install_many(at, n, BH_OS_PAGE_SIZE) : 0;
-    for (unsigned i = 0; i < done; i++)
+    for (unsigned i = 0; i < done; i++) {
         s->guard_from[slots[i]] = (uint8_t)GUARD_LAST;
+        s->by_region |= (uint64_t)1 << slots[i];
+    }
     bhi_state->batch_refused = n > 1 && done == 0;
 }

@@ -108,8 +108,10 @@ static void open_segment(bhi_segment_t *s)
     }
     memset(s->guard_from, s->by_slot ? 0 : (int)BH_SLOT_OS_PAGES, sizeof s->guard_from);
     s->by_mprotect = s->by_slot ? ALL_SLOTS : 0;
-    if (!s->by_slot && BH_HARDEN_GUARDS && bhi_process.options.guard != BHI_GUARD_NONE)
+    if (!s->by_slot && BH_HARDEN_GUARDS && bhi_process.options.guard != BHI_GUARD_NONE) {
         s->guard_from[BH_SEGMENT_SLOTS - 1] = (uint8_t)(BH_SLOT_OS_PAGES - 1);
+        s->by_region = (uint64_t)1 << (BH_SEGMENT_SLOTS - 1);
+    }
 }
 
 static void segment_init(bhi_segment_t *s)

@@ -159,7 +159,8 @@ typedef struct bhi_segment {
     uint64_t dirty;       /* free slots whose memory may be non-zero */
     uint64_t purging;     /* slots that a thread returns to the kernel right now */
     uint64_t heads;       /* first slots of spans in use */
-    uint64_t by_mprotect; /* slots whose inaccessible part was made by mprotect, not by guard regions */
+    uint64_t by_mprotect; /* slots that have OS pages without access by mprotect */
+    uint64_t by_region;   /* slots that have guard regions; a slot may have both */
     struct bhi_segment *next, *prev;             /* bucket list, or free-run bin */
     struct bhi_segment *purge_next, *purge_prev; /* purge queue */
     uint64_t purge_at;    /* ms; 0 = not in the purge queue */
@@ -168,7 +169,6 @@ typedef struct bhi_segment {
     uint8_t bucket;       /* index into state->buckets, BHI_BUCKETS = in none */
     bool by_slot;         /* opened slot by slot: guards are pages never opened */
     bool in_run;          /* first or last segment of a free run; all of a run is without access and zero */
-    uint8_t pad[8];
     uint8_t guard_from[64];
 } BH_ALIGNED(256) bhi_segment_t;
 _Static_assert(sizeof(bhi_segment_t) == 256, "headers are indexed by shift");
