@@ -352,8 +352,9 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_state_lock();
     bhi_pool_give(page->map, map_bytes(page->reserved));
     bhi_span_give(segment, slot, page->span_slots, true);
-    if (bhi_process.options.purge_delay == 0)
-        bhi_purge(0, true, 1);
+    /* Here too, for threads that only free and never reach the generic path. */
+    bool at_once = bhi_process.options.purge_delay == 0;
+    bhi_purge(at_once ? 0 : bhi_os_now_ms(), at_once, 1);
     bhi_state_unlock();
     return true;
 }
