@@ -10,6 +10,7 @@
 
 #include "base/bits.h"
 #include "meta/arena.h"
+#include "meta/segment.h"
 #include "os/os.h"
 
 #define GUARD_LAST (BH_SLOT_OS_PAGES - 1)
@@ -23,9 +24,9 @@ void bhi_guard_init(void)
 {
     if (!guards_wanted() || bhi_process.options.guard == BHI_GUARD_MPROTECT)
         return;
-    /* The state's own trailing gap is without access and serves as the probe:
-     * install on it, ask the kernel to write there, take it away. */
-    uintptr_t probe = bhi_process.block_base + bhi_process.block_size - BH_SEGMENT_SIZE;
+    /* The last segment of the reservation serves as the probe: install on it, ask
+     * the kernel to write there, take it away. */
+    uintptr_t probe = bhi_state->arenas[0].base + bhi_state->arenas[0].size - BH_SEGMENT_SIZE;
     if (bhi_os_open(probe, BH_OS_PAGE_SIZE) != 0)
         return;
     if (bhi_os_guard_install(probe, BH_OS_PAGE_SIZE) == 0)
@@ -58,6 +59,7 @@ static void close_tail(bhi_segment_t *s, unsigned slot, unsigned from)
     uintptr_t at = page_address(s, slot, from);
     size_t size = (size_t)n << BH_OS_PAGE_SHIFT;
     uint64_t bit = (uint64_t)1 << slot;
+    size_t before = bhi_segment_mappings(s, bit);
     bool done = false;
     /* Where the rest of the slot is closed by mprotect, stay with it: the
      * boundary moves and costs no further mapping. */
@@ -70,15 +72,14 @@ static void close_tail(bhi_segment_t *s, unsigned slot, unsigned from)
     }
     if (!done && ((s->by_mprotect & bit) != 0 || mapping_budget_left())) {
         done = bhi_os_protect_none(at, size) == 0;
-        if (done && !(s->by_mprotect & bit)) {
+        if (done)
             s->by_mprotect |= bit;
-            bhi_state->mappings += 2;
-        }
     }
     if (done)
         s->guard_from[slot] = (uint8_t)from;
     else
         atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
+    bhi_mappings_recount(before, bhi_segment_mappings(s, bit));
 }
 
 /* A sandbox refuses to take guard regions away. A fresh mapping has none; the
@@ -103,20 +104,34 @@ static bool open_range(bhi_segment_t *s, unsigned first, unsigned last, unsigned
     uint64_t whole = last_to == BH_SLOT_OS_PAGES ? range : range & ~((uint64_t)1 << last);
     uintptr_t from = page_address(s, first, 0);
     size_t size = page_address(s, last, last_to) - from;
+    size_t before = bhi_segment_mappings(s, range);
     if ((s->by_region & range) != 0 && bhi_os_guard_remove(from, size) != 0 && !remap(s, first, last))
         return false;
     s->by_region &= ~whole;
     if ((s->by_mprotect & range) != 0 && bhi_os_open(from, size) != 0)
         return false;
-    size_t freed = 2 * (size_t)bhi_bit_count(s->by_mprotect & whole);
-    bhi_state->mappings -= bhi_state->mappings >= freed ? freed : bhi_state->mappings;
     s->by_mprotect &= ~whole;
     for (unsigned i = first; i <= last; i++) {
         unsigned to = i == last ? last_to : BH_SLOT_OS_PAGES;
         if (to > s->guard_from[i])
             s->guard_from[i] = (uint8_t)to;
     }
+    bhi_mappings_recount(before, bhi_segment_mappings(s, range));
     return true;
+}
+
+/* Without budget left for mappings: opens all slots that were never used, so
+ * that they become one mapping with each other and the next segment's. */
+static void open_rest(bhi_segment_t *s)
+{
+    for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
+        unsigned n = 0;
+        while (i + n < BH_SEGMENT_SLOTS && s->guard_from[i + n] == 0)
+            n++;
+        if (n > 0)
+            open_range(s, i, i + n - 1, BH_SLOT_OS_PAGES);
+        i += n;
+    }
 }
 
 bool bhi_guard_fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from)
@@ -124,20 +139,13 @@ bool bhi_guard_fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_fr
     unsigned last = slot + n - 1;
     if (!guards_wanted())
         last_from = BH_SLOT_OS_PAGES;
-    unsigned open_to = last_from;
-    if (s->by_slot && s->guard_from[last] == 0 && guards_wanted()) {
-        /* The guard is what stays closed. Without budget open it all, so that
-         * neighbours grow into one mapping. */
-        if (mapping_budget_left()) {
-            bhi_state->mappings += 2;
-        } else {
-            open_to = BH_SLOT_OS_PAGES;
-        }
-    }
-    bool closed = s->guard_from[last] < open_to;
+    /* Where slots are opened one by one, the guard is what stays closed. */
+    if (s->by_slot && s->guard_from[last] == 0 && guards_wanted() && !mapping_budget_left())
+        open_rest(s);
+    bool closed = s->guard_from[last] < last_from;
     for (unsigned i = slot; i < last; i++)
         closed |= s->guard_from[i] < BH_SLOT_OS_PAGES;
-    if (closed && !open_range(s, slot, last, open_to))
+    if (closed && !open_range(s, slot, last, last_from))
         return false;
     if (!guards_wanted())
         return true;

@@ -4,6 +4,7 @@
 #include "meta/segment.h"
 
 #include "base/bits.h"
+#include "base/checked.h"
 #include "meta/arena.h"
 #include "os/os.h"
 
@@ -149,10 +150,27 @@ void bhi_segment_adopt_huge(bhi_segment_t *first, uint32_t n, size_t accessible,
             if (pages > 0 && dirty)
                 s->dirty |= (uint64_t)1 << slot;
         }
+        bhi_mappings_recount(0, bhi_segment_mappings(s, ALL_SLOTS));
         bucket_update(s);
         if (s->dirty != 0)
             purge_link(s);
     }
+}
+
+size_t bhi_segment_mappings(const bhi_segment_t *s, uint64_t slots)
+{
+    size_t cost = 0;
+    for (slots &= s->by_mprotect; slots != 0; slots &= slots - 1) {
+        unsigned from = s->guard_from[bhi_bit_first(slots)];
+        cost += from > 0 && from < BH_SLOT_OS_PAGES ? 2 : 0;
+    }
+    return cost;
+}
+
+void bhi_mappings_recount(size_t before, size_t after)
+{
+    bhi_state->mappings += after;
+    bhi_state->mappings -= bhi_min(before, bhi_state->mappings);
 }
 
 /* -------------------------------------------------------------------- spans */
@@ -263,6 +281,7 @@ static size_t purge_segment(bhi_segment_t *s)
     bhi_state->purge_busy = NULL;
     if (gone) {
         s->purging = 0;
+        bhi_mappings_recount(bhi_segment_mappings(s, ALL_SLOTS), 0);
         bhi_arena_give_run(s, 1);
         return BH_SEGMENT_SIZE;
     }

@@ -23,6 +23,12 @@ void bhi_span_give(bhi_segment_t *segment, unsigned slot, unsigned n, bool dirty
  * slots. `accessible` bytes from its start on can be read and written. */
 void bhi_segment_adopt_huge(bhi_segment_t *first, uint32_t n, size_t accessible, bool dirty);
 
+/* Estimate of what slots cost in mappings: two for each that is partly closed by
+ * mprotect. Fully closed or open ones merge with their neighbours. */
+size_t bhi_segment_mappings(const bhi_segment_t *segment, uint64_t slots);
+/* Replaces a part of the process's estimate. */
+void bhi_mappings_recount(size_t before, size_t after);
+
 /* Returns memory that is due (`all`: all free memory) to the kernel. Gives the
  * lock up during kernel calls; bounded by `most` segments. Returns bytes. */
 size_t bhi_purge(uint64_t now, bool all, unsigned most);
