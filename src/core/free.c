@@ -36,6 +36,8 @@ bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use)
     bhi_arena_t *arena = bhi_arena_of(p);
     if (arena == NULL)
         return foreign(p, use);
+    if (p - arena->base >= atomic_load_explicit(&arena->blocks_open, memory_order_relaxed))
+        bhi_violation(violations[use][INVALID], p); /* ours, but never used */
     bhi_page_t *page = bhi_desc_at(arena->descs, p - arena->base);
     page -= page->back;
     uint32_t index = bhi_page_index(page, p);

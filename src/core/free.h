@@ -24,7 +24,7 @@ void bhi_free_slow(void *p);
 BH_INLINE void bhi_free(void *p)
 {
     uintptr_t off = (uintptr_t)p - bhi_process.block_base;
-    if (bh_likely(off < bhi_process.block_size)) {
+    if (bh_likely(off < atomic_load_explicit(bhi_process.block_open, memory_order_relaxed))) {
         bhi_page_t *page = bhi_desc_at(bhi_process.descs, off);
         page -= page->back;
         bhi_heap_t *heap = bhi_thread_heap;

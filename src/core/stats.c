@@ -22,7 +22,7 @@ static void add_page(bhi_stats_t *out, const bhi_page_t *page)
 static void add_arena(bhi_stats_t *out, const bhi_arena_t *arena)
 {
     out->reserved_bytes += arena->size;
-    out->control_bytes += arena->descs_open + arena->headers_open;
+    out->control_bytes += (atomic_load_explicit(&arena->blocks_open, memory_order_relaxed) >> BH_SLOT_SHIFT << BH_PAGE_DESC_SHIFT) + arena->headers_open;
     for (uint32_t i = 0; i < arena->top;) {
         const bhi_segment_t *s = &arena->headers[i];
         uint32_t n = 1;

@@ -108,7 +108,7 @@ static bool reserve_arena(size_t blocks, size_t least, bool first, bhi_random_t 
 }
 
 /* Descriptors, headers and pool of an arena from `at` on. */
-static bool lay_out(bhi_arena_t *arena, const layout_t *l, uintptr_t block_at, uintptr_t at)
+static void lay_out(bhi_arena_t *arena, const layout_t *l, uintptr_t block_at, uintptr_t at)
 {
     memset(arena, 0, sizeof *arena);
     arena->base = block_at;
@@ -118,10 +118,7 @@ static bool lay_out(bhi_arena_t *arena, const layout_t *l, uintptr_t block_at, u
     at += l->descs + CONTROL_GAP;
     arena->headers = (bhi_segment_t *)at;
     at += l->headers + CONTROL_GAP;
-    if (bhi_os_protect_read(arena->descs, l->descs) != 0 || bhi_os_protect_read((uintptr_t)arena->headers, l->headers) != 0)
-        return false;
     bhi_pool_add_region(at, l->pool);
-    return true;
 }
 
 bool bhi_arena_init(bhi_random_root_t *root)
@@ -141,11 +138,10 @@ bool bhi_arena_init(bhi_random_root_t *root)
     bhi_random_init(&bhi_state->random);
     at += l.state + l.wiped + CONTROL_GAP;
     bhi_arena_t *arena = &bhi_state->arenas[0];
-    if (!lay_out(arena, &l, block_at, at))
-        return false;
+    lay_out(arena, &l, block_at, at);
     atomic_store_explicit(&bhi_state->arena_count, 1, memory_order_release);
     bhi_process.block_base = arena->base;
-    bhi_process.block_size = arena->size;
+    bhi_process.block_open = &arena->blocks_open;
     bhi_process.descs = arena->descs;
     return true;
 }
@@ -163,11 +159,7 @@ static bhi_arena_t *add_arena(uint32_t n)
     if (!reserve_arena(blocks, least, false, &bhi_state->random, &l, &block_at, &at))
         return NULL;
     bhi_os_no_huge_pages(at, l.control);
-    if (!lay_out(&bhi_state->arenas[index], &l, block_at, at + CONTROL_GAP)) {
-        bhi_os_release(block_at, l.blocks);
-        bhi_os_release(at, l.control);
-        return NULL;
-    }
+    lay_out(&bhi_state->arenas[index], &l, block_at, at + CONTROL_GAP);
     atomic_store_explicit(&bhi_state->arena_count, index + 1, memory_order_release);
     return &bhi_state->arenas[index];
 }
@@ -213,15 +205,17 @@ static bool open_control(bhi_arena_t *arena, uint32_t top)
                            bhi_align_up((size_t)arena->segments << (BH_SEGMENT_SLOTS_SHIFT + BH_PAGE_DESC_SHIFT), BH_OS_PAGE_SIZE));
     size_t headers = bhi_min(bhi_align_up((size_t)top * sizeof(bhi_segment_t), CONTROL_STEP),
                              bhi_align_up((size_t)arena->segments * sizeof(bhi_segment_t), BH_OS_PAGE_SIZE));
-    if (descs > arena->descs_open) {
-        if (bhi_os_open(arena->descs + arena->descs_open, descs - arena->descs_open) != 0)
-            return false;
-        arena->descs_open = descs;
-    }
     if (headers > arena->headers_open) {
         if (bhi_os_open((uintptr_t)arena->headers + arena->headers_open, headers - arena->headers_open) != 0)
             return false;
         arena->headers_open = headers;
+    }
+    /* Descriptors last: whoever finds one may look at its segment's header. */
+    size_t open = atomic_load_explicit(&arena->blocks_open, memory_order_relaxed) >> BH_SLOT_SHIFT << BH_PAGE_DESC_SHIFT;
+    if (descs > open) {
+        if (bhi_os_open(arena->descs + open, descs - open) != 0)
+            return false;
+        atomic_store_explicit(&arena->blocks_open, descs >> BH_PAGE_DESC_SHIFT << BH_SLOT_SHIFT, memory_order_release);
     }
     return true;
 }

@@ -31,11 +31,11 @@
  *   control reservation at another random base
  *     |none| state |none| descriptors, 128 B a slot |none| headers, 256 B a
  *     segment |none| pool: maps, heaps |none|
- *   Descriptors and headers are readable from the start (they read zero), so a
- *   lookup of any address inside the block reservation finds a descriptor:
+ *   Descriptors are opened from the left as segments come into use; blocks_open
+ *   says how far. For p - block_base < blocks_open
  *     descriptor(p) = descs + ((p - block_base) >> slot_shift) * 128
  *     page(p)       = descriptor(p) - back * 128
- *   and an address outside every reservation is recognised by comparison alone.
+ *   and any other address holds no block: recognised by comparison alone.
  *
  * Field tags: const (after the page, heap or process was set up), owner (the
  * owner of the page's heap only), atomic, lock (state->lock), secret. */
@@ -186,7 +186,7 @@ typedef struct bhi_arena {
     bhi_segment_t *headers; /* const */
     uint32_t segments;   /* const */
     uint32_t top;        /* lock: segments from here on were never used */
-    size_t descs_open;   /* lock: bytes of descriptors that are writable */
+    _Atomic(size_t) blocks_open; /* lock writes, all read: bytes of blocks whose descriptors are accessible */
     size_t headers_open; /* lock */
     bhi_segment_t *runs[BHI_RUN_BINS]; /* lock: free runs below top */
 } bhi_arena_t;

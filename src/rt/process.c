@@ -1,4 +1,6 @@
 /* The read-only page of process-wide settings; see process.h. */
 #include "rt/process.h"
 
-bhi_process_page_t bhi_process_page BH_ALIGNED(BH_OS_PAGE_SIZE);
+static const _Atomic(size_t) nothing_open;
+
+bhi_process_page_t bhi_process_page BH_ALIGNED(BH_OS_PAGE_SIZE) = {.p = {.block_open = &nothing_open}};

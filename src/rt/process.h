@@ -1,11 +1,13 @@
 /* What the whole process shares and nobody may change after start-up: the page
  * is made read-only, and sealed where the kernel can, at the end of start-up.
- * Before start-up every field is zero, which no address lies in. */
+ * Before start-up *block_open is 0, so no address is ours. */
 #ifndef BH_RT_PROCESS_H
 #define BH_RT_PROCESS_H
 
 #include "base/constants.h"
 #include "rt/options.h"
+
+#include <stdatomic.h>
 
 struct bhi_state;
 struct bhi_random_root;
@@ -13,7 +15,7 @@ struct bhi_random_root;
 typedef struct bhi_process {
     /* Address map of the first arena, in the order the free path reads it. */
     uintptr_t block_base;  /* const: first byte of the block reservation, segment-aligned; secret */
-    size_t block_size;     /* const: its size in bytes, a multiple of a segment */
+    const _Atomic(size_t) *block_open; /* const: how far from there descriptors are accessible; never NULL */
     uintptr_t descs;       /* const: page descriptor of slot 0; secret */
     uint64_t link_mul[2];  /* const: odd multipliers of the link codec; secret */
     struct bhi_state *state; /* const: everything that changes, in the control-data reservation */
