@@ -20,6 +20,12 @@ void bhi_format_text(bhi_format_t *f, const char *s)
         bhi_format_bytes(f, s, 1);
 }
 
+void bhi_format_foreign(bhi_format_t *f, const char *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        bhi_format_bytes(f, s[i] >= ' ' && s[i] <= '~' ? &s[i] : "?", 1);
+}
+
 static void digits(bhi_format_t *f, uint64_t value, unsigned base)
 {
     char out[20];

@@ -15,6 +15,9 @@ typedef struct bhi_format {
 void bhi_format_start(bhi_format_t *f);
 void bhi_format_text(bhi_format_t *f, const char *s);
 void bhi_format_bytes(bhi_format_t *f, const char *s, size_t n);
+/* Text from outside: what is not printable ASCII becomes '?', so that it cannot
+ * forge a line or reach a terminal's controls. */
+void bhi_format_foreign(bhi_format_t *f, const char *s, size_t n);
 void bhi_format_hex(bhi_format_t *f, uintptr_t value);
 void bhi_format_number(bhi_format_t *f, uint64_t value);
 

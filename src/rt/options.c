@@ -51,7 +51,7 @@ static void warn(text_t key, text_t value, const option_t *known)
     bhi_format_t line;
     bhi_format_start(&line);
     bhi_format_text(&line, "bulkhead: WARNING: option ");
-    bhi_format_bytes(&line, key.at, key.length < 64 ? key.length : 64);
+    bhi_format_foreign(&line, key.at, key.length < 64 ? key.length : 64);
     if (known == NULL) {
         bhi_format_text(&line, " is unknown; known are");
         for (size_t i = 0; i < OPTIONS; i++) {
@@ -60,7 +60,7 @@ static void warn(text_t key, text_t value, const option_t *known)
         }
     } else {
         bhi_format_text(&line, " does not accept '");
-        bhi_format_bytes(&line, value.at, value.length < 64 ? value.length : 64);
+        bhi_format_foreign(&line, value.at, value.length < 64 ? value.length : 64);
         bhi_format_text(&line, "'; accepted: ");
         bhi_format_text(&line, known->words != NULL ? known->words : "a number from 0 to 4294967295");
     }
@@ -71,6 +71,8 @@ static void warn(text_t key, text_t value, const option_t *known)
 static bool parse_number(text_t value, uint32_t *out)
 {
     uint64_t n = 0;
+    if (value.length == 0)
+        return false;
     for (size_t i = 0; i < value.length; i++) {
         if (value.at[i] < '0' || value.at[i] > '9')
             return false;
@@ -79,7 +81,7 @@ static bool parse_number(text_t value, uint32_t *out)
             return false;
     }
     *out = (uint32_t)n;
-    return value.length > 0;
+    return true;
 }
 
 static bool parse_word(text_t value, const char *words, uint32_t *out)
