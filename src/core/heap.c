@@ -516,7 +516,7 @@ static void repair(bhi_heap_t *heap)
     }
 }
 
-void bhi_heap_after_fork(bhi_owner_t self)
+void bhi_heap_after_fork(bhi_owner_t self, bool parent_had_one_thread)
 {
     uint32_t n = atomic_load_explicit(&bhi_state->heap_count, memory_order_relaxed);
     for (uint32_t id = 0; id < n; id++) {
@@ -529,7 +529,7 @@ void bhi_heap_after_fork(bhi_owner_t self)
         } else if (bhi_heap_owner(heap) != self) {
             atomic_store_explicit(&heap->owner, BHI_OWNER_GONE, memory_order_relaxed);
             heap->in_list = false;
-        } else if (n > 1) { /* a process with one heap has no remote frees */
+        } else if (!parent_had_one_thread) {
             repair(heap);
         }
     }

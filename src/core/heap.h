@@ -43,8 +43,9 @@ void bhi_heap_destroy_pages(bhi_heap_t *heap);
 void bhi_heap_unlink(bhi_heap_t *heap, bhi_page_t *page);
 
 /* In a forked child, no other thread exists: parts with the heaps of the
- * parent's other threads and repairs signals that were under way. */
-void bhi_heap_after_fork(bhi_owner_t self);
+ * parent's other threads and repairs signals that were under way (none if the
+ * parent had no other thread at that moment). */
+void bhi_heap_after_fork(bhi_owner_t self, bool parent_had_one_thread);
 
 /* Handles of user heaps. bhi_heap_of_handle ends the process when the handle is
  * not that of a live heap of the thread `self`. */

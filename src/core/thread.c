@@ -82,10 +82,15 @@ static void thread_exit(void *value)
 
 /* Lock order across fork: state->lock is the only lock that is held over it.
  * The generators' own lock is reset by bhi_random_after_fork. */
+/* glibc's own record; absent elsewhere, then threads are assumed. */
+extern char __libc_single_threaded __attribute__((weak));
+static bool forked_alone;
+
 static void fork_prepare(void)
 {
     bhi_state_lock();
     bhi_forking = true;
+    forked_alone = &__libc_single_threaded != NULL && __libc_single_threaded != 0;
 }
 
 static void fork_parent(void)
@@ -100,7 +105,7 @@ static void fork_child(void)
     bhi_lock_reset(&bhi_state->lock);
     bhi_random_after_fork();
     bhi_purge_after_fork();
-    bhi_heap_after_fork(bhi_thread_self());
+    bhi_heap_after_fork(bhi_thread_self(), forked_alone);
 }
 
 void bhi_thread_init(void)

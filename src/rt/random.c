@@ -129,7 +129,7 @@ void bhi_random_init(bhi_random_t *r)
 
 uint64_t bhi_random_u64(bhi_random_t *r)
 {
-    if (bh_unlikely(r->at + sizeof(uint64_t) > sizeof r->buf) && root != NULL && r->epoch != process_epoch())
+    if (root != NULL && bh_unlikely(r->epoch != process_epoch()))
         bhi_random_init(r);
     uint64_t out;
     take_bytes(r, &out, sizeof out);

@@ -8,7 +8,8 @@
 #include <stdatomic.h>
 
 /* One generator per heap; used by its owner only. A copy of the process made by
- * fork never continues the parent's stream: each refill compares `epoch`. */
+ * fork never continues the parent's stream, nor what is left of its buffer: each
+ * draw compares `epoch`. */
 typedef struct bhi_random {
     uint8_t key[32]; /* secret; replaced at every refill */
     uint64_t epoch;  /* process epoch when the key was drawn */
