@@ -123,7 +123,8 @@ BH_EXPORT void bh_heap_delete(bh_heap_t *heap);
 BH_EXPORT void bh_heap_destroy(bh_heap_t *heap);
 
 /* The functions of the same name above, with blocks from `heap`.
- * bh_heap_realloc takes a block of any heap; if it moves, it moves to `heap`. */
+ * bh_heap_realloc takes a block of any heap; if it moves, it moves to `heap`
+ * (bh_realloc moves a block of any heap to the calling thread's default heap). */
 BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_SIZE(2) void *bh_heap_malloc(bh_heap_t *heap, size_t size);
 BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_SIZE(2) void *bh_heap_zalloc(bh_heap_t *heap, size_t size);
 BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_SIZE2(2, 3) void *bh_heap_calloc(bh_heap_t *heap, size_t count, size_t size);

@@ -270,34 +270,73 @@ BH_INLINE bool is_replaced(const void *name, const void *own)
 
 /* --------------------------------------------------------------------- new */
 
-static void *new_single(size_t size)
+/* The address after the call of operator new: it tells whose C++ library to ask
+ * (find_late). Taken in the public function, since a compiler may or may not
+ * inline what that calls. */
+#define BH_CALLER __builtin_return_address(0)
+
+BH_INLINE bool is_alignment(align_val_t alignment)
+{
+    return alignment != 0 && (alignment & (alignment - 1)) == 0;
+}
+
+BH_INLINE void *new_plain(size_t size, const void *near)
 {
     void *p = bh_malloc(size);
-    if (bh_likely(p != NULL))
-        return p;
-    return fail_or_throw(size, 0, __builtin_return_address(0));
+    return bh_likely(p != NULL) ? p : fail_or_throw(size, 0, near);
 }
 
-static void *new_array(size_t size)
+BH_INLINE void *new_plain_nothrow(size_t size, const void *near)
 {
-    return _Znwm(size);
+    void *p = bh_malloc(size);
+    return bh_likely(p != NULL) ? p : bhi_operators_try(size, 0, near, allocate_with_handler);
 }
 
-static void *new_single_aligned(size_t size, align_val_t alignment)
+/* No handler can make an impossible alignment possible: the aligned forms fail
+ * on it without asking one. */
+BH_INLINE void *new_aligned(size_t size, align_val_t alignment, const void *near)
 {
     void *p = bh_aligned_alloc(alignment, size);
     if (bh_likely(p != NULL))
         return p;
-    /* No handler can make an impossible alignment possible. */
-    if (alignment == 0 || (alignment & (alignment - 1)) != 0)
-        throw_bad_alloc(size, __builtin_return_address(0));
-    return fail_or_throw(size, alignment, __builtin_return_address(0));
+    if (!is_alignment(alignment))
+        throw_bad_alloc(size, near);
+    return fail_or_throw(size, alignment, near);
+}
+
+BH_INLINE void *new_aligned_nothrow(size_t size, align_val_t alignment, const void *near)
+{
+    void *p = bh_aligned_alloc(alignment, size);
+    if (bh_likely(p != NULL) || !is_alignment(alignment))
+        return p;
+    return bhi_operators_try(size, alignment, near, allocate_with_handler);
+}
+
+static void *new_single(size_t size)
+{
+    return new_plain(size, BH_CALLER);
+}
+
+static void *new_array(size_t size)
+{
+    if (BH_REPLACED(_Znwm, new_single))
+        return _Znwm(size);
+    return new_plain(size, BH_CALLER);
+}
+
+static void *new_single_aligned(size_t size, align_val_t alignment)
+{
+    return new_aligned(size, alignment, BH_CALLER);
 }
 
 static void *new_array_aligned(size_t size, align_val_t alignment)
 {
-    return _ZnwmSt11align_val_t(size, alignment);
+    if (BH_REPLACED(_ZnwmSt11align_val_t, new_single_aligned))
+        return _ZnwmSt11align_val_t(size, alignment);
+    return new_aligned(size, alignment, BH_CALLER);
 }
+
+/* The nothrow forms of replaced operators catch what those throw. */
 
 static void *call_new(size_t size, align_val_t alignment, const void *near)
 {
@@ -328,10 +367,7 @@ static void *new_single_nothrow(size_t size, nothrow_t tag)
     (void)tag;
     if (BH_REPLACED(_Znwm, new_single))
         return bhi_operators_try(size, 0, NULL, call_new);
-    void *p = bh_malloc(size);
-    if (bh_likely(p != NULL))
-        return p;
-    return bhi_operators_try(size, 0, __builtin_return_address(0), allocate_with_handler);
+    return new_plain_nothrow(size, BH_CALLER);
 }
 
 static void *new_array_nothrow(size_t size, nothrow_t tag)
@@ -339,10 +375,7 @@ static void *new_array_nothrow(size_t size, nothrow_t tag)
     (void)tag;
     if (BH_REPLACED(_Znam, new_array) || BH_REPLACED(_Znwm, new_single))
         return bhi_operators_try(size, 0, NULL, call_new_array);
-    void *p = bh_malloc(size);
-    if (bh_likely(p != NULL))
-        return p;
-    return bhi_operators_try(size, 0, __builtin_return_address(0), allocate_with_handler);
+    return new_plain_nothrow(size, BH_CALLER);
 }
 
 static void *new_single_aligned_nothrow(size_t size, align_val_t alignment, nothrow_t tag)
@@ -350,17 +383,16 @@ static void *new_single_aligned_nothrow(size_t size, align_val_t alignment, noth
     (void)tag;
     if (BH_REPLACED(_ZnwmSt11align_val_t, new_single_aligned))
         return bhi_operators_try(size, alignment, NULL, call_new_aligned);
-    void *p = bh_aligned_alloc(alignment, size);
-    if (bh_likely(p != NULL) || alignment == 0 || (alignment & (alignment - 1)) != 0)
-        return p;
-    return bhi_operators_try(size, alignment, __builtin_return_address(0), allocate_with_handler);
+    return new_aligned_nothrow(size, alignment, BH_CALLER);
 }
 
 static void *new_array_aligned_nothrow(size_t size, align_val_t alignment, nothrow_t tag)
 {
-    if (BH_REPLACED(_ZnamSt11align_val_t, new_array_aligned))
+    (void)tag;
+    if (BH_REPLACED(_ZnamSt11align_val_t, new_array_aligned) ||
+        BH_REPLACED(_ZnwmSt11align_val_t, new_single_aligned))
         return bhi_operators_try(size, alignment, NULL, call_new_array_aligned);
-    return new_single_aligned_nothrow(size, alignment, tag);
+    return new_aligned_nothrow(size, alignment, BH_CALLER);
 }
 
 /* ------------------------------------------------------------------ delete */

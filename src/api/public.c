@@ -5,6 +5,7 @@
 #include "core/alloc.h"
 #include "core/free.h"
 #include "core/heap.h"
+#include "core/init.h"
 #include "core/realloc.h"
 #include "core/thread.h"
 #include "meta/segment.h"
@@ -61,7 +62,9 @@ static void free_checked(void *p, size_t size, size_t usable_for_size)
     if (p == NULL)
         return;
     size_t usable = bhi_usable(p, BHI_USE_FREE);
-    if (usable != 0 && usable != usable_for_size && !bhi_size_fits(usable, size))
+    if (usable == 0)
+        return; /* foreign, reported if that is the policy */
+    if (usable != usable_for_size && !bhi_size_fits(usable, size))
         bhi_violation(BHI_SIZE_MISMATCH, (uintptr_t)p);
     bhi_free(p);
 }
@@ -205,7 +208,7 @@ void bh_collect(bool force)
 
 void bh_register_deferred_free(bh_deferred_free_fun *fun, void *arg)
 {
-    if (bhi_thread_heap_get() == NULL)
+    if (!bhi_init())
         return; /* no memory for anything: nothing to defer either */
     atomic_store_explicit(&bhi_state->deferred_fun, 0, memory_order_release);
     atomic_store_explicit(&bhi_state->deferred_arg, (uintptr_t)arg, memory_order_release);
