@@ -24,8 +24,10 @@ static bhi_block_t foreign(uintptr_t p, bhi_use_t use)
  * them, the block has been freed; its page is gone since. */
 _Noreturn static void no_page(const bhi_arena_t *arena, const bhi_page_t *page, uintptr_t p, bhi_use_t use)
 {
-    size_t segment = (p - arena->base) >> BH_SEGMENT_SHIFT;
-    bool inside_huge = arena->headers[segment].kind == BHI_SEGMENT_HUGE_REST;
+    /* Of a huge span only the first slot has a page; it may be on its way out. */
+    uint8_t kind = arena->headers[(p - arena->base) >> BH_SEGMENT_SHIFT].kind;
+    bool first_slot = (p & (BH_SEGMENT_SIZE - 1)) < BH_SLOT_SIZE;
+    bool inside_huge = kind == BHI_SEGMENT_HUGE_REST || (kind == BHI_SEGMENT_HUGE && !first_slot);
     bool was_block = !inside_huge && page->block_bytes != 0 && p >= page->start &&
                      (p - page->start) % page->block_bytes == 0 && (p - page->start) / page->block_bytes < page->reserved;
     bhi_violation(violations[use][was_block ? FREED : INVALID], p);
@@ -42,7 +44,7 @@ bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use)
     page -= page->back;
     uint32_t index = bhi_page_index(page, p);
     if (index >= bhi_page_capacity(page)) {
-        if (page->state == BHI_PAGE_FREE)
+        if (bhi_page_capacity(page) == 0)
             no_page(arena, page, p, use);
         bhi_violation(violations[use][INVALID], p);
     }
@@ -68,10 +70,20 @@ static void free_remote(bhi_page_t *page, uint32_t index, uintptr_t p)
 
 static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintptr_t p)
 {
+    if (page->state == BHI_PAGE_LARGE) {
+        /* The page goes at once, so a second free by another thread at the same
+         * moment would find no trace of ours: as between two others, the atomic
+         * OR decides which one is the second. Both bits stay set; the map's
+         * memory keeps `held` until it is used again. */
+        if (!bhi_map_set_held(page->map, index))
+            bhi_violation(BHI_DOUBLE_FREE, p);
+        page->used = 0;
+        bhi_heap_after_free(heap, page);
+        return;
+    }
     if (!bhi_map_clear_live(page->map, index))
         bhi_violation(BHI_DOUBLE_FREE, p);
-    if (page->state != BHI_PAGE_LARGE)
-        bhi_page_push_local(page, index, p);
+    bhi_page_push_local(page, index, p);
     page->used--;
     if (page->used == 0 || page->state == BHI_PAGE_FULL)
         bhi_heap_after_free(heap, page);

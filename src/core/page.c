@@ -250,6 +250,8 @@ void bhi_page_not_free(const bhi_page_t *page, uint32_t index)
 
 void bhi_page_collect(bhi_page_t *page, uint32_t groups)
 {
+    if (page->block_size == 0 && page->used == 0)
+        return; /* freed by its owner, and only waits for this signal */
     uint32_t words_per_group = 1u << (page->group_shift - 6);
     uint32_t words = (uint32_t)(map_bytes(page->reserved) / sizeof(bhi_map_word_t));
     while (groups != 0) {
@@ -299,7 +301,7 @@ void bhi_page_signal(bhi_page_t *page)
 /* ------------------------------------------------------------------ release */
 
 /* Free blocks carry links; the next page of this memory must not hand them out
- * inside its blocks. Not needed where the memory is purged before reuse. */
+ * inside its blocks. Also where it is to be purged at once: that may be refused. */
 static void clear_links(const bhi_page_t *page)
 {
     if (page->block_size == 0)
@@ -307,6 +309,20 @@ static void clear_links(const bhi_page_t *page)
     uint32_t capacity = bhi_page_capacity(page);
     for (uint32_t i = 0; i < capacity; i++)
         bhi_link_write(bhi_page_block(page, i), 0);
+}
+
+/* An empty page has nothing held, but for what another thread freed while the
+ * owner did: see README, "Double frees that race". */
+static void check_nothing_held(const bhi_page_t *page)
+{
+    if (!BH_HARDEN_MAP || page->block_size == 0)
+        return;
+    for (size_t w = 0; w < map_bytes(page->reserved) / sizeof(bhi_map_word_t); w++) {
+        uint64_t stray = atomic_load_explicit(&page->map[w].held, memory_order_relaxed) &
+                         ~atomic_load_explicit(&page->map[w].live, memory_order_relaxed);
+        if (bh_unlikely(stray != 0))
+            bhi_page_not_free(page, (uint32_t)w * 64 + bhi_bit_first(stray));
+    }
 }
 
 static void give_huge(bhi_page_t *page, bhi_segment_t *first)
@@ -338,8 +354,8 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     }
     bhi_heap_unlink(heap, page);
     heap->page_count--;
-    if (bhi_process.options.purge_delay != 0)
-        clear_links(page);
+    check_nothing_held(page);
+    clear_links(page);
     atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);
     page->state = BHI_PAGE_FREE;
 

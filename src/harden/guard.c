@@ -26,7 +26,7 @@ void bhi_guard_init(void)
         return;
     /* The last segment of the reservation serves as the probe: install on it, ask
      * the kernel to write there, take it away. */
-    uintptr_t probe = bhi_state->arenas[0].base + bhi_state->arenas[0].size - BH_SEGMENT_SIZE;
+    uintptr_t probe = bhi_process.block_base + bhi_process.block_size - BH_SEGMENT_SIZE;
     if (bhi_os_open(probe, BH_OS_PAGE_SIZE) != 0)
         return;
     if (bhi_os_guard_install(probe, BH_OS_PAGE_SIZE) == 0)
@@ -65,9 +65,10 @@ static void close_tail(bhi_segment_t *s, unsigned slot, unsigned from)
      * boundary moves and costs no further mapping. */
     if (bhi_process.guards_by_madvise && !(s->by_mprotect & bit)) {
         done = bhi_os_guard_install(at, size) == 0;
-        if (done)
+        if (done) {
             s->by_region |= bit;
-        else
+            s->region_from[slot] = (uint8_t)from;
+        } else
             atomic_fetch_add_explicit(&bhi_state->advice_refused, 1, memory_order_relaxed);
     }
     if (!done && ((s->by_mprotect & bit) != 0 || mapping_budget_left())) {
@@ -96,6 +97,23 @@ static bool remap(bhi_segment_t *s, unsigned first, unsigned last)
     return true;
 }
 
+/* Slots whose OS pages without access were opened, but whose guard regions
+ * stay: closes them again. */
+static void close_again(bhi_segment_t *s, uint64_t slots, unsigned last, unsigned last_to)
+{
+    for (; slots != 0; slots &= slots - 1) {
+        unsigned slot = bhi_bit_first(slots);
+        unsigned to = slot == last ? last_to : BH_SLOT_OS_PAGES;
+        if (s->guard_from[slot] >= to)
+            continue;
+        size_t size = (size_t)(to - s->guard_from[slot]) << BH_OS_PAGE_SHIFT;
+        if (bhi_os_protect_none(page_address(s, slot, s->guard_from[slot]), size) == 0)
+            continue;
+        atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
+        s->guard_from[slot] = (uint8_t)((s->by_region >> slot & 1) != 0 && s->region_from[slot] < to ? s->region_from[slot] : to);
+    }
+}
+
 /* Opens slots first..last, the last one up to OS page `last_to`. */
 static bool open_range(bhi_segment_t *s, unsigned first, unsigned last, unsigned last_to)
 {
@@ -105,11 +123,19 @@ static bool open_range(bhi_segment_t *s, unsigned first, unsigned last, unsigned
     uintptr_t from = page_address(s, first, 0);
     size_t size = page_address(s, last, last_to) - from;
     size_t before = bhi_segment_mappings(s, range);
-    if ((s->by_region & range) != 0 && bhi_os_guard_remove(from, size) != 0 && !remap(s, first, last))
+    uint64_t closed = s->by_mprotect & range;
+    if (closed != 0 && bhi_os_open(from, size) != 0)
         return false;
+    if ((s->by_region & range) != 0 && bhi_os_guard_remove(from, size) != 0) {
+        bool remapped = remap(s, first, last);
+        if (!remapped)
+            close_again(s, closed, last, last_to);
+        if (!remapped || bhi_os_open(from, size) != 0) {
+            bhi_mappings_recount(before, bhi_segment_mappings(s, range));
+            return false;
+        }
+    }
     s->by_region &= ~whole;
-    if ((s->by_mprotect & range) != 0 && bhi_os_open(from, size) != 0)
-        return false;
     s->by_mprotect &= ~whole;
     for (unsigned i = first; i <= last; i++) {
         unsigned to = i == last ? last_to : BH_SLOT_OS_PAGES;
@@ -173,6 +199,7 @@ void bhi_guard_batch(bhi_segment_t *s)
     for (unsigned i = 0; i < done; i++) {
         s->guard_from[slots[i]] = (uint8_t)GUARD_LAST;
         s->by_region |= (uint64_t)1 << slots[i];
+        s->region_from[slots[i]] = (uint8_t)GUARD_LAST;
     }
     bhi_state->batch_refused = n > 1 && done == 0;
 }

@@ -141,6 +141,7 @@ bool bhi_arena_init(bhi_random_root_t *root)
     lay_out(arena, &l, block_at, at);
     atomic_store_explicit(&bhi_state->arena_count, 1, memory_order_release);
     bhi_process.block_base = arena->base;
+    bhi_process.block_size = arena->size;
     bhi_process.block_open = &arena->blocks_open;
     bhi_process.descs = arena->descs;
     return true;
@@ -280,6 +281,7 @@ void bhi_arena_give_run(bhi_segment_t *first, uint32_t n)
 {
     bhi_arena_t *arena = bhi_segment_arena(first);
     uint32_t at = (uint32_t)(first - arena->headers);
+    first->kind = BHI_SEGMENT_NONE;
     if (at > 0 && first[-1].in_run) {
         bhi_segment_t *before = first - first[-1].run;
         run_unlink(arena, before);

@@ -111,6 +111,7 @@ static void open_segment(bhi_segment_t *s)
     s->by_mprotect = s->by_slot ? ALL_SLOTS : 0;
     if (!s->by_slot && BH_HARDEN_GUARDS && bhi_process.options.guard != BHI_GUARD_NONE) {
         s->guard_from[BH_SEGMENT_SLOTS - 1] = (uint8_t)(BH_SLOT_OS_PAGES - 1);
+        s->region_from[BH_SEGMENT_SLOTS - 1] = (uint8_t)(BH_SLOT_OS_PAGES - 1);
         s->by_region = (uint64_t)1 << (BH_SEGMENT_SLOTS - 1);
     }
 }

@@ -53,7 +53,7 @@ BH_INLINE uint64_t bhi_class_reciprocal(size_t size)
  * from a slot boundary). Returns BHI_CLASSES when there is none. */
 BH_INLINE unsigned bhi_class_of_aligned(size_t n, size_t align)
 {
-    if (n > BH_CLASS_MAX_SIZE)
+    if (n > BH_CLASS_MAX_SIZE || align > BH_CLASS_MAX_SIZE)
         return BHI_CLASSES;
     unsigned c = bhi_class_of(n < align ? align : n);
     while (c < BHI_CLASSES && (bhi_class_size(c) & (align - 1)) != 0)

@@ -170,6 +170,7 @@ typedef struct bhi_segment {
     bool by_slot;         /* opened slot by slot: guards are pages never opened */
     bool in_run;          /* first or last segment of a free run; all of a run is without access and zero */
     uint8_t guard_from[64];
+    uint8_t region_from[64]; /* first OS page of a slot's guard regions; only where by_region */
 } BH_ALIGNED(256) bhi_segment_t;
 _Static_assert(sizeof(bhi_segment_t) == 256, "headers are indexed by shift");
 
