@@ -5,7 +5,6 @@
  * Each scenario runs in a process of its own. */
 #include "support.h"
 
-#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>

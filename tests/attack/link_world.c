@@ -1,0 +1,286 @@
+/* Building and judging. The judgement is the test's own: a table of the live
+ * blocks and a pattern in each; nothing of it is asked from the allocator but
+ * where its pages lie. */
+#include "link_world.h"
+
+#include "bulkhead.h"
+#include "core/thread.h"
+#include "meta/arena.h"
+#include "meta/size_class.h"
+#include "targets.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <string.h>
+
+#define FILL_MOST ((size_t)256) /* bytes of pattern at each end of a block */
+#define HASH_BITS 17
+
+/* Set of the live addresses: open addressing. */
+static uintptr_t hash[(size_t)1 << HASH_BITS];
+
+static size_t place(uintptr_t p)
+{
+    size_t mask = ((size_t)1 << HASH_BITS) - 1;
+    size_t at = (size_t)((p >> 3) * UINT64_C(0x9E3779B97F4A7C15) >> (64 - HASH_BITS));
+    while (hash[at] != 0 && hash[at] != p)
+        at = (at + 1) & mask;
+    return at;
+}
+
+static bool is_live(uintptr_t p)
+{
+    return hash[place(p)] == p;
+}
+
+static void hash_remove(uintptr_t p)
+{
+    size_t mask = ((size_t)1 << HASH_BITS) - 1;
+    size_t hole = place(p);
+    hash[hole] = 0;
+    for (size_t at = (hole + 1) & mask; hash[at] != 0; at = (at + 1) & mask) {
+        uintptr_t moved = hash[at];
+        hash[at] = 0;
+        hash[place(moved)] = moved;
+    }
+}
+
+/* ---------------------------------------------------------------- the program */
+
+static unsigned char pattern(uintptr_t p)
+{
+    return (unsigned char)(p >> 3 ^ p >> 11 ^ 0x5a);
+}
+
+static void fill(const world_t *w, uintptr_t p)
+{
+    size_t n = w->size < FILL_MOST ? w->size : FILL_MOST;
+    memset((void *)p, pattern(p), n);                 /* NOLINT: blocks are numbers here */
+    memset((void *)(p + w->size - n), pattern(p), n); /* NOLINT */
+    for (uint32_t i = 0; i < w->stamps; i++) {
+        if (p == bhi_page_block(w->page, w->stamp[i].index))
+            memcpy((void *)p, &w->stamp[i].word, sizeof w->stamp[i].word); /* NOLINT */
+    }
+}
+
+static void check_fill(const world_t *w, uintptr_t p)
+{
+    size_t n = w->size < FILL_MOST ? w->size : FILL_MOST;
+    const unsigned char *block = (const unsigned char *)p; /* NOLINT */
+    /* Stamps may have been written over the first word. */
+    for (size_t i = w->stamps > 0 ? sizeof(uint64_t) : 0; i < n; i++) {
+        if (block[i] != pattern(p) || block[w->size - n + i] != pattern(p)) {
+            attack_record("HIT: live block changed", p);
+            return;
+        }
+    }
+}
+
+/* Malloc may return no pointer but the start of a block of a page of the class
+ * that is in use. */
+static void check_place(const world_t *w, uintptr_t p)
+{
+    bhi_arena_t *arena = bhi_arena_of(p);
+    if (arena == NULL) {
+        attack_record("HIT: foreign", p);
+        return;
+    }
+    const bhi_page_t *page = bhi_desc_at(arena->descs, p - arena->base);
+    page -= page->back;
+    uintptr_t off = p - page->start;
+    if (page->state == BHI_PAGE_FREE || page->block_bytes != w->size || off % w->size != 0 || off / w->size >= page->reserved)
+        attack_record("HIT: not a block", p);
+}
+
+static void take(world_t *w)
+{
+    uintptr_t p = target_take(w->size);
+    check_place(w, p);
+    if (is_live(p)) {
+        attack_record("HIT: live block returned", p);
+        return;
+    }
+    if (w->lives == WORLD_BLOCKS)
+        attack_broken("table full");
+    hash[place(p)] = p;
+    w->live[w->lives++] = p;
+    fill(w, p);
+}
+
+static uintptr_t forget(world_t *w, uint32_t which)
+{
+    uintptr_t p = w->live[which];
+    check_fill(w, p);
+    w->live[which] = w->live[--w->lives];
+    hash_remove(p);
+    return p;
+}
+
+static void give(world_t *w, uint32_t which)
+{
+    target_give(forget(w, which));
+}
+
+typedef struct batch {
+    uintptr_t p[64];
+    uint32_t n;
+} batch_t;
+
+static void *give_batch(void *arg)
+{
+    const batch_t *b = arg;
+    for (uint32_t i = 0; i < b->n; i++)
+        target_give(b->p[i]);
+    return NULL;
+}
+
+static void give_remotely(world_t *w)
+{
+    batch_t b = {.n = 1 + attack_below(&w->random, 64)};
+    pthread_t t;
+    if (b.n > w->lives)
+        b.n = w->lives;
+    for (uint32_t i = 0; i < b.n; i++)
+        b.p[i] = forget(w, attack_below(&w->random, w->lives));
+    if (pthread_create(&t, NULL, give_batch, &b) != 0)
+        attack_broken("pthread_create");
+    pthread_join(t, NULL);
+}
+
+/* --------------------------------------------------------------- the attacker */
+
+uint64_t world_read(const world_t *w, uint32_t index)
+{
+    return bhi_link_read(bhi_page_block(w->page, index));
+}
+
+void world_write(world_t *w, uint32_t index, uint64_t word)
+{
+    bhi_link_write(bhi_page_block(w->page, index), word);
+}
+
+uint64_t world_forge(const world_t *w, uint32_t next, uint32_t at, uint16_t list)
+{
+    return bhi_link_encode(w->page->key, next, at, list);
+}
+
+void world_stamp(world_t *w, uint32_t index, uint64_t word)
+{
+    if (w->stamps == WORLD_STAMPS)
+        attack_broken("too many stamps");
+    w->stamp[w->stamps].index = index;
+    w->stamp[w->stamps++].word = word;
+    world_write(w, index, word);
+}
+
+/* Walks a list with the keys, as only somebody who has them can. */
+static void walk(const world_t *w, uint32_t head, uint16_t id, world_list_t *list)
+{
+    list->n = 0;
+    list->id = id;
+    for (uint32_t at = head; at != BHI_INDEX_NONE && list->n < WORLD_LIST;) {
+        uint32_t next;
+        list->index[list->n++] = at;
+        if (!bhi_link_decode(w->page->key, world_read(w, at), at, id, &next))
+            attack_broken("a list is broken before the attack");
+        at = next;
+    }
+}
+
+static void remember(world_t *w, const world_list_t *list)
+{
+    for (uint32_t i = 0; i < 4 && list->n > 0; i++) {
+        uint32_t index = list->index[attack_below(&w->random, list->n)];
+        uint32_t slot = w->olds < WORLD_OLD ? w->olds++ : attack_below(&w->random, WORLD_OLD);
+        w->old[slot].index = index;
+        w->old[slot].word = world_read(w, index);
+    }
+}
+
+static void look(world_t *w)
+{
+    walk(w, w->page->free, w->page->list_id, &w->free);
+    walk(w, w->page->local_free, (uint16_t)(w->page->list_id + 1), &w->local);
+    w->helds = 0;
+    for (uint32_t i = 0; i < bhi_page_capacity(w->page); i++) {
+        const bhi_map_word_t *word = bhi_map_word(w->page->map, i);
+        if ((atomic_load(&word->held) & bhi_map_bit(i)) != 0)
+            w->held[w->helds++] = i;
+    }
+    remember(w, &w->free);
+    remember(w, &w->local);
+}
+
+uint32_t world_live_index(world_t *w)
+{
+    for (int i = 0; i < 200 && w->lives > 0; i++) {
+        uintptr_t off = w->live[attack_below(&w->random, w->lives)] - w->page->start;
+        if (off < (uintptr_t)bhi_page_capacity(w->page) * w->size)
+            return (uint32_t)(off / w->size);
+    }
+    return WORLD_NO_BLOCK;
+}
+
+bool world_is_live(const world_t *w, uint32_t index)
+{
+    return is_live(bhi_page_block(w->page, index));
+}
+
+/* The page that malloc takes from next. */
+static bool choose_page(world_t *w)
+{
+    w->page = bhi_thread_heap->queues[bhi_class_of(w->size)].first;
+    return w->page != NULL;
+}
+
+bool world_build(world_t *w, uint64_t seed)
+{
+    memset(w, 0, offsetof(world_t, live));
+    w->random = seed;
+    uint32_t blocks;
+    do { /* with large OS pages, the smallest classes have more blocks than the tables hold */
+        w->size = bhi_class_size(attack_below(&w->random, BHI_CLASSES));
+        blocks = bhi_class_blocks(bhi_class_of(w->size));
+    } while (blocks > WORLD_LIST);
+    bool remote = attack_below(&w->random, 2) == 0;
+    /* Half of the worlds live in one page, the others in several. */
+    uint32_t goal = 1 + attack_below(&w->random, attack_below(&w->random, 2) == 0 ? blocks : 2 * blocks);
+    uint32_t steps = 2 * goal + attack_below(&w->random, 200);
+    for (uint32_t i = 0; i < steps; i++) {
+        if (w->lives < goal && attack_below(&w->random, 3) != 0)
+            take(w);
+        else if (w->lives > 0)
+            give(w, attack_below(&w->random, w->lives));
+        if (i % 512 == 100 && choose_page(w))
+            look(w);
+    }
+    uint32_t frees = attack_below(&w->random, 8) + w->lives / 4;
+    for (uint32_t i = 0; i < frees && w->lives > 1; i++)
+        give(w, attack_below(&w->random, w->lives));
+    if (remote && w->lives > 1)
+        give_remotely(w);
+    if (!choose_page(w))
+        return false;
+    look(w);
+    return w->free.n + w->local.n > 0;
+}
+
+void world_go_on(world_t *w)
+{
+    /* Enough to exhaust what the page has and to go on to the next one, but
+     * not so much that the large classes take for ever. */
+    uint32_t n = bhi_class_blocks(bhi_class_of(w->size)) + 40;
+    for (uint32_t round = 0; round < 3; round++) {
+        for (uint32_t i = 0; i < n; i++) {
+            take(w);
+            if (attack_below(&w->random, 8) == 0)
+                give(w, attack_below(&w->random, w->lives));
+        }
+        for (uint32_t i = 0; i < n / 2 && w->lives > 0; i++)
+            give(w, attack_below(&w->random, w->lives));
+        if (w->lives > 0 && attack_below(&w->random, 4) == 0)
+            give_remotely(w);
+    }
+    for (uint32_t i = 0; i < w->lives; i++)
+        check_fill(w, w->live[i]);
+}

@@ -1,0 +1,343 @@
+/* See invariants.h. */
+#include "invariants.h"
+
+#include "base/bits.h"
+#include "core/heap.h"
+#include "core/page.h"
+#include "harden/link.h"
+#include "meta/arena.h"
+#include "meta/segment.h"
+#include "meta/size_class.h"
+#include "support.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+static char said[512];
+
+__attribute__((format(printf, 1, 2))) static const char *broken(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(said, sizeof said, format, args);
+    va_end(args);
+    return said;
+}
+
+#define CHECK_THAT(what, ...)                                                                                         \
+    do {                                                                                                               \
+        if (!(what))                                                                                                   \
+            return broken(__VA_ARGS__);                                                                                \
+    } while (0)
+
+/* -------------------------------------------------------------------- pages */
+
+static bool live(const bhi_page_t *page, uint32_t i)
+{
+    return (atomic_load(&page->map[i / 64].live) >> (i % 64) & 1) != 0;
+}
+
+static bool held(const bhi_page_t *page, uint32_t i)
+{
+    return (atomic_load(&page->map[i / 64].held) >> (i % 64) & 1) != 0;
+}
+
+/* Marks the blocks of one list in `seen`; the number of them, or -1. */
+static long walk(const bhi_page_t *page, uint32_t first, uint16_t list, uint8_t *seen)
+{
+    long n = 0;
+    for (uint32_t at = first; at != BHI_INDEX_NONE; n++) {
+        if (at >= bhi_page_capacity(page) || seen[at] != 0)
+            return -1;
+        seen[at] = 1;
+        if (BH_HARDEN_MAP && live(page, at))
+            return -1;
+        uint32_t next;
+        if (!bhi_link_decode(page->key, bhi_link_read(bhi_page_block(page, at)), at, list, &next))
+            return -1;
+        at = next;
+    }
+    return n;
+}
+
+static const char *lists(const bhi_page_t *page)
+{
+    static uint8_t seen[1 << 17];
+    const void *p = page;
+    memset(seen, 0, page->reserved);
+    long n_free = walk(page, page->free, page->list_id, seen);
+    CHECK_THAT(n_free >= 0, "page %p: free list is damaged", p);
+    long n_local = walk(page, page->local_free, (uint16_t)(page->list_id + 1), seen);
+    CHECK_THAT(n_local >= 0, "page %p: local_free list is damaged or shares a block with free", p);
+    CHECK_THAT((long)bhi_page_capacity(page) == (long)page->used + n_free + n_local,
+               "I4: page %p: capacity %u, used %u, free %ld, local_free %ld", p, bhi_page_capacity(page), page->used,
+               n_free, n_local);
+    return NULL;
+}
+
+const char *inv_page(const bhi_page_t *page)
+{
+    const void *p = page;
+    uint32_t capacity = bhi_page_capacity(page);
+    const bhi_heap_t *heap = atomic_load(&page->heap);
+    const bhi_heap_t *local = atomic_load(&page->local_heap);
+    CHECK_THAT(page->state != BHI_PAGE_FREE && capacity != 0 && heap != NULL,
+               "I6: page %p: state %u, capacity %u, heap %p", p, page->state, capacity, (const void *)heap);
+    CHECK_THAT(capacity <= page->reserved, "I2: page %p: capacity %u of %u", p, capacity, page->reserved);
+    CHECK_THAT(local == NULL || (local == heap && page->state == BHI_PAGE_ACTIVE), "I5: page %p", p);
+    if (page->state == BHI_PAGE_LARGE) {
+        CHECK_THAT(page->reserved == 1 && page->block_size == 0 && page->reciprocal == 0, "I1: large page %p", p);
+        CHECK_THAT(page->block_bytes + BH_OS_PAGE_SIZE <= page->span_slots * BH_SLOT_SIZE, "I1: large page %p", p);
+    } else {
+        CHECK_THAT(page->block_size == bhi_class_size(page->size_class) && page->block_bytes == page->block_size &&
+                       page->reciprocal == bhi_class_reciprocal(page->block_size),
+                   "I1: page %p: block size %u of class %u", p, page->block_size, page->size_class);
+        CHECK_THAT((size_t)page->reserved * page->block_size + BH_OS_PAGE_SIZE <= page->span_slots * BH_SLOT_SIZE,
+                   "I1: page %p: the last block reaches into the guard", p);
+    }
+    uint32_t n = 0, groups = 0;
+    for (uint32_t i = 0; i < (page->reserved + 63) / 64 * 64; i++) {
+        CHECK_THAT(i < capacity || (!live(page, i) && !held(page, i)), "I2: page %p: fresh block %u is marked", p, i);
+        if (live(page, i))
+            n++;
+        if (held(page, i))
+            groups |= (uint32_t)1 << (i >> page->group_shift);
+    }
+    if (BH_HARDEN_MAP)
+        CHECK_THAT(n == page->used, "I3: page %p: used %u, live %u", p, page->used, n);
+    CHECK_THAT((groups & ~(uint32_t)(atomic_load(&page->remote) >> BHI_REMOTE_GROUP_BIT)) == 0,
+               "I7: page %p: a held block whose group is not announced", p);
+    return page->state == BHI_PAGE_LARGE ? NULL : lists(page);
+}
+
+/* ----------------------------------------------------------------- segments */
+
+static bool zero(uintptr_t from, size_t size)
+{
+    const uint64_t *at = (const uint64_t *)from;
+    for (size_t i = 0; i < size / 8; i++) {
+        if (at[i] != 0)
+            return false;
+    }
+    return true;
+}
+
+static const char *free_slot(const bhi_segment_t *s, unsigned slot, bool read)
+{
+    const bhi_page_t *page = bhi_segment_desc(s, slot);
+    const void *p = s;
+    CHECK_THAT(page->state == BHI_PAGE_FREE && bhi_page_capacity(page) == 0 && atomic_load(&page->heap) == NULL &&
+                   atomic_load(&page->local_heap) == NULL,
+               "I6: segment %p: free slot %u has a page", p, slot);
+    if (read && (s->dirty >> slot & 1) == 0)
+        CHECK_THAT(zero(bhi_segment_base(s) + slot * BH_SLOT_SIZE, (size_t)s->guard_from[slot] << BH_OS_PAGE_SHIFT),
+                   "S2: segment %p: slot %u is said to be clean and is not zero", p, slot);
+    return NULL;
+}
+
+bool inv_open_is_open(const bhi_segment_t *s)
+{
+    uintptr_t base = bhi_segment_base(s);
+    for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
+        for (unsigned os = 0; os < s->guard_from[i]; os++) {
+            if (!unit_readable(base + i * BH_SLOT_SIZE + ((size_t)os << BH_OS_PAGE_SHIFT)))
+                return false;
+        }
+    }
+    return true;
+}
+
+static const char *probe_access(const bhi_segment_t *s)
+{
+    uintptr_t base = bhi_segment_base(s);
+    for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
+        for (unsigned os = 0; os < BH_SLOT_OS_PAGES; os++) {
+            bool open = unit_readable(base + i * BH_SLOT_SIZE + ((size_t)os << BH_OS_PAGE_SHIFT));
+            CHECK_THAT(open == (os < s->guard_from[i]),
+                       "S3: segment %p: OS page %u of slot %u is %s, guard_from %u, by_mprotect %d, by_slot %d",
+                       (const void *)s, os, i, open ? "open" : "closed", s->guard_from[i],
+                       (int)(s->by_mprotect >> i & 1), s->by_slot);
+        }
+    }
+    return NULL;
+}
+
+const char *inv_segment(const bhi_segment_t *s, bool read, bool probe)
+{
+    const void *p = s;
+    uint64_t used = 0;
+    const char *text = probe ? probe_access(s) : NULL;
+    if (text != NULL)
+        return text;
+    CHECK_THAT((s->dirty & ~s->free) == 0, "S2: segment %p: a dirty slot is not free", p);
+    CHECK_THAT(s->purging == 0, "segment %p: purging at rest", p);
+    for (uint64_t heads = s->heads; heads != 0; heads &= heads - 1) {
+        unsigned slot = bhi_bit_first(heads);
+        const bhi_page_t *page = bhi_segment_desc(s, slot);
+        CHECK_THAT(page->span_slots >= 1 && slot + page->span_slots <= BH_SEGMENT_SLOTS, "S1: segment %p, slot %u", p, slot);
+        uint64_t range = bhi_bit_range(slot, page->span_slots);
+        CHECK_THAT((used & range) == 0, "S1: segment %p: spans overlap at slot %u", p, slot);
+        used |= range;
+        CHECK_THAT(page->start == bhi_segment_base(s) + slot * BH_SLOT_SIZE, "I1: page of slot %u starts elsewhere", slot);
+        for (unsigned i = 0; i < page->span_slots; i++)
+            CHECK_THAT(page[i].back == i, "S1: segment %p: slot %u points back %u", p, slot + i, page[i].back);
+        size_t bytes = page->state == BHI_PAGE_LARGE ? page->block_bytes : page->span_slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE;
+        for (size_t at = 0; at < page->span_slots * BH_SLOT_SIZE; at += BH_OS_PAGE_SIZE) {
+            unsigned os = (unsigned)(at >> BH_OS_PAGE_SHIFT) % BH_SLOT_OS_PAGES;
+            CHECK_THAT(at >= bytes || os < s->guard_from[slot + at / BH_SLOT_SIZE], "S3: page of slot %u is not all open", slot);
+        }
+        text = inv_page(page);
+        if (text != NULL)
+            return text;
+    }
+    CHECK_THAT((used | s->free) == ~(uint64_t)0 && (used & s->free) == 0, "S1: segment %p: free and spans do not partition", p);
+    for (uint64_t set = s->free; set != 0 && text == NULL; set &= set - 1)
+        text = free_slot(s, bhi_bit_first(set), read);
+    unsigned longest = bhi_bit_longest_run(s->free);
+    CHECK_THAT(text != NULL || s->bucket == (longest == 0 ? BHI_BUCKETS : bhi_bit_last(longest)), "segment %p: bucket", p);
+    CHECK_THAT(text != NULL || s->dirty == 0 || s->purge_at != 0 ||
+                   atomic_load(&bhi_state->advice_refused) != 0,
+               "segment %p: dirty and not waiting for a purge", p);
+    return text;
+}
+
+/* -------------------------------------------------------------------- heaps */
+
+static const char *queue(const bhi_heap_t *heap, const bhi_queue_t *q, int c, size_t *n)
+{
+    const bhi_page_t *before = NULL;
+    for (const bhi_page_t *page = q->first; page != NULL; before = page, page = page->next) {
+        const void *p = page;
+        CHECK_THAT(page->prev == before, "H1: page %p: prev", p);
+        CHECK_THAT(atomic_load(&page->heap) == heap, "H1: page %p is in the queue of another heap", p);
+        CHECK_THAT(c >= 0 ? page->state == BHI_PAGE_ACTIVE && page->size_class == c
+                          : page->state == BHI_PAGE_FULL || page->state == BHI_PAGE_LARGE,
+                   "H1: page %p: state %u, class %u in queue %d", p, page->state, page->size_class, c);
+        (*n)++;
+    }
+    CHECK_THAT(q->last == before, "H1: the last page of queue %d", c);
+    return NULL;
+}
+
+const char *inv_heap(const bhi_heap_t *heap)
+{
+    size_t n = 0;
+    const char *text = queue(heap, &heap->full, -1, &n);
+    for (int c = 0; c < (int)BHI_CLASSES && text == NULL; c++)
+        text = queue(heap, &heap->queues[c], c, &n);
+    if (text != NULL)
+        return text;
+    CHECK_THAT(n == heap->page_count, "H1: heap %u: page_count %zu, in queues %zu", heap->id, heap->page_count, n);
+    for (size_t w = 0; w < BH_DIRECT_ENTRIES; w++) {
+        const bhi_page_t *first = heap->queues[bhi_class_of(w * 8)].first;
+        CHECK_THAT(heap->direct[w] == (first != NULL ? first : bhi_heap_empty.direct[0]), "H2: heap %u: direct[%zu]", heap->id, w);
+    }
+    bhi_page_t *const stacks[2] = {atomic_load(&heap->pending), heap->pending_mine};
+    for (int i = 0; i < 2; i++) {
+        for (bhi_page_t *page = stacks[i]; page != NULL; page = atomic_load(&page->pending_next))
+            CHECK_THAT((atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0, "H3: page %p", (void *)page);
+    }
+    return NULL;
+}
+
+static size_t times_pending(const bhi_page_t *wanted)
+{
+    size_t n = 0;
+    for (uint32_t id = 0; id < atomic_load(&bhi_state->heap_count); id++) {
+        const bhi_heap_t *heap = bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK];
+        bhi_page_t *const stacks[2] = {atomic_load(&heap->pending), heap->pending_mine};
+        for (int i = 0; i < 2; i++) {
+            for (bhi_page_t *page = stacks[i]; page != NULL; page = atomic_load(&page->pending_next))
+                n += page == wanted;
+        }
+    }
+    return n;
+}
+
+/* ---------------------------------------------------------------- all of it */
+
+static const char *arena_runs(const bhi_arena_t *arena)
+{
+    for (unsigned bin = 0; bin < BHI_RUN_BINS; bin++) {
+        const bhi_segment_t *before = NULL;
+        for (const bhi_segment_t *s = arena->runs[bin]; s != NULL; before = s, s = s->next) {
+            CHECK_THAT(s->prev == before && s->in_run && s->run >= 1 && s[s->run - 1].in_run && s[s->run - 1].run == s->run,
+                       "runs: bin %u", bin);
+            CHECK_THAT(bhi_bit_last(s->run) == bin || bin == BHI_RUN_BINS - 1, "runs: a run of %u in bin %u", s->run, bin);
+        }
+    }
+    return NULL;
+}
+
+/* I7 and the page's place in a heap, for the first page of a span. */
+static const char *placed(const bhi_page_t *page, size_t *pages)
+{
+    (*pages)++;
+    bool queued = (atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0;
+    CHECK_THAT(times_pending(page) == (queued ? 1 : 0), "I7: page %p: queued %d, on %zu stacks", (const void *)page, queued,
+               times_pending(page));
+    return NULL;
+}
+
+static const char *arena(const bhi_arena_t *a, bool read, bool probe, size_t *pages)
+{
+    const char *text = arena_runs(a);
+    bool run_before = false;
+    for (uint32_t i = 0; i < a->top && text == NULL;) {
+        const bhi_segment_t *s = &a->headers[i];
+        uint32_t n = 1;
+        if (s->kind == BHI_SEGMENT_SLOTS) {
+            CHECK_THAT(!s->in_run, "segment %u is in use and in a run", i);
+            text = inv_segment(s, read, probe);
+            for (uint64_t heads = s->heads; heads != 0 && text == NULL; heads &= heads - 1)
+                text = placed(bhi_segment_desc(s, bhi_bit_first(heads)), pages);
+        } else if (s->kind == BHI_SEGMENT_HUGE) {
+            n = s->run;
+            text = inv_page(bhi_segment_desc(s, 0));
+            if (text == NULL)
+                text = placed(bhi_segment_desc(s, 0), pages);
+            for (uint32_t k = 1; k < n; k++)
+                CHECK_THAT(s[k].kind == BHI_SEGMENT_HUGE_REST, "segment %u of a huge span", i + k);
+        } else {
+            CHECK_THAT(s->in_run && s->run >= 1 && !run_before, "runs: segment %u, kind %u, not one free run", i, s->kind);
+            n = s->run;
+        }
+        run_before = s->in_run;
+        i += n;
+    }
+    return text;
+}
+
+const char *inv_all_open_is_open(void)
+{
+    for (uint32_t k = 0; bhi_state != NULL && k < atomic_load(&bhi_state->arena_count); k++) {
+        const bhi_arena_t *a = &bhi_state->arenas[k];
+        for (uint32_t i = 0; i < a->top;) {
+            const bhi_segment_t *s = &a->headers[i];
+            bool slots = s->kind == BHI_SEGMENT_SLOTS;
+            CHECK_THAT(!slots || inv_open_is_open(s), "S3: an OS page that guard_from calls accessible is not");
+            i += slots ? 1 : s->run;
+        }
+    }
+    return NULL;
+}
+
+const char *inv_all(bool read, bool probe)
+{
+    if (bhi_state == NULL)
+        return NULL;
+    size_t in_segments = 0, in_heaps = 0;
+    const char *text = NULL;
+    for (uint32_t i = 0; i < atomic_load(&bhi_state->arena_count) && text == NULL; i++)
+        text = arena(&bhi_state->arenas[i], read, probe, &in_segments);
+    for (uint32_t id = 0; id < atomic_load(&bhi_state->heap_count) && text == NULL; id++) {
+        const bhi_heap_t *heap = bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK];
+        text = inv_heap(heap);
+        in_heaps += heap->page_count;
+    }
+    if (text != NULL)
+        return text;
+    CHECK_THAT(in_segments == in_heaps, "H1: %zu pages in segments, %zu in heaps", in_segments, in_heaps);
+    return NULL;
+}

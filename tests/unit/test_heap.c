@@ -1,0 +1,309 @@
+/* core/heap.c: queues (H1, H2), retiring, moved pages, handles, the end. */
+#include "bulkhead.h"
+#include "core/free.h"
+#include "core/heap.h"
+#include "core/page.h"
+#include "invariants.h"
+#include "meta/arena.h"
+#include "support.h"
+
+#include <string.h>
+
+static bhi_heap_t *heap;
+
+static void start(void)
+{
+    heap = bhi_thread_heap_get();
+    ck_assert_ptr_nonnull(heap);
+}
+
+static bhi_page_t *page_of(const void *p)
+{
+    return bhi_block_of((uintptr_t)p, BHI_USE_QUERY).page;
+}
+
+static void *other_frees(void *p)
+{
+    bh_free(p);
+    return NULL;
+}
+
+#define LIVE 3000
+static struct {
+    unsigned char *at;
+    size_t size;
+    unsigned char tag;
+} live[LIVE];
+
+/* Random work in one thread with the invariants checked all along. */
+START_TEST(random_work_keeps_the_invariants)
+{
+    start();
+    uint64_t seed = unit_seed("heap");
+    unsigned n = 0;
+    for (int round = 0; round < 40000; round++) {
+        if (n < LIVE && (n == 0 || unit_below(&seed, 100) < 52)) {
+            uint32_t kind = unit_below(&seed, 100);
+            size_t size = kind < 80 ? unit_below(&seed, 1200) : kind < 97 ? unit_below(&seed, 40000) : unit_below(&seed, 600000);
+            bool zero = unit_below(&seed, 4) == 0;
+            live[n].at = zero ? bh_zalloc(size) : bh_malloc(size);
+            ck_assert_ptr_nonnull(live[n].at);
+            ck_assert(!zero || unit_is(live[n].at, size, 0));
+            live[n].size = size;
+            live[n].tag = (unsigned char)unit_random(&seed);
+            memset(live[n].at, live[n].tag, size);
+            n++;
+        } else {
+            unsigned i = unit_below(&seed, n);
+            ck_assert(unit_is(live[i].at, live[i].size, live[i].tag));
+            if (unit_below(&seed, 200) == 0)
+                unit_thread(other_frees, live[i].at);
+            else
+                bh_free(live[i].at);
+            live[i] = live[--n];
+        }
+        if (round % 2500 == 0)
+            ck_assert_invariants();
+        if (round % 9000 == 8999)
+            bh_collect(round % 2 == 0);
+    }
+    while (n > 0)
+        bh_free(live[--n].at);
+    bh_collect(true);
+    ck_assert_invariants();
+    ck_assert_uint_eq(heap->page_count, 0);
+}
+END_TEST
+
+START_TEST(direct_table_follows_the_queues)
+{
+    start();
+    ck_assert_ptr_null(inv_heap(heap));
+    void *p[BH_DIRECT_ENTRIES];
+    for (size_t w = 0; w < BH_DIRECT_ENTRIES; w++) {
+        p[w] = bh_malloc(w * 8);
+        ck_assert_ptr_eq(heap->direct[w], page_of(p[w]));
+        ck_assert_ptr_null(inv_heap(heap));
+    }
+    for (size_t w = 0; w < BH_DIRECT_ENTRIES; w++)
+        bh_free(p[w]);
+    bh_collect(false);
+    ck_assert_ptr_null(inv_heap(heap));
+    for (size_t w = 0; w < BH_DIRECT_ENTRIES; w++)
+        ck_assert_ptr_eq(heap->direct[w], bhi_heap_empty.direct[0]);
+}
+END_TEST
+
+/* The last page of a class is kept for a while, then released. */
+START_TEST(retire)
+{
+    start();
+    void *p = bh_malloc(100);
+    bhi_page_t *page = page_of(p);
+    bh_free(p);
+    ck_assert_uint_eq(page->state, BHI_PAGE_ACTIVE);
+    ck_assert_uint_ne(page->retire, 0);
+    ck_assert_invariants();
+    for (int i = 0; i < 100; i++) { /* a pair of malloc and free keeps the page, unlike its neighbours' heartbeats */
+        p = bh_malloc(100);
+        ck_assert_ptr_eq(page_of(p), page);
+        bh_free(p);
+    }
+    for (int i = 0; i < 16 && page->state != BHI_PAGE_FREE; i++)
+        bhi_heap_heartbeat(heap);
+    ck_assert_uint_eq(page->state, BHI_PAGE_FREE);
+    ck_assert_invariants();
+}
+END_TEST
+
+START_TEST(a_retired_page_that_is_used_again_is_safe)
+{
+    start();
+    uint64_t seed = unit_seed("retire");
+    void *p[300];
+    size_t n = 0;
+    for (int round = 0; round < 20000; round++) {
+        if (n < 300 && unit_below(&seed, 2) != 0) {
+            p[n++] = bh_malloc(1 + unit_below(&seed, 8) * 900);
+        } else if (n > 0) {
+            size_t i = unit_below(&seed, (uint32_t)n);
+            bh_free(p[i]);
+            p[i] = p[--n];
+        }
+        if (unit_below(&seed, 3) == 0)
+            bhi_heap_heartbeat(heap);
+        if (round % 1000 == 0)
+            ck_assert_invariants();
+        if (round % 4000 == 3999) {
+            while (n > 0)
+                bh_free(p[--n]);
+        }
+    }
+    while (n > 0)
+        bh_free(p[--n]);
+    for (int i = 0; i < 40; i++)
+        bhi_heap_heartbeat(heap);
+    ck_assert_uint_eq(heap->page_count, 0);
+    ck_assert_invariants();
+}
+END_TEST
+
+/* A page on the stack of a heap that it has left is passed on. */
+START_TEST(drain_forwards_moved_pages)
+{
+    start();
+    bh_heap_t *handle = bh_heap_new();
+    bhi_heap_t *user = bhi_heap_of_handle(handle, bhi_thread_self());
+    void *p = bh_heap_malloc(handle, 64), *q = bh_heap_malloc(handle, 64);
+    bhi_page_t *page = page_of(p);
+    unit_thread(other_frees, q);
+    ck_assert_ptr_eq(atomic_load(&user->pending), page);
+    /* As if the signal had been pushed onto the default heap's stack. */
+    atomic_store(&user->pending, NULL);
+    atomic_store(&heap->pending, page);
+    bhi_heap_drain(heap, SIZE_MAX);
+    ck_assert_ptr_null(atomic_load(&heap->pending));
+    ck_assert_ptr_eq(atomic_load(&user->pending), page);
+    ck_assert((atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0);
+    ck_assert_uint_eq(page->used, 2);
+    ck_assert_invariants();
+    bhi_heap_drain(user, SIZE_MAX);
+    ck_assert_uint_eq(page->used, 1);
+    ck_assert_invariants();
+    bh_heap_destroy(handle);
+}
+END_TEST
+
+START_TEST(drain_is_bounded)
+{
+    start();
+    enum { PAGES = 100 };
+    void *p[PAGES];
+    for (int i = 0; i < PAGES; i++)
+        p[i] = bh_malloc((size_t)129 << 10);
+    for (int i = 0; i < PAGES; i++)
+        unit_thread(other_frees, p[i]);
+    size_t before = heap->page_count;
+    bhi_heap_drain(heap, 10);
+    ck_assert_uint_eq(before - heap->page_count, 10);
+    ck_assert_invariants(); /* pending_mine holds the rest */
+    bhi_heap_drain(heap, SIZE_MAX);
+    ck_assert_uint_eq(before - heap->page_count, PAGES);
+    ck_assert_invariants();
+}
+END_TEST
+
+/* ---------------------------------------------------------------- handles */
+
+static bh_heap_t *handle;
+
+static void use_handle(void *arg)
+{
+    bh_free(bh_heap_malloc(arg, 10));
+}
+
+static void *use_in_thread(void *arg)
+{
+    use_handle(arg);
+    return NULL;
+}
+
+static void use_elsewhere(void *arg)
+{
+    unit_thread(use_in_thread, arg);
+}
+
+static void end_twice(void *arg)
+{
+    bh_heap_delete(arg);
+    bh_heap_delete(arg);
+}
+
+static void destroy_after_delete(void *arg)
+{
+    bh_heap_delete(arg);
+    bh_heap_destroy(arg);
+}
+
+START_TEST(handles_are_checked)
+{
+    start();
+    handle = bh_heap_new();
+    ck_assert_ptr_null(bhi_arena_of((uintptr_t)handle));
+    unit_assert_quiet(use_handle, handle);
+    unit_assert_violation(use_elsewhere, handle, "heap-misuse");
+    unit_assert_violation(end_twice, handle, "heap-misuse");
+    unit_assert_violation(destroy_after_delete, handle, "heap-misuse");
+    unit_assert_violation(use_handle, (void *)1, "heap-misuse");
+    unit_assert_violation(use_handle, (void *)bhi_heap_handle(heap), "heap-misuse"); /* a default heap */
+    unit_assert_violation(use_handle, (void *)((uintptr_t)handle + 1), "heap-misuse");
+    unit_assert_violation(use_handle, (void *)(uintptr_t)heap, "heap-misuse");
+    unit_assert_violation(use_handle, &handle, "heap-misuse");
+    uint64_t seed = unit_seed("handles");
+    for (int i = 0; i < 20; i++)
+        unit_assert_violation(use_handle, (void *)(uintptr_t)unit_random(&seed), "heap-misuse");
+    bh_heap_t *old = handle;
+    bh_heap_delete(handle);
+    handle = bh_heap_new(); /* the same structure, another generation */
+    ck_assert_ptr_ne(old, handle);
+    unit_assert_violation(use_handle, old, "heap-misuse");
+    unit_assert_quiet(use_handle, handle);
+    bh_heap_delete(handle);
+}
+END_TEST
+
+START_TEST(heaps_never_share_a_page)
+{
+    start();
+    uint64_t seed = unit_seed("share");
+    bh_heap_t *heaps[6];
+    for (int i = 0; i < 6; i++)
+        heaps[i] = bh_heap_new();
+    static void *blocks[6][400];
+    for (int round = 0; round < 400; round++) {
+        for (int i = 0; i < 6; i++) {
+            size_t size = unit_below(&seed, 3000);
+            blocks[i][round] = bh_heap_malloc(heaps[i], size);
+            ck_assert_ptr_eq(atomic_load(&page_of(blocks[i][round])->heap), bhi_heap_of_handle(heaps[i], bhi_thread_self()));
+            if (unit_below(&seed, 3) == 0) {
+                bh_free(blocks[i][round]);
+                blocks[i][round] = NULL;
+            }
+        }
+    }
+    ck_assert_invariants();
+    for (int i = 0; i < 6; i++) {
+        if (i % 2 == 0)
+            bh_heap_destroy(heaps[i]);
+        else
+            bh_heap_delete(heaps[i]);
+    }
+    ck_assert_invariants();
+    for (int i = 1; i < 6; i += 2) {
+        for (int round = 0; round < 400; round++)
+            bh_free(blocks[i][round]);
+    }
+    ck_assert_invariants();
+    bh_collect(true);
+    ck_assert_uint_eq(heap->page_count, 0);
+    for (uint32_t id = 0; id < atomic_load(&bhi_state->heap_count); id++)
+        ck_assert_uint_eq(bhi_state->heap_dir[0][id]->page_count, 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("heap");
+    TCase *c = tcase_create("all");
+    tcase_set_timeout(c, UNIT_TIMEOUT);
+    tcase_add_test(c, random_work_keeps_the_invariants);
+    tcase_add_test(c, direct_table_follows_the_queues);
+    tcase_add_test(c, retire);
+    tcase_add_test(c, a_retired_page_that_is_used_again_is_safe);
+    tcase_add_test(c, drain_forwards_moved_pages);
+    tcase_add_test(c, drain_is_bounded);
+    tcase_add_test(c, handles_are_checked);
+    tcase_add_test(c, heaps_never_share_a_page);
+    suite_add_tcase(s, c);
+    return unit_main(s);
+}

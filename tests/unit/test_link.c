@@ -1,0 +1,107 @@
+/* harden/link.h: a link decodes where it was written and nowhere else. */
+#include "bulkhead.h"
+#include "harden/link.h"
+#include "support.h"
+
+static uint64_t key;
+static uint64_t seed;
+
+static void start(void)
+{
+    ck_assert_ptr_nonnull(bh_malloc(1)); /* the process's multipliers */
+    seed = unit_seed("link");
+    key = unit_random(&seed);
+}
+
+static bool decodes(uint64_t with, uint64_t word, uint32_t at, uint16_t list, uint32_t expected)
+{
+    uint32_t next = 0xdead;
+    return bhi_link_decode(with, word, at, list, &next) && next == expected;
+}
+
+static bool accepted(uint64_t with, uint64_t word, uint32_t at, uint16_t list)
+{
+    uint32_t next;
+    return bhi_link_decode(with, word, at, list, &next);
+}
+
+START_TEST(round_trip)
+{
+    start();
+    for (int i = 0; i < 200000; i++) {
+        uint64_t k = unit_random(&seed);
+        uint32_t next = i % 5 == 0 ? BHI_INDEX_NONE : unit_below(&seed, BHI_INDEX_NONE);
+        uint32_t at = unit_below(&seed, 1u << 13);
+        uint16_t list = (uint16_t)unit_random(&seed);
+        ck_assert(decodes(k, bhi_link_encode(k, next, at, list), at, list, next));
+    }
+}
+END_TEST
+
+/* 40 bits of tag: in a few hundred thousand trials nothing gets through. */
+START_TEST(every_other_place_list_and_key_is_refused)
+{
+    if (!BH_HARDEN_LINKS)
+        return;
+    start();
+    uint64_t word = bhi_link_encode(key, 17, 5, 3);
+    for (uint32_t at = 0; at < 1u << 13; at++)
+        ck_assert_msg(accepted(key, word, at, 3) == (at == 5), "location %u", at);
+    for (uint32_t list = 0; list <= UINT16_MAX; list++)
+        ck_assert_msg(accepted(key, word, 5, (uint16_t)list) == (list == 3), "list %u", list);
+    /* A change of the low 24 bits moves index and hash alike, so such a pair of
+     * keys shares links; keys are drawn at random, so no two pages have one. */
+    for (int bit = 24; bit < 64; bit++)
+        ck_assert_msg(!accepted(key ^ (uint64_t)1 << bit, word, 5, 3), "key bit %d", bit);
+    for (int i = 0; i < 100000; i++)
+        ck_assert(!accepted(unit_random(&seed), word, 5, 3));
+}
+END_TEST
+
+START_TEST(every_altered_word_is_refused)
+{
+    if (!BH_HARDEN_LINKS)
+        return;
+    start();
+    for (int round = 0; round < 500; round++) {
+        uint32_t next = unit_below(&seed, 1u << 13), at = unit_below(&seed, 1u << 13);
+        uint16_t list = (uint16_t)unit_random(&seed);
+        uint64_t word = bhi_link_encode(key, next, at, list);
+        for (int bit = 0; bit < 64; bit++) {
+            ck_assert(!accepted(key, word ^ (uint64_t)1 << bit, at, list));
+            ck_assert(!accepted(key, word ^ (uint64_t)3 << bit, at, list));
+        }
+        ck_assert(!accepted(key, 0, at, list) && !accepted(key, ~(uint64_t)0, at, list));
+        ck_assert(!accepted(key, unit_random(&seed), at, list));
+    }
+}
+END_TEST
+
+/* The multiplication of plain XOR links: the XOR of two true links, moved to a
+ * third place, must not be one. */
+START_TEST(links_do_not_add_up)
+{
+    if (!BH_HARDEN_LINKS)
+        return;
+    start();
+    for (int round = 0; round < 20000; round++) {
+        uint32_t a = unit_below(&seed, 4096), b = unit_below(&seed, 4096), c = unit_below(&seed, 4096);
+        uint64_t x = bhi_link_encode(key, a, 1, 9), y = bhi_link_encode(key, b, 1, 9), z = bhi_link_encode(key, c, 2, 9);
+        if (a != b)
+            ck_assert(!accepted(key, x ^ y ^ z, 2, 9));
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("link");
+    TCase *c = tcase_create("all");
+    tcase_set_timeout(c, UNIT_TIMEOUT);
+    tcase_add_test(c, round_trip);
+    tcase_add_test(c, every_other_place_list_and_key_is_refused);
+    tcase_add_test(c, every_altered_word_is_refused);
+    tcase_add_test(c, links_do_not_add_up);
+    suite_add_tcase(s, c);
+    return unit_main(s);
+}

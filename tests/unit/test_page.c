@@ -1,0 +1,278 @@
+/* core/page.c: growth, lists, remote frees taken back, release. */
+#include "bulkhead.h"
+#include "core/free.h"
+#include "core/heap.h"
+#include "core/page.h"
+#include "invariants.h"
+#include "meta/size_class.h"
+#include "os/os.h"
+#include "support.h"
+
+#include <string.h>
+
+static bhi_heap_t *heap;
+
+static void start(void)
+{
+    heap = bhi_thread_heap_get();
+    ck_assert_ptr_nonnull(heap);
+}
+
+static bhi_page_t *page_of(const void *p)
+{
+    return bhi_block_of((uintptr_t)p, BHI_USE_QUERY).page;
+}
+
+static void *other_frees(void *p)
+{
+    bh_free(p);
+    return NULL;
+}
+
+/* Fills one page of every class and empties it again in a random order. */
+START_TEST(every_class_fills_and_empties)
+{
+    start();
+    uint64_t seed = unit_seed("page");
+    static void *blocks[1 << 14];
+    for (unsigned c = 0; c < BHI_CLASSES; c++) {
+        size_t size = bhi_class_size(c);
+        void *p = bh_malloc(size);
+        bhi_page_t *page = page_of(p);
+        uint32_t n = 0;
+        do {
+            blocks[n++] = p;
+            memset(p, (int)c + 1, size);
+            p = bh_malloc(size);
+        } while (page_of(p) == page);
+        ck_assert_uint_eq(n, page->reserved);
+        ck_assert_uint_eq(page->used, n);
+        ck_assert_uint_eq(page->state, BHI_PAGE_FULL);
+        for (uint32_t i = n; i > 1; i--) { /* shuffle */
+            uint32_t k = unit_below(&seed, i);
+            void *swap = blocks[i - 1];
+            blocks[i - 1] = blocks[k];
+            blocks[k] = swap;
+        }
+        for (uint32_t i = 0; i < n; i++) {
+            ck_assert_uint_eq(((unsigned char *)blocks[i])[size - 1], c + 1);
+            bh_free(blocks[i]);
+            if (i == n / 2)
+                ck_assert_ptr_null(inv_page(page));
+        }
+        bh_free(p);
+    }
+    bh_collect(true);
+    ck_assert_uint_eq(heap->page_count, 0);
+    ck_assert_invariants();
+}
+END_TEST
+
+/* A program that needs few blocks touches few OS pages. */
+START_TEST(pages_grow_by_one_os_page)
+{
+    start();
+    for (unsigned c = 0; c < BHI_CLASSES; c++) {
+        void *p = bh_malloc(bhi_class_size(c));
+        bhi_page_t *page = page_of(p);
+        uint32_t capacity = bhi_page_capacity(page);
+        size_t step = BH_OS_PAGE_SIZE / bhi_class_size(c);
+        if (step > page->reserved)
+            step = page->reserved;
+        ck_assert_uint_eq(capacity, step > 0 ? step : 1);
+        bh_free(p);
+    }
+    ck_assert_invariants();
+}
+END_TEST
+
+START_TEST(remote_frees_are_taken_back)
+{
+    start();
+    enum { N = 500 };
+    void *blocks[N];
+    for (int i = 0; i < N; i++)
+        blocks[i] = bh_malloc(64);
+    bhi_page_t *page = page_of(blocks[0]);
+    uint32_t used = page->used;
+    for (int i = 0; i < N; i += 2)
+        unit_thread(other_frees, blocks[i]);
+    ck_assert((atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0);
+    ck_assert_uint_eq(page->used, used); /* held ones still count */
+    ck_assert_invariants();
+    bhi_heap_drain(heap, SIZE_MAX);
+    ck_assert_uint_lt(page->used, used);
+    ck_assert_uint_eq(atomic_load(&page->remote), 0);
+    ck_assert_invariants();
+    for (int i = 1; i < N; i += 2)
+        bh_free(blocks[i]);
+    ck_assert_invariants();
+}
+END_TEST
+
+/* Groups are taken in refill without the stack; QUEUED stays, and the signal
+ * on the stack is harmless later. */
+START_TEST(refill_takes_remote_frees_itself)
+{
+    start();
+    void *first = bh_malloc(4096);
+    bhi_page_t *page = page_of(first);
+    void *blocks[64];
+    uint32_t n = 1;
+    blocks[0] = first;
+    while (page->used < page->reserved)
+        blocks[n++] = bh_malloc(4096);
+    ck_assert_uint_eq(page->state, BHI_PAGE_ACTIVE);
+    unit_thread(other_frees, blocks[3]);
+    ck_assert(bhi_page_refill(page));
+    ck_assert_uint_eq(atomic_load(&page->remote), BHI_REMOTE_QUEUED);
+    ck_assert_invariants();
+    void *again = bhi_page_pop(page);
+    ck_assert_ptr_eq(again, blocks[3]);
+    bhi_heap_drain(heap, SIZE_MAX);
+    ck_assert_uint_eq(atomic_load(&page->remote), 0);
+    ck_assert_invariants();
+    for (uint32_t i = 0; i < n; i++)
+        bh_free(blocks[i]);
+    bh_collect(true);
+    ck_assert_invariants();
+}
+END_TEST
+
+/* An empty page is not released while a signal for it is under way. */
+START_TEST(release_waits_for_a_signal)
+{
+    start();
+    void *p = bh_malloc((size_t)200 << 10);
+    bhi_page_t *page = page_of(p);
+    atomic_fetch_or(&page->remote, BHI_REMOTE_QUEUED); /* a thread on its way */
+    bh_free(p);
+    ck_assert_uint_eq(page->state, BHI_PAGE_LARGE);
+    ck_assert_ptr_eq(atomic_load(&page->heap), heap);
+    bhi_page_signal(page); /* arrives */
+    bhi_heap_drain(heap, SIZE_MAX);
+    ck_assert_uint_eq(page->state, BHI_PAGE_FREE);
+    bh_collect(true);
+    ck_assert_invariants();
+}
+END_TEST
+
+/* A signal that arrives after the release takes its own QUEUED bit back. */
+START_TEST(a_late_signal_finds_no_page)
+{
+    start();
+    void *p = bh_malloc((size_t)200 << 10);
+    bhi_page_t *page = page_of(p);
+    bh_free(p);
+    ck_assert_uint_eq(page->state, BHI_PAGE_FREE);
+    atomic_store(&page->remote, BHI_REMOTE_QUEUED | (uint64_t)5 << BHI_REMOTE_GROUP_BIT);
+    bhi_page_signal(page);
+    ck_assert_uint_eq(atomic_load(&page->remote), 0);
+    ck_assert_ptr_null(atomic_load(&heap->pending));
+    ck_assert_invariants();
+}
+END_TEST
+
+/* Within its usable size a block carries nothing of a former page: neither
+ * links nor keys, whatever class the memory served before. */
+static void no_residue(size_t before, size_t after)
+{
+    enum { N = 3000 };
+    static void *blocks[N];
+    size_t n = before > 1024 ? 200 : N;
+    for (size_t i = 0; i < n; i++) {
+        blocks[i] = bh_malloc(before);
+        memset(blocks[i], 0, before);
+    }
+    for (size_t i = 0; i < n; i++)
+        bh_free(blocks[i]);
+    bh_collect(false);
+    for (size_t i = 0; i < 200; i++) {
+        blocks[i] = bh_malloc(after);
+        ck_assert_msg(unit_is(blocks[i], bh_usable_size(blocks[i]), 0), "%zu after %zu: not as the program left it", after, before);
+    }
+    for (size_t i = 0; i < 200; i++)
+        bh_free(blocks[i]);
+}
+
+static int refuse_purges(bhi_os_call_t call)
+{
+    return call == BHI_OS_MADVISE || call == BHI_OS_MMAP ? EINVAL : 0;
+}
+
+START_TEST(recycled_pages_carry_no_residue)
+{
+    static const size_t sizes[] = {8, 16, 48, 1024, 5000, 20000};
+    start();
+    for (int refused = 0; refused < 2; refused++) {
+        bhi_os_fail_hook = refused ? refuse_purges : NULL;
+        for (size_t i = 0; i < 6; i++) {
+            for (size_t k = 0; k < 6; k++)
+                no_residue(sizes[i], sizes[k]);
+            no_residue(sizes[i], (size_t)140 << 10);
+        }
+    }
+    bhi_os_fail_hook = NULL;
+    ck_assert_invariants();
+}
+END_TEST
+
+/* The list's head and every link are checked when lists move. */
+static void corrupt_free_head(void *arg)
+{
+    (void)arg;
+    void *p = bh_malloc(24);
+    page_of(p)->free = 1u << 20;
+    for (int i = 0; i < 100000; i++)
+        bhi_free(bh_malloc(24));
+}
+
+static void corrupt_link(void *arg)
+{
+    (void)arg;
+    void *p = bh_malloc(24), *q = bh_malloc(24);
+    bh_free(q);
+    memset(q, 0x41, 8);
+    bh_free(p);
+    for (int i = 0; i < 100000; i++)
+        p = bh_malloc(24);
+}
+
+static void live_list_head(void *arg)
+{
+    (void)arg;
+    void *p = bh_malloc(24), *q = bh_malloc(24);
+    bhi_block_t block = bhi_block_of((uintptr_t)q, BHI_USE_QUERY);
+    bh_free(p);
+    block.page->local_free = block.index; /* live */
+    for (int i = 0; i < 100000; i++)
+        p = bh_malloc(24);
+}
+
+START_TEST(damaged_lists_end_the_process)
+{
+    start();
+    if (!BH_HARDEN_LINKS || !BH_HARDEN_MAP)
+        return;
+    unit_assert_violation(corrupt_free_head, NULL, "corrupt-list");
+    unit_assert_violation(corrupt_link, NULL, "corrupt-link");
+    unit_assert_violation(live_list_head, NULL, "corrupt-list");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("page");
+    TCase *c = tcase_create("all");
+    tcase_set_timeout(c, UNIT_TIMEOUT);
+    tcase_add_test(c, every_class_fills_and_empties);
+    tcase_add_test(c, pages_grow_by_one_os_page);
+    tcase_add_test(c, remote_frees_are_taken_back);
+    tcase_add_test(c, refill_takes_remote_frees_itself);
+    tcase_add_test(c, release_waits_for_a_signal);
+    tcase_add_test(c, a_late_signal_finds_no_page);
+    tcase_add_test(c, recycled_pages_carry_no_residue);
+    tcase_add_test(c, damaged_lists_end_the_process);
+    suite_add_tcase(s, c);
+    return unit_main(s);
+}

@@ -1,0 +1,266 @@
+/* rt/random.c: no stream is ever continued by a copy of the process, nothing
+ * that was drawn stays in memory, numbers below a bound are uniform. */
+#include "core/thread.h"
+#include "meta/types.h"
+#include "rt/random.h"
+#include "support.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static bhi_random_t r;
+
+static void start(void)
+{
+    ck_assert_ptr_nonnull(bhi_thread_heap_get());
+    bhi_random_init(&r);
+}
+
+/* ------------------------------------------------------------------ copies */
+
+typedef pid_t copy_t(void);
+
+static pid_t copy_fork(void)
+{
+    return fork();
+}
+
+/* Neither runs a fork handler. */
+static pid_t copy_raw(void)
+{
+    return (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+}
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
+static pid_t copy_no_handlers(void)
+{
+    return _Fork();
+}
+#endif
+
+#define DRAWS 96
+
+/* Draws in two copies; returns at how many places they drew the same. */
+static unsigned same_draws(copy_t *copy, bhi_random_t *from, unsigned skip)
+{
+    uint64_t mine[DRAWS], theirs[DRAWS];
+    int ends[2];
+    ck_assert_int_eq(pipe(ends), 0);
+    pid_t pid = copy();
+    ck_assert_int_ge(pid, 0);
+    for (unsigned i = 0; i < DRAWS; i++)
+        mine[i] = bhi_random_u64(from);
+    if (pid == 0)
+        _exit(write(ends[1], mine, sizeof mine) == (ssize_t)sizeof mine ? 0 : 1);
+    ck_assert_int_eq(read(ends[0], theirs, sizeof theirs), (ssize_t)sizeof theirs);
+    waitpid(pid, NULL, 0);
+    unsigned same = 0;
+    for (unsigned i = skip; i < DRAWS; i++)
+        same += mine[i] == theirs[i];
+    return same;
+}
+
+#define BUFFERED 32 /* draws of one buffer */
+
+START_TEST(copies_differ_after_the_buffer)
+{
+    start();
+    ck_assert_uint_eq(same_draws(copy_fork, &r, BUFFERED), 0);
+    ck_assert_uint_eq(same_draws(copy_raw, &r, BUFFERED), 0);
+#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
+    ck_assert_uint_eq(same_draws(copy_no_handlers, &r, BUFFERED), 0);
+#endif
+    bhi_process.random_root->wiped_page_works = false; /* by process id then */
+    ck_assert_uint_eq(same_draws(copy_fork, &r, BUFFERED), 0);
+    ck_assert_uint_eq(same_draws(copy_raw, &r, BUFFERED), 0);
+}
+END_TEST
+
+static int no_entropy(bhi_os_call_t call)
+{
+    return call == BHI_OS_GETRANDOM || call == BHI_OS_OPEN ? EPERM : 0;
+}
+
+START_TEST(copies_differ_without_the_kernels_help)
+{
+    start();
+    bhi_os_fail_hook = no_entropy;
+    ck_assert_uint_eq(same_draws(copy_fork, &r, BUFFERED), 0);
+    ck_assert_uint_eq(same_draws(copy_raw, &r, BUFFERED), 0);
+    bhi_os_fail_hook = NULL;
+}
+END_TEST
+
+/* What was drawn ahead before the fork must not serve both. */
+START_TEST(a_forked_child_differs_from_the_first_draw_on)
+{
+    bhi_heap_t *heap = bhi_thread_heap_get();
+    (void)bhi_random_u64(&heap->random);
+    (void)bhi_random_u64(&bhi_state->random);
+    ck_assert_uint_eq(same_draws(copy_fork, &heap->random, 0), 0);
+    ck_assert_uint_eq(same_draws(copy_fork, &bhi_state->random, 0), 0);
+}
+END_TEST
+
+START_TEST(an_unforked_copy_differs_from_the_first_draw_on)
+{
+    bhi_heap_t *heap = bhi_thread_heap_get();
+    (void)bhi_random_u64(&heap->random);
+    ck_assert_uint_eq(same_draws(copy_raw, &heap->random, 0), 0);
+}
+END_TEST
+
+START_TEST(generators_differ)
+{
+    start();
+    bhi_random_t other;
+    memset(&other, 0, sizeof other);
+    bhi_random_init(&other);
+    unsigned same = 0;
+    for (int i = 0; i < 200; i++)
+        same += bhi_random_u64(&r) == bhi_random_u64(&other);
+    ck_assert_uint_eq(same, 0);
+    bhi_random_init(&other);
+    ck_assert(memcmp(other.key, r.key, sizeof r.key) != 0);
+}
+END_TEST
+
+/* ---------------------------------------------------------------- erasure */
+
+START_TEST(what_was_read_is_gone)
+{
+    start();
+    uint8_t key[32];
+    for (int i = 0; i < 1000; i++) {
+        memcpy(key, r.key, sizeof key);
+        uint32_t at = r.at;
+        uint64_t drawn = bhi_random_u64(&r);
+        for (uint32_t k = 0; k < r.at; k++)
+            ck_assert_msg(r.buf[k] == 0, "byte %u before %u", k, r.at);
+        ck_assert_ptr_null(memmem(&r, sizeof r, &drawn, sizeof drawn));
+        if (at + 8 > sizeof r.buf) /* a refill: the key that made the old numbers is gone */
+            ck_assert(memcmp(key, r.key, sizeof key) != 0);
+    }
+}
+END_TEST
+
+START_TEST(stirring_erases_the_buffer)
+{
+    start();
+    (void)bhi_random_u64(&r);
+    uint8_t buf[256];
+    memcpy(buf, r.buf, sizeof buf);
+    uint8_t key[32];
+    memcpy(key, r.key, sizeof key);
+    bhi_random_init(&r);
+    ck_assert(memcmp(key, r.key, sizeof key) != 0);
+    ck_assert_uint_eq(r.at, sizeof r.buf);
+    for (size_t i = 0; i < sizeof r.buf; i++)
+        ck_assert_uint_eq(r.buf[i], 0);
+    bhi_random_root_t *root = bhi_process.random_root;
+    memcpy(key, root->state.key, sizeof key);
+    uint64_t epoch = atomic_load(&root->epoch);
+    bhi_random_after_fork();
+    ck_assert(memcmp(key, root->state.key, sizeof key) != 0);
+    ck_assert(atomic_load(&root->epoch) != epoch);
+}
+END_TEST
+
+/* ------------------------------------------------------------ distribution */
+
+START_TEST(below_is_in_bounds_and_uniform)
+{
+    start();
+    static const uint32_t bounds[] = {1, 2, 3, 5, 7, 10, 63, 64, 65, 1000, (1u << 31) - 1, 1u << 31, (1u << 31) + 1, UINT32_MAX};
+    for (size_t b = 0; b < sizeof bounds / sizeof bounds[0]; b++) {
+        for (int i = 0; i < 20000; i++)
+            ck_assert_uint_lt(bhi_random_below(&r, bounds[b]), bounds[b]);
+    }
+    static const uint32_t small[] = {2, 3, 10, 63};
+    for (size_t b = 0; b < 4; b++) {
+        unsigned seen[64] = {0};
+        const unsigned rounds = 200000;
+        for (unsigned i = 0; i < rounds; i++)
+            seen[bhi_random_below(&r, small[b])]++;
+        double expected = (double)rounds / small[b], chi = 0;
+        for (uint32_t i = 0; i < small[b]; i++)
+            chi += (seen[i] - expected) * (seen[i] - expected) / expected;
+        /* mean small - 1, variance 2 (small - 1): eight deviations never happen */
+        double free_degrees = small[b] - 1;
+        ck_assert_msg(chi < free_degrees + 8 * 1.5 * (free_degrees < 4 ? 2 : free_degrees / 2 + 2), "bound %u: %f", small[b], chi);
+    }
+    /* The bias that multiply-shift without rejection would have: a third of all
+     * values of the lowest third. */
+    unsigned low = 0;
+    const uint32_t bound = 3u << 30;
+    for (int i = 0; i < 60000; i++)
+        low += bhi_random_below(&r, bound) % 3 == 0;
+    ck_assert_msg(low > 19000 && low < 21000, "%u of 60000", low);
+}
+END_TEST
+
+START_TEST(every_bit_takes_both_values)
+{
+    start();
+    unsigned ones[64] = {0};
+    for (int i = 0; i < 4000; i++) {
+        uint64_t x = bhi_random_u64(&r);
+        for (int k = 0; k < 64; k++)
+            ones[k] += (unsigned)(x >> k & 1);
+    }
+    for (int k = 0; k < 64; k++)
+        ck_assert_msg(ones[k] > 1700 && ones[k] < 2300, "bit %d: %u of 4000", k, ones[k]);
+}
+END_TEST
+
+/* -------------------------------------------------------------------- root */
+
+START_TEST(root_seeds)
+{
+    start();
+    static bhi_random_root_t a, b;
+    unsigned char sixteen[16] = {1, 2, 3}, other[16] = {4, 5, 6};
+    ck_assert(bhi_random_init_root(&a, NULL) && bhi_random_init_root(&b, NULL));
+    ck_assert(memcmp(a.state.key, b.state.key, 32) != 0);
+    bhi_os_fail_hook = no_entropy;
+    ck_assert(!bhi_random_init_root(&a, NULL));
+    ck_assert(bhi_random_init_root(&a, sixteen));
+    ck_assert(bhi_random_init_root(&b, other));
+    bhi_os_fail_hook = NULL;
+    ck_assert(memcmp(a.state.key, b.state.key, 32) != 0);
+    ck_assert_ptr_null(memmem(&a, sizeof a, sixteen, sizeof sixteen)); /* a key, never output */
+}
+END_TEST
+
+START_TEST(root_lies_with_control_data)
+{
+    start();
+    uintptr_t root = (uintptr_t)bhi_process.random_root;
+    ck_assert(root - bhi_process.block_base >= bhi_process.block_size);
+    ck_assert(atomic_load(bhi_process.random_root->alive) == 1);
+    ck_assert((uintptr_t)bhi_process.random_root->alive % BH_OS_PAGE_SIZE == 0);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("random");
+    TCase *c = tcase_create("all");
+    tcase_set_timeout(c, UNIT_TIMEOUT);
+    tcase_add_test(c, copies_differ_after_the_buffer);
+    tcase_add_test(c, copies_differ_without_the_kernels_help);
+    tcase_add_test(c, a_forked_child_differs_from_the_first_draw_on);
+    tcase_add_test(c, an_unforked_copy_differs_from_the_first_draw_on);
+    tcase_add_test(c, generators_differ);
+    tcase_add_test(c, what_was_read_is_gone);
+    tcase_add_test(c, stirring_erases_the_buffer);
+    tcase_add_test(c, below_is_in_bounds_and_uniform);
+    tcase_add_test(c, every_bit_takes_both_values);
+    tcase_add_test(c, root_seeds);
+    tcase_add_test(c, root_lies_with_control_data);
+    suite_add_tcase(s, c);
+    return unit_main(s);
+}

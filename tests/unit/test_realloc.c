@@ -1,0 +1,124 @@
+/* core/realloc.c: contents, in place or moved, refusals leave the block alone. */
+#include "bulkhead.h"
+#include "core/realloc.h"
+#include "invariants.h"
+#include "meta/size_class.h"
+#include "os/os.h"
+#include "support.h"
+
+#include <errno.h>
+#include <string.h>
+
+static void fill(unsigned char *p, size_t n, unsigned tag)
+{
+    for (size_t i = 0; i < n; i++)
+        p[i] = (unsigned char)(tag + i * 7 + i / 256);
+}
+
+static bool holds(const unsigned char *p, size_t n, unsigned tag)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] != (unsigned char)(tag + i * 7 + i / 256))
+            return false;
+    }
+    return true;
+}
+
+START_TEST(contents_survive)
+{
+    uint64_t seed = unit_seed("realloc");
+    bh_heap_t *heap = bh_heap_new();
+    unsigned char *p = NULL;
+    size_t size = 0;
+    for (int round = 0; round < 6000; round++) {
+        uint32_t kind = unit_below(&seed, 100);
+        size_t next = 1 + unit_below(&seed, kind < 60 ? 300 : kind < 90 ? 20000 : kind < 99 ? 300000 : 6000000);
+        bool of_heap = unit_below(&seed, 5) == 0;
+        errno = 77;
+        unsigned char *q = of_heap ? bh_heap_realloc(heap, p, next) : bh_realloc(p, next);
+        ck_assert(q != NULL && errno == 77);
+        size_t kept = size < next ? size : next;
+        ck_assert_msg(holds(q, kept, (unsigned)size), "%zu to %zu", size, next);
+        ck_assert_uint_ge(bh_usable_size(q), next);
+        fill(q, next, (unsigned)next);
+        p = q;
+        size = next;
+        if (round % 600 == 0)
+            ck_assert_invariants();
+    }
+    bh_free(p);
+    bh_heap_delete(heap);
+    bh_collect(true);
+    ck_assert_invariants();
+}
+END_TEST
+
+START_TEST(special_cases)
+{
+    void *p = bh_realloc(NULL, 100);
+    ck_assert_ptr_nonnull(p);
+    ck_assert_ptr_eq(bh_realloc(p, 100), p);
+    size_t usable = bh_usable_size(p);
+    ck_assert_ptr_eq(bh_realloc(p, usable), p);
+    ck_assert_ptr_eq(bh_realloc(p, usable / 2), p);
+    ck_assert_ptr_eq(bh_realloc(p, 0), NULL); /* frees */
+    p = bh_realloc(NULL, 0);
+    ck_assert_ptr_nonnull(p);
+    p = bh_reallocarray(p, 10, 20);
+    ck_assert_uint_ge(bh_usable_size(p), 200);
+    errno = 0;
+    volatile size_t half = SIZE_MAX / 2; /* the compiler would see through it */
+    ck_assert_ptr_null(bh_reallocarray(p, half, 3));
+    ck_assert_int_eq(errno, ENOMEM);
+    bh_free(p);
+    ck_assert_invariants();
+}
+END_TEST
+
+static int no_memory(bhi_os_call_t call)
+{
+    return call == BHI_OS_MMAP || call == BHI_OS_MPROTECT ? ENOMEM : 0;
+}
+
+START_TEST(a_refusal_leaves_the_block_alone)
+{
+    unsigned char *p = bh_malloc(5000);
+    fill(p, 5000, 3);
+    bhi_os_fail_hook = no_memory;
+    for (int i = 0; i < 10; i++) {
+        errno = 0;
+        ck_assert_ptr_null(bh_realloc(p, (size_t)600 << 20));
+        ck_assert_int_eq(errno, ENOMEM);
+    }
+    bhi_os_fail_hook = NULL;
+    ck_assert(holds(p, 5000, 3));
+    bh_free(p);
+    ck_assert_invariants();
+}
+END_TEST
+
+/* The sizes that sized frees accept are those that the block may have had. */
+START_TEST(sizes_that_fit)
+{
+    for (unsigned c = 0; c < BHI_CLASSES; c++) {
+        size_t usable = bhi_class_size(c), least = c == 0 ? 0 : bhi_class_size(c - 1) + 1;
+        for (size_t n = 0; n <= usable + 100; n += n < 3000 || n + 2000 > usable ? 1 : 13) {
+            bool fits = n <= usable && (n >= least || n >= usable / 2);
+            ck_assert_msg(bhi_size_fits(usable, n) == fits, "%zu in %zu", n, usable);
+        }
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("realloc");
+    TCase *c = tcase_create("all");
+    tcase_set_timeout(c, UNIT_TIMEOUT);
+    tcase_add_test(c, contents_survive);
+    tcase_add_test(c, special_cases);
+    tcase_add_test(c, a_refusal_leaves_the_block_alone);
+    tcase_add_test(c, sizes_that_fit);
+    suite_add_tcase(s, c);
+    return unit_main(s);
+}
