@@ -49,7 +49,7 @@ BH_INLINE uint32_t bhi_page_capacity(const bhi_page_t *page)
 BH_INLINE uint32_t bhi_page_index(const bhi_page_t *page, uintptr_t p)
 {
     uintptr_t offset = p - page->start;
-    uint32_t index = (uint32_t)((offset * page->reciprocal) >> 40);
+    uint32_t index = (uint32_t)((offset * page->reciprocal) >> BH_RECIPROCAL_SHIFT);
     return bh_likely((uintptr_t)index * page->block_size == offset) ? index : BHI_INDEX_NONE;
 }
 

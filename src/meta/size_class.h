@@ -41,11 +41,12 @@ BH_INLINE uint32_t bhi_class_blocks(unsigned c)
     return (uint32_t)((bhi_class_span_slots(c) * BH_SLOT_SIZE - BH_OS_PAGE_SIZE) / bhi_class_size(c));
 }
 
-/* Reciprocal r with (offset * r) >> 40 == offset / size for every offset inside
- * a span: offset < 2^23, size <= 2^17, so the error offset * 2^-40 < 1 / size. */
+/* Reciprocal r with (offset * r) >> BH_RECIPROCAL_SHIFT == offset / size for every
+ * offset inside a span: offset < 2^23, r <= 2^40, so the product fits, and the
+ * error offset * 2^-43 < 2^-20 is below 1 / size. */
 BH_INLINE uint64_t bhi_class_reciprocal(size_t size)
 {
-    return (((uint64_t)1 << 40) + size - 1) / size;
+    return (((uint64_t)1 << BH_RECIPROCAL_SHIFT) + size - 1) / size;
 }
 
 /* Class for a request with an alignment of up to a slot: the smallest whose

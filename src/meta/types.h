@@ -110,7 +110,7 @@ typedef enum bhi_page_state {
 typedef struct bhi_page {
     _Atomic(struct bhi_heap *) local_heap; /* owner writes; free's fast path applies iff it is the caller's heap */
     uintptr_t start;            /* const: address of block 0 */
-    uint64_t reciprocal;        /* const: ceil(2^40 / block_size); 0 for a single block */
+    uint64_t reciprocal;        /* const: ceil(2^43 / block_size); 0 for a single block */
     bhi_map_word_t *map;        /* const: ceil(reserved / 64) words */
     uint64_t key;               /* const, secret: link codec */
     uint32_t block_size;        /* const: bytes; 0 for a single block */

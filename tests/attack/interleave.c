@@ -31,7 +31,7 @@
 
 #define TRAP_FLAG 0x100
 #define NEIGHBOURS 4
-#define STOPPED_MS 10 /* B goes on after this: A may wait for a lock that B holds */
+#define STOPPED_MS 100 /* B goes on after this, counted from A's start: A may wait for a lock that B holds */
 #define REUSE_SIZE ((size_t)2000)
 #define REUSE_BLOCKS 240
 
@@ -69,7 +69,7 @@ static struct {
     const trial_t *trial;
     uintptr_t block;
     uintptr_t live[REUSE_BLOCKS];
-    atomic_bool stopped, go_on, done;
+    atomic_bool stopped, seen, go_on, done;
     unsigned long steps;
 } scene;
 
@@ -92,6 +92,8 @@ static void on_trap(int signal_number, siginfo_t *info, void *context)
         return;
     u->uc_mcontext.gregs[REG_EFL] &= ~(greg_t)TRAP_FLAG;
     atomic_store(&scene.stopped, true);
+    while (!atomic_load(&scene.seen))
+        sched_yield();
     for (long end = now_ms() + STOPPED_MS; !atomic_load(&scene.go_on) && now_ms() < end;)
         sched_yield();
 }
@@ -216,8 +218,9 @@ static void trial_body(void *arg)
         b = start(step);
     }
     wait_for_step();
-    if (atomic_load(&scene.done))
+    if (!atomic_load(&scene.stopped))
         attack_record("past the end", scene.steps);
+    atomic_store(&scene.seen, true);
     if (row->stepped == OWNER || row->whole == OWNER)
         target_give(scene.block); /* by the main thread, whoever that is here */
     else

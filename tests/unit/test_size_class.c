@@ -59,11 +59,11 @@ START_TEST(reciprocal_is_exact)
                 index++;
                 next += size;
             }
-            ck_assert_msg((offset * r) >> 40 == index, "size %zu, offset %zu", size, offset);
+            ck_assert_msg((offset * r) >> BH_RECIPROCAL_SHIFT == index, "size %zu, offset %zu", size, offset);
         }
         for (size_t i = 0; i * size < BH_SEGMENT_SIZE; i++) {
-            ck_assert_uint_eq((i * size * r) >> 40, i);
-            ck_assert_uint_eq(((i * size + size - 1) * r) >> 40, i);
+            ck_assert_uint_eq((i * size * r) >> BH_RECIPROCAL_SHIFT, i);
+            ck_assert_uint_eq(((i * size + size - 1) * r) >> BH_RECIPROCAL_SHIFT, i);
         }
     }
 }
