@@ -129,10 +129,13 @@ bool bhi_arena_init(bhi_random_root_t *root)
     size_t least = blocks < BH_ARENA_SIZE_LEAST ? BH_SEGMENT_SIZE : BH_ARENA_SIZE_LEAST;
     if (!reserve_arena(blocks, least, true, &root->state, &l, &block_at, &at))
         return false;
+    if (bhi_os_open(at + CONTROL_GAP, l.state + l.wiped) != 0) {
+        bhi_os_release(block_at, l.blocks);
+        bhi_os_release(at, l.control);
+        return false;
+    }
     bhi_os_no_huge_pages(at, l.control);
     at += CONTROL_GAP;
-    if (bhi_os_open(at, l.state + l.wiped) != 0)
-        return false;
     bhi_process.state = (bhi_state_t *)at;
     bhi_random_place_root((bhi_random_root_t *)(at + sizeof(bhi_state_t)), root, at + l.state);
     bhi_random_init(&bhi_state->random);
