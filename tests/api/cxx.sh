@@ -72,6 +72,12 @@ for level in -O0 -O2; do
     done
 done
 
+# shellcheck disable=SC2086
+if [ $static = yes ] && [ -f "$libraries/libbulkhead.a" ]; then
+    compile minimal "$@" $flags -static -O2 "$here/static_minimal.cc" $archive
+    run "$work/minimal"
+fi
+
 # A plugin for a C program; late_main is built without C++ in sight.
 # shellcheck disable=SC2086
 compile plugin.so "$@" $flags -O2 -fPIC -shared "$here/late_plugin.cc"

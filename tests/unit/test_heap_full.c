@@ -38,7 +38,7 @@ static uint32_t fill_page(size_t size, void **out)
     return n;
 }
 
-static void *blocks[1 << 13];
+static void *blocks[1 << 15];
 
 START_TEST(a_local_free_brings_the_page_back)
 {

@@ -34,7 +34,7 @@ START_TEST(every_class_fills_and_empties)
 {
     start();
     uint64_t seed = unit_seed("page");
-    static void *blocks[1 << 14];
+    static void *blocks[1 << 17]; /* 8-byte blocks of the largest slot */
     for (unsigned c = 0; c < BHI_CLASSES; c++) {
         size_t size = bhi_class_size(c);
         void *p = bh_malloc(size);
