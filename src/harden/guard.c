@@ -31,6 +31,7 @@ void bhi_guard_init(void)
         return;
     if (bhi_os_guard_install(probe, BH_OS_PAGE_SIZE) == 0)
         bhi_process.guards_by_madvise = bhi_os_guard_traps(probe);
+    bhi_os_guard_remove(probe, BH_OS_PAGE_SIZE); /* should the next call be refused */
     bhi_os_rereserve(probe, BH_OS_PAGE_SIZE);
 }
 
