@@ -46,8 +46,8 @@ START_TEST(blocks_fit_before_the_guard)
 }
 END_TEST
 
-/* Beyond the span too: a stale `back` can lead a wild pointer here with any
- * offset inside a span; further out bhi_page_index's own multiplication decides. */
+/* For every offset inside a span. A wild pointer may come with a larger one; then
+ * bhi_page_index multiplies back and finds that it does not fit. */
 START_TEST(reciprocal_is_exact)
 {
     for (unsigned c = 0; c < BHI_CLASSES; c++) {
