@@ -143,6 +143,8 @@ static bool open_range(bhi_segment_t *s, unsigned first, unsigned last, unsigned
         if (to > s->guard_from[i])
             s->guard_from[i] = (uint8_t)to;
     }
+    if (s->region_from[last] < last_to)
+        s->region_from[last] = (uint8_t)last_to; /* those below are gone */
     bhi_mappings_recount(before, bhi_segment_mappings(s, range));
     return true;
 }
