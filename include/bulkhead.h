@@ -82,7 +82,8 @@ BH_EXPORT void bh_free(void *p);
  * block's size class cannot have served is the violation "size-mismatch". */
 BH_EXPORT void bh_free_sized(void *p, size_t size);
 
-/* The same for blocks of bh_aligned_alloc (C23 free_aligned_sized). */
+/* The same for blocks of bh_aligned_alloc (C23 free_aligned_sized). An alignment
+ * that the block's address does not have is the same violation. */
 BH_EXPORT void bh_free_aligned_sized(void *p, size_t alignment, size_t size);
 
 /* A block aligned to `alignment`, a power of two; `size` need not be a multiple

@@ -57,21 +57,22 @@ void bh_free(void *p)
     bhi_free(p);
 }
 
-static void free_checked(void *p, size_t size, size_t usable_for_size)
+static void free_checked(void *p, size_t alignment, size_t size, size_t usable_for_size)
 {
     if (p == NULL)
         return;
     size_t usable = bhi_usable(p, BHI_USE_FREE);
     if (usable == 0)
         return; /* foreign, reported if that is the policy */
-    if (usable != usable_for_size && !bhi_size_fits(usable, size))
+    bool fits = usable == usable_for_size || bhi_size_fits(usable, size);
+    if (!fits || !bhi_is_power_of_two(alignment) || ((uintptr_t)p & (alignment - 1)) != 0)
         bhi_violation(BHI_SIZE_MISMATCH, (uintptr_t)p);
     bhi_free(p);
 }
 
 void bh_free_sized(void *p, size_t size)
 {
-    free_checked(p, size, 0);
+    free_checked(p, 1, size, 0);
 }
 
 void bh_free_aligned_sized(void *p, size_t alignment, size_t size)
@@ -80,7 +81,7 @@ void bh_free_aligned_sized(void *p, size_t alignment, size_t size)
     size_t usable = c < BHI_CLASSES ? bhi_class_size(c) : 0;
     if (c == BHI_CLASSES && size <= PTRDIFF_MAX)
         usable = bhi_align_up(size > 0 ? size : 1, BH_OS_PAGE_SIZE);
-    free_checked(p, size, usable);
+    free_checked(p, alignment, size, usable);
 }
 
 static void *aligned(bhi_heap_t *heap, size_t alignment, size_t size, bool zero)

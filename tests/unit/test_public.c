@@ -76,6 +76,11 @@ static void free_aligned_sized(void *p)
 {
     bh_free_aligned_sized(p, 64, sized_with);
 }
+static size_t aligned_with;
+static void free_aligned_wrong(void *p)
+{
+    bh_free_aligned_sized(p, aligned_with, 128);
+}
 
 START_TEST(sized_frees)
 {
@@ -102,6 +107,15 @@ START_TEST(sized_frees)
         bh_free(p);
         bh_free(q);
     }
+    static const size_t aligns[] = {0, 3, 48, 1024, (size_t)1 << 40, SIZE_MAX};
+    char *p = bh_malloc(128);
+    while (((uintptr_t)p & 1023) == 0) /* so that 1024 is wrong */
+        p = bh_malloc(128);
+    for (size_t i = 0; i < sizeof aligns / sizeof aligns[0]; i++) {
+        aligned_with = aligns[i];
+        unit_assert_violation(free_aligned_wrong, p, "size-mismatch");
+    }
+    bh_free_aligned_sized(p, 16, 128);
 }
 END_TEST
 
