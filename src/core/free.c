@@ -1,6 +1,8 @@
 /* The long way of free, and lookups of blocks. */
 #include "core/free.h"
 
+#include "core/hazard.h"
+
 #include <errno.h>
 
 /* Rows by bhi_use_t: not ours, not a block's start, not live. */
@@ -11,13 +13,12 @@ static const bhi_violation_t violations[][3] = {
 };
 enum { FOREIGN, INVALID, FREED };
 
-static bhi_block_t foreign(uintptr_t p, bhi_use_t use)
+static void foreign(uintptr_t p, bhi_use_t use)
 {
     if (bhi_process.options.foreign == BHI_FOREIGN_ABORT)
         bhi_violation(violations[use][FOREIGN], p);
     if (bhi_process.options.foreign == BHI_FOREIGN_REPORT)
         bhi_violation_report_only(violations[use][FOREIGN], p);
-    return (bhi_block_t){NULL, 0};
 }
 
 /* No page has its blocks here now. If one had, and p was the start of one of
@@ -33,15 +34,23 @@ _Noreturn static void no_page(const bhi_arena_t *arena, const bhi_page_t *page, 
     bhi_violation(violations[use][was_block ? FREED : INVALID], p);
 }
 
-bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use)
+/* The page whose slot p lies in; it may have ended, or begin just now. */
+static bhi_page_t *page_at(uintptr_t p, bhi_use_t use, bhi_arena_t **arena)
 {
-    bhi_arena_t *arena = bhi_arena_of(p);
-    if (arena == NULL)
-        return foreign(p, use);
-    if (p - arena->base >= atomic_load_explicit(&arena->blocks_open, memory_order_relaxed))
+    *arena = bhi_arena_of(p);
+    if (*arena == NULL) {
+        foreign(p, use);
+        return NULL;
+    }
+    if (p - (*arena)->base >= atomic_load_explicit(&(*arena)->blocks_open, memory_order_relaxed))
         bhi_violation(violations[use][INVALID], p); /* ours, but never used */
-    bhi_page_t *page = bhi_desc_at(arena->descs, p - arena->base);
-    page -= page->back;
+    bhi_page_t *page = bhi_desc_at((*arena)->descs, p - (*arena)->base);
+    return page - page->back;
+}
+
+/* The index of the live block at p, of a page that cannot end meanwhile. */
+static uint32_t live_index(const bhi_arena_t *arena, const bhi_page_t *page, uintptr_t p, bhi_use_t use)
+{
     uint32_t index = bhi_page_index(page, p);
     if (index >= bhi_page_capacity(page)) {
         if (bhi_page_capacity(page) == 0)
@@ -50,16 +59,51 @@ bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use)
     }
     if (!bhi_map_is_live(page->map, index))
         bhi_violation(violations[use][FREED], p);
+    return index;
+}
+
+/* Whether only the calling thread can end the page. */
+static bool is_mine(const bhi_page_t *page)
+{
+    const bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+    return heap != NULL && bhi_heap_owner(heap) == bhi_thread_self();
+}
+
+/* Keeps another's page from ending, or reports that it has ended. */
+static bhi_hazard_t *keep(const bhi_arena_t *arena, bhi_page_t *page, uintptr_t p, bhi_use_t use)
+{
+    bhi_hazard_t *hazard = bhi_hazard_set(page);
+    /* Sequentially consistent, as are the hazard's store and the owner's store
+     * of NULL before it looks at hazards: NULL here, or it sees ours. */
+    if (bh_unlikely(atomic_load(&page->heap) == NULL))
+        no_page(arena, page, p, use);
+    return hazard;
+}
+
+bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use)
+{
+    bhi_arena_t *arena;
+    bhi_page_t *page = page_at(p, use, &arena);
+    if (page == NULL || is_mine(page))
+        return (bhi_block_t){page, page != NULL ? live_index(arena, page, p, use) : 0};
+    bhi_hazard_t *hazard = keep(arena, page, p, use);
+    uint32_t index = live_index(arena, page, p, use);
+    bhi_hazard_clear(hazard);
     return (bhi_block_t){page, index};
 }
 
 /* Another thread's block: mark it held, announce its group, and if the page was
  * not signalled since the owner last looked, signal it. */
-static void free_remote(bhi_page_t *page, uint32_t index, uintptr_t p)
+static void free_remote(const bhi_arena_t *arena, bhi_page_t *page, uintptr_t p)
 {
+    bhi_hazard_t *hazard = keep(arena, page, p, BHI_USE_FREE);
+    uint32_t index = live_index(arena, page, p, BHI_USE_FREE);
     uint64_t want = BHI_REMOTE_QUEUED | (uint64_t)1 << (BHI_REMOTE_GROUP_BIT + (index >> page->group_shift));
     if (!bhi_map_set_held(page->map, index))
         bhi_violation(BHI_DOUBLE_FREE, p);
+    /* Before the announcement: whoever kept the page for our hazard looks at it
+     * again when the announcement arrives. */
+    bhi_hazard_clear(hazard);
     /* Both accesses sequentially consistent: if our bits are still there, the
      * owner takes them after our held bit was set. */
     if ((atomic_load(&page->remote) & want) == want)
@@ -95,13 +139,13 @@ void bhi_free_slow(void *ptr)
         return;
     int saved = errno;
     uintptr_t p = (uintptr_t)ptr;
-    bhi_block_t block = bhi_block_of(p, BHI_USE_FREE);
-    if (block.page != NULL) {
-        bhi_heap_t *heap = atomic_load_explicit(&block.page->heap, memory_order_relaxed);
-        if (heap != NULL && bhi_heap_owner(heap) == bhi_thread_self())
-            free_owned(heap, block.page, block.index, p);
+    bhi_arena_t *arena;
+    bhi_page_t *page = page_at(p, BHI_USE_FREE, &arena);
+    if (page != NULL) {
+        if (is_mine(page))
+            free_owned(atomic_load_explicit(&page->heap, memory_order_relaxed), page, live_index(arena, page, p, BHI_USE_FREE), p);
         else
-            free_remote(block.page, block.index, p);
+            free_remote(arena, page, p);
     }
     errno = saved;
 }

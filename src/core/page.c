@@ -3,6 +3,7 @@
 
 #include "base/bits.h"
 #include "base/checked.h"
+#include "core/hazard.h"
 #include "core/heap.h"
 #include "harden/guard.h"
 #include "meta/arena.h"
@@ -250,8 +251,13 @@ void bhi_page_not_free(const bhi_page_t *page, uint32_t index)
 
 void bhi_page_collect(bhi_page_t *page, uint32_t groups)
 {
-    if (page->block_size == 0 && page->used == 0)
-        return; /* freed by its owner, and only waits for this signal */
+    if (page->block_size == 0) {
+        /* A single block is on no list. Its bits stay set until the page ends:
+         * a thread that reads the page now and frees the block again meets them. */
+        if (atomic_load(&page->map->held) != 0)
+            page->used = 0;
+        return;
+    }
     uint32_t words_per_group = 1u << (page->group_shift - 6);
     uint32_t words = (uint32_t)(map_bytes(page->reserved) / sizeof(bhi_map_word_t));
     while (groups != 0) {
@@ -264,8 +270,6 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups)
             if (bh_unlikely(stray != 0))
                 bhi_page_not_free(page, w * 64 + bhi_bit_first(stray));
             page->used -= bhi_bit_count(taken);
-            if (page->block_size == 0)
-                continue; /* a single block is on no list */
             for (; taken != 0; taken &= taken - 1) {
                 uint32_t index = w * 64 + bhi_bit_first(taken);
                 bhi_page_push_local(page, index, bhi_page_block(page, index));
@@ -345,9 +349,10 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_heap_t *local = atomic_load_explicit(&page->local_heap, memory_order_relaxed);
     atomic_store_explicit(&page->local_heap, NULL, memory_order_relaxed);
     atomic_store(&page->heap, NULL);
-    /* Either we see the QUEUED bit of a thread on its way to our stack, or it
-     * sees heap = NULL: both sides are sequentially consistent. */
-    if ((atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0) {
+    /* Either we see the QUEUED bit of a thread on its way to our stack, or the
+     * hazard of one that reads the page, or it sees heap = NULL: both sides are
+     * sequentially consistent. */
+    if ((atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0 || bhi_hazard_on(page)) {
         atomic_store(&page->heap, heap);
         atomic_store_explicit(&page->local_heap, local, memory_order_relaxed);
         return false;

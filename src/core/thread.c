@@ -1,6 +1,7 @@
 /* Threads, their ends, and fork. */
 #include "core/thread.h"
 
+#include "core/hazard.h"
 #include "core/init.h"
 #include "meta/segment.h"
 #include "os/lock.h"
@@ -12,6 +13,7 @@ BH_THREAD_LOCAL bhi_heap_t *bhi_thread_heap = (bhi_heap_t *)(uintptr_t)&bhi_heap
 /* A thread whose destructor has run: its heap was given up, and every further
  * allocation of its (later destructors, libc's own clean-up) borrows one. */
 static BH_THREAD_LOCAL bool thread_ended;
+static BH_THREAD_LOCAL bool end_watched;
 
 static pthread_key_t exit_key;
 static bool exit_key_works;
@@ -26,11 +28,19 @@ bhi_heap_t *bhi_thread_heap_get(void)
     if (heap == NULL || thread_ended)
         return heap;
     bhi_thread_heap = heap;
-    /* May allocate itself (the heap is in place), and may fail: then the heap
-     * stays with the thread's identity and is lost at its end. */
-    if (exit_key_works)
-        pthread_setspecific(exit_key, heap);
+    /* May fail: then the heap stays with the thread's identity and is lost at
+     * its end. */
+    bhi_thread_watch_end();
     return heap;
+}
+
+bool bhi_thread_watch_end(void)
+{
+    if (end_watched || thread_ended || !exit_key_works)
+        return end_watched;
+    end_watched = true; /* before the call, which may allocate */
+    end_watched = pthread_setspecific(exit_key, &end_watched) == 0;
+    return end_watched;
 }
 
 void bhi_thread_heap_done(bhi_heap_t *heap)
@@ -68,20 +78,23 @@ void bhi_thread_user_heap_end(bhi_heap_t *heap)
     bhi_heap_end(heap, BHI_HEAP_DELETED);
 }
 
-static void thread_exit(void *value)
+static void thread_exit(void *unused)
 {
-    bhi_heap_t *heap = value;
-    if (heap != bhi_thread_heap)
-        return;
+    (void)unused;
+    bhi_heap_t *heap = bhi_thread_heap;
     thread_ended = true;
+    end_watched = false;
     bhi_thread_heap = (bhi_heap_t *)(uintptr_t)&bhi_heap_empty;
-    while (heap->user_heaps != NULL)
-        bhi_thread_user_heap_end(heap->user_heaps);
-    bhi_heap_end(heap, BHI_HEAP_ORPHAN);
+    if (heap != &bhi_heap_empty) {
+        while (heap->user_heaps != NULL)
+            bhi_thread_user_heap_end(heap->user_heaps);
+        bhi_heap_end(heap, BHI_HEAP_ORPHAN);
+    }
+    bhi_hazard_thread_end();
 }
 
 /* Lock order across fork: state->lock is the only lock that is held over it.
- * The generators' own lock is reset by bhi_random_after_fork. */
+ * The locks of the generators and of the shared hazard are reset in the child. */
 /* glibc's own record; absent elsewhere, then threads are assumed. */
 extern char __libc_single_threaded __attribute__((weak));
 static bool forked_alone;
@@ -105,6 +118,7 @@ static void fork_child(void)
     bhi_lock_reset(&bhi_state->lock);
     bhi_random_after_fork();
     bhi_purge_after_fork();
+    bhi_hazard_after_fork();
     bhi_heap_after_fork(bhi_thread_self(), forked_alone);
 }
 

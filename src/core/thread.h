@@ -6,7 +6,7 @@
 #include "meta/types.h"
 
 /* The thread's default heap; bhi_heap_empty before its first allocation and
- * after its end. The only thread-local datum. */
+ * after its end. */
 extern BH_THREAD_LOCAL bhi_heap_t *bhi_thread_heap;
 
 /* Identity of the calling thread while it lives. */
@@ -20,6 +20,10 @@ BH_INLINE bhi_owner_t bhi_thread_self(void)
  * TLS destructors) the heap is only lent: bhi_thread_heap_done must follow. */
 bhi_heap_t *bhi_thread_heap_get(void);
 void bhi_thread_heap_done(bhi_heap_t *heap);
+
+/* Makes sure that the calling thread's end will be noticed. False: it will not
+ * be, or the thread has ended. May allocate. */
+bool bhi_thread_watch_end(void);
 
 /* User heaps of the calling thread. */
 bhi_heap_t *bhi_thread_user_heap_new(void);

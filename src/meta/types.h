@@ -100,11 +100,13 @@ typedef enum bhi_page_state {
  *   I1  free(p) is legal <=> p = start + i * block_size, i < capacity,
  *       live(i) and not held(i)
  *   I2  capacity <= reserved; blocks >= capacity are fresh: live = held = 0
- *   I3  used = number of blocks with live = 1 (held ones included)
+ *   I3  used = number of blocks with live = 1 (held ones included); 0 also for
+ *       a single block that was freed, whose bits stay until the page ends
  *   I4  capacity = used + length(free) + length(local_free)   (secure profile)
  *   I5  local_heap is heap or NULL; it is heap only if state = ACTIVE
  *   I6  state = FREE <=> capacity = 0 <=> heap = NULL; start, block_bytes and
- *       reserved then still tell of the last page, for the report
+ *       reserved then still tell of the last page, for the report; a page that
+ *       a hazard names is not on its way there
  *   I7  remote has QUEUED <=> the page is on exactly one pending stack, or
  *       exactly one thread is between setting QUEUED and pushing it */
 typedef struct bhi_page {
@@ -247,6 +249,17 @@ typedef struct bhi_heap {
     _Atomic(bhi_owner_t) owner;            /* atomic */
 } BH_ALIGNED(BH_CACHE_LINE) bhi_heap_t;
 
+/* -------------------------------------------------------------------- hazards */
+
+/* The page whose descriptor and map a thread that does not own it reads right
+ * now; see core/hazard.h. */
+typedef struct bhi_hazard {
+    _Atomic(bhi_page_t *) page;   /* its thread writes, all read */
+    struct bhi_hazard *next_free; /* lock: in hazards_free */
+} BH_ALIGNED(BH_CACHE_LINE) bhi_hazard_t;
+
+struct bhi_hazard_chunk;
+
 /* --------------------------------------------------------------------- state */
 
 #define BHI_HEAP_DIR 4096u
@@ -269,6 +282,12 @@ typedef struct bhi_state {
     _Atomic(uint32_t) orphan_count;    /* lock writes, all read as a hint */
     _Atomic(uint32_t) heap_count;      /* lock writes, all read */
     struct bhi_heap **heap_dir[BHI_HEAP_DIR];
+    _Atomic(struct bhi_hazard_chunk *) hazards; /* lock writes, all read: the first chunk */
+    struct bhi_hazard_chunk *hazards_last; /* lock */
+    bhi_hazard_t *hazards_free;        /* lock */
+    _Atomic(uint32_t) hazard_count;    /* lock writes, all read: words that were ever a thread's */
+    bhi_lock_t hazard_lock;            /* for the shared one; nothing else is taken under it */
+    bhi_hazard_t hazard_shared;        /* for threads that have none and can get none */
     size_t mappings;                   /* lock: estimate of mappings that guards by mprotect cost */
     size_t mappings_budget;            /* lock: half of vm.max_map_count; 0 = not read yet */
     _Atomic(size_t) guard_missed;      /* guards that could not be placed */

@@ -5,7 +5,8 @@
  * The processor's trap flag stops B after each instruction, so that no race has
  * to be won: what a race finds once in a million runs, this finds every time.
  *
- *   interleave [STEPS]   steps looked at per row; default 260 */
+ *   interleave [STEPS]   steps looked at per row; default 300, after which only
+ *                        the help for an ended owner and a release remain */
 #include "bulkhead.h"
 #include "child.h"
 #include "meta/arena.h"
@@ -32,6 +33,7 @@
 #define TRAP_FLAG 0x100
 #define NEIGHBOURS 4
 #define STOPPED_MS 100 /* B goes on after this, counted from A's start: A may wait for a lock that B holds */
+#define WARM_SIZE ((size_t)48)
 #define REUSE_SIZE ((size_t)2000)
 #define REUSE_BLOCKS 240
 
@@ -67,7 +69,7 @@ typedef struct trial {
 
 static struct {
     const trial_t *trial;
-    uintptr_t block;
+    uintptr_t block, warm;
     uintptr_t live[REUSE_BLOCKS];
     atomic_bool stopped, seen, go_on, done;
     unsigned long steps;
@@ -121,8 +123,12 @@ static void stepped_free(uintptr_t p)
 
 /* ------------------------------------------------------------------- a trial */
 
+/* Another remote free first, after which the thread has its hazard word: the
+ * steps then are those of the free itself. */
 static void *step(void *unused)
 {
+    if (scene.trial->row->stepped == OTHER)
+        target_give(scene.warm);
     stepped_free(scene.block);
     return unused;
 }
@@ -136,6 +142,7 @@ static void *give(void *unused)
 static void *prepare(void *unused)
 {
     bool alone = scene.trial->row->between == REUSE; /* so that the page ends with the block */
+    scene.warm = target_take(WARM_SIZE);
     for (int i = 0; i < NEIGHBOURS && !alone; i++)
         target_take(scene.trial->size);
     scene.block = target_take(scene.trial->size);
@@ -255,7 +262,7 @@ static outcome_t judge(const attack_end_t *end)
 
 int main(int argc, char **argv)
 {
-    unsigned long most = argc > 1 ? strtoul(argv[1], NULL, 0) : 260;
+    unsigned long most = argc > 1 ? strtoul(argv[1], NULL, 0) : 300;
     unsigned long total = 0, good = 0, twice = 0;
     if (!CAN_STEP) {
         puts("interleave: needs x86-64 without sanitizers");
