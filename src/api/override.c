@@ -18,29 +18,12 @@
 
 /* ------------------------------------------------------------ ISO C, POSIX */
 
-BH_EXPORT void *malloc(size_t size)
-{
-    return bh_malloc(size);
-}
-
-BH_EXPORT void *calloc(size_t count, size_t size)
-{
-    return bh_calloc(count, size);
-}
-
-BH_EXPORT void *realloc(void *p, size_t size)
-{
-    return bh_realloc(p, size);
-}
+/* malloc, calloc, realloc and free are second names of the bh_ functions, in
+ * public.c: a jump from here to there would be paid in every call. */
 
 BH_EXPORT void *reallocarray(void *p, size_t count, size_t size)
 {
     return bh_reallocarray(p, count, size);
-}
-
-BH_EXPORT void free(void *p)
-{
-    bh_free(p);
 }
 
 BH_EXPORT void free_sized(void *p, size_t size)

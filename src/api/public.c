@@ -22,7 +22,7 @@ int bh_version(void)
 
 void *bh_malloc(size_t size)
 {
-    return bhi_alloc(bhi_thread_heap, size);
+    return bhi_malloc(size);
 }
 
 void *bh_zalloc(size_t size)
@@ -215,3 +215,18 @@ void bh_register_deferred_free(bh_deferred_free_fun *fun, void *arg)
     atomic_store_explicit(&bhi_state->deferred_arg, (uintptr_t)arg, memory_order_release);
     atomic_store_explicit(&bhi_state->deferred_fun, (uintptr_t)fun, memory_order_release);
 }
+
+/* ------------------------------------------------- the names of ISO C and POSIX */
+
+/* Only in the libraries that replace malloc; the rest of them in override.c. */
+#ifdef BH_OVERRIDE
+#if defined(__clang__)
+#define SECOND_NAME(name, own) BH_EXPORT extern __typeof__(own) name __attribute__((alias(#own)))
+#else
+#define SECOND_NAME(name, own) BH_EXPORT extern __typeof__(own) name __attribute__((alias(#own), copy(own)))
+#endif
+SECOND_NAME(malloc, bh_malloc);
+SECOND_NAME(calloc, bh_calloc);
+SECOND_NAME(realloc, bh_realloc);
+SECOND_NAME(free, bh_free);
+#endif

@@ -49,6 +49,46 @@ BH_INLINE unsigned bhi_bit_longest_run(uint64_t set)
     return n;
 }
 
+/* The low six bits of i name an element. Whether it is in the set; the same and
+ * puts it in; the same and takes it out. On x86-64 one instruction each, where
+ * compilers build a mask. */
+BH_INLINE bool bhi_bit_has(uint64_t set, uint64_t i)
+{
+#if defined(__x86_64__)
+    bool had;
+    __asm__("btq %2, %1" : "=@ccc"(had) : "r"(set), "r"(i));
+    return had;
+#else
+    return (set >> (i & 63) & 1) != 0;
+#endif
+}
+
+BH_INLINE bool bhi_bit_set(uint64_t *set, uint64_t i)
+{
+#if defined(__x86_64__)
+    bool had;
+    __asm__("btsq %2, %1" : "=@ccc"(had), "+r"(*set) : "r"(i));
+    return had;
+#else
+    bool had = bhi_bit_has(*set, i);
+    *set |= (uint64_t)1 << (i & 63);
+    return had;
+#endif
+}
+
+BH_INLINE bool bhi_bit_clear(uint64_t *set, uint64_t i)
+{
+#if defined(__x86_64__)
+    bool had;
+    __asm__("btrq %2, %1" : "=@ccc"(had), "+r"(*set) : "r"(i));
+    return had;
+#else
+    bool had = bhi_bit_has(*set, i);
+    *set &= ~((uint64_t)1 << (i & 63));
+    return had;
+#endif
+}
+
 /* The k-th set bit, counted from 0; k < bhi_bit_count(set). */
 BH_INLINE unsigned bhi_bit_nth(uint64_t set, unsigned k)
 {

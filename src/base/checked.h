@@ -26,6 +26,21 @@ BH_INLINE size_t bhi_align_down(size_t n, size_t align)
     return n & ~(align - 1);
 }
 
+/* High and low half of the 128-bit product. (gcc 12 saves registers that it does
+ * not use around a product of type __int128.) */
+BH_INLINE uint64_t bhi_mul_wide(uint64_t a, uint64_t b, uint64_t *low)
+{
+#if defined(__x86_64__)
+    uint64_t high;
+    __asm__("mulq %3" : "=a"(*low), "=d"(high) : "%0"(a), "rm"(b) : "cc");
+    return high;
+#else
+    unsigned __int128 product = (unsigned __int128)a * b;
+    *low = (uint64_t)product;
+    return (uint64_t)(product >> 64);
+#endif
+}
+
 BH_INLINE size_t bhi_min(size_t a, size_t b)
 {
     return a < b ? a : b;

@@ -39,8 +39,6 @@
 #define BH_SEGMENT_SHIFT (BH_SLOT_SHIFT + BH_SEGMENT_SLOTS_SHIFT)
 #define BH_SEGMENT_SIZE ((size_t)1 << BH_SEGMENT_SHIFT)
 
-#define BH_RECIPROCAL_SHIFT 43 /* division by the block size: meta/size_class.h */
-
 #define BH_PAGE_DESC_SHIFT 7 /* 128 B for 64 KiB: 0.2 % */
 
 /* Sizes up to this go through the direct table of a heap. */

@@ -15,7 +15,9 @@ static void *in_class(bhi_heap_t *heap, unsigned c, bool zero)
         return NULL;
     bool reads_zero = page->free_zero;
     void *p = bhi_page_pop(page);
-    if (zero && !reads_zero && p != NULL)
+    if (bh_unlikely(p == NULL))
+        bhi_page_check_head(page);
+    else if (zero && !reads_zero)
         memset(p, 0, page->block_size);
     return p;
 }
@@ -36,12 +38,16 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         errno = ENOMEM;
         return NULL;
     }
-    /* Blocks of 1 KiB to 128 KiB: the first page of the class usually has one. */
-    if (align == 0 && !zero && size > BH_SMALL_MAX && size <= BH_CLASS_MAX_SIZE) {
+    if (align == 0 && size <= BH_SMALL_MAX) {
+        bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path refused it */
+    } else if (align == 0 && !zero && size <= BH_CLASS_MAX_SIZE) {
+        /* Blocks of 1 KiB to 128 KiB: the first page of the class usually has one. */
         bhi_page_t *page = heap->queues[bhi_class_of(size)].first;
         void *p = page != NULL ? bhi_page_pop(page) : NULL;
         if (bh_likely(p != NULL))
             return p;
+        if (page != NULL)
+            bhi_page_check_head(page);
     }
     int saved = errno;
     bool lent = heap == &bhi_heap_empty;
@@ -64,6 +70,11 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
     }
     errno = p != NULL ? saved : ENOMEM;
     return p;
+}
+
+void *bhi_malloc_generic(size_t size)
+{
+    return bhi_alloc_generic(bhi_thread_heap, size, 0, false);
 }
 
 void *bhi_alloc_aligned(bhi_heap_t *heap, size_t size, size_t align, bool zero)

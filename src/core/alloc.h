@@ -10,6 +10,9 @@
  * large and aligned blocks. `align` 0: as malloc. NULL with errno ENOMEM. */
 void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero);
 
+/* The same for the calling thread's default heap, without alignment. */
+void *bhi_malloc_generic(size_t size);
+
 /* A block of any size and alignment (a power of two, or 0). */
 void *bhi_alloc_aligned(bhi_heap_t *heap, size_t size, size_t align, bool zero);
 
@@ -36,6 +39,18 @@ BH_INLINE void *bhi_alloc_zero(bhi_heap_t *heap, size_t size)
         }
     }
     return bhi_alloc_generic(heap, size, 0, true);
+}
+
+/* malloc: bhi_alloc of the thread's default heap, which the generic path looks
+ * up again rather than that this one keeps it in a register. */
+BH_INLINE void *bhi_malloc(size_t size)
+{
+    if (bh_likely(size <= BH_SMALL_MAX)) {
+        void *p = bhi_page_pop(bhi_thread_heap->direct[(size + 7) >> 3]);
+        if (bh_likely(p != NULL))
+            return p;
+    }
+    return bhi_malloc_generic(size);
 }
 
 #endif

@@ -44,15 +44,14 @@ static bhi_page_t *page_at(uintptr_t p, bhi_use_t use, bhi_arena_t **arena)
     }
     if (p - (*arena)->base >= atomic_load_explicit(&(*arena)->blocks_open, memory_order_relaxed))
         bhi_violation(violations[use][INVALID], p); /* ours, but never used */
-    bhi_page_t *page = bhi_desc_at((*arena)->descs, p - (*arena)->base);
-    return page - page->back;
+    return bhi_desc_first(bhi_desc_at((*arena)->descs, p - (*arena)->base));
 }
 
 /* The index of the live block at p, of a page that cannot end meanwhile. */
 static uint32_t live_index(const bhi_arena_t *arena, const bhi_page_t *page, uintptr_t p, bhi_use_t use)
 {
-    uint32_t index = bhi_page_index(page, p);
-    if (index >= bhi_page_capacity(page)) {
+    uint32_t index;
+    if (!bhi_page_index(page, p, &index)) {
         if (bhi_page_capacity(page) == 0)
             no_page(arena, page, p, use);
         bhi_violation(violations[use][INVALID], p);

@@ -25,14 +25,13 @@ BH_INLINE void bhi_free(void *p)
 {
     uintptr_t off = (uintptr_t)p - bhi_process.block_base;
     if (bh_likely(off < atomic_load_explicit(bhi_process.block_open, memory_order_relaxed))) {
-        bhi_page_t *page = bhi_desc_at(bhi_process.descs, off);
-        page -= page->back;
+        bhi_page_t *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, off));
         bhi_heap_t *heap = bhi_thread_heap;
         if (bh_likely(atomic_load_explicit(&page->local_heap, memory_order_relaxed) == heap)) {
-            uint32_t index = bhi_page_index(page, (uintptr_t)p);
-            if (bh_likely(index < bhi_page_capacity(page) && bhi_map_clear_live(page->map, index))) {
+            uint32_t index;
+            if (bhi_page_divide(page, (uintptr_t)p, &index) && bh_likely(bhi_map_clear_live(page->map, index))) {
                 bhi_page_push_local(page, index, (uintptr_t)p);
-                if (bh_unlikely(--page->used == 0))
+                if (bh_unlikely(--page->used == 0) && page->retire == 0)
                     bhi_heap_after_free(heap, page);
                 return;
             }

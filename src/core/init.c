@@ -42,8 +42,7 @@ static bool start(void)
     if (!bhi_random_init_root(&root, info.at_random))
         bhi_violation(BHI_NO_ENTROPY, 0);
     bhi_options_read(&bhi_process.options, info.secure ? NULL : info.env);
-    bhi_process.link_mul[0] = bhi_random_u64(&root.state) | 1;
-    bhi_process.link_mul[1] = bhi_random_u64(&root.state) | 1;
+    bhi_process.link_mul = bhi_random_u64(&root.state) | 1;
     if (!bhi_arena_init(&root))
         return false;
     bhi_guard_init();

@@ -59,7 +59,6 @@ static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned
     page->key = bhi_random_u64(&heap->random);
     page->free = page->local_free = BHI_INDEX_NONE;
     page->used = 0;
-    page->list_id = 0;
     page->back = 0;
     page->span_slots = slots;
     page->retire = 0;
@@ -68,7 +67,7 @@ static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned
     page->next = page->prev = NULL;
     unsigned in_segment = slots < BH_SEGMENT_SLOTS ? slots : 1;
     for (unsigned i = 1; i < in_segment; i++)
-        page[i].back = (uint8_t)i;
+        page[i].back = (uint16_t)(i << BH_PAGE_DESC_SHIFT);
 }
 
 /* Only now may other threads find the page: its blocks reach them through the
@@ -206,7 +205,7 @@ static void extend(bhi_page_t *page)
         n = page->reserved - capacity;
     uint32_t next = BHI_INDEX_NONE;
     for (uint32_t index = capacity + n; index-- > capacity;) {
-        bhi_link_write(bhi_page_block(page, index), bhi_link_encode(page->key, next, index, page->list_id));
+        bhi_link_write(bhi_page_block(page, index), bhi_link_encode(page->key, next, index));
         next = index;
     }
     page->free = capacity;
@@ -233,7 +232,7 @@ bool bhi_page_refill(bhi_page_t *page)
             bhi_violation(BHI_CORRUPT_LIST, page->start);
         page->free = page->local_free;
         page->local_free = BHI_INDEX_NONE;
-        page->list_id++; /* what was local_free's id is now free's */
+        page->key += BH_LINK_NEXT_LIST; /* what was local_free's key is now free's */
         page->free_zero = false;
         return true;
     }
@@ -247,6 +246,17 @@ bool bhi_page_refill(bhi_page_t *page)
 void bhi_page_not_free(const bhi_page_t *page, uint32_t index)
 {
     bhi_violation(bhi_map_is_stray(page->map, index) ? BHI_DOUBLE_FREE : BHI_CORRUPT_LIST, bhi_page_block(page, index));
+}
+
+void bhi_page_check_head(const bhi_page_t *page)
+{
+    uint32_t index = page->free, next;
+    if (bh_likely(index >= bhi_page_capacity(page)))
+        return;
+    uintptr_t block = bhi_page_block(page, index);
+    if (!bhi_link_decode(page->key, bhi_link_read(block), index, &next))
+        bhi_violation(BHI_CORRUPT_LINK, block);
+    bhi_page_not_free(page, index);
 }
 
 void bhi_page_collect(bhi_page_t *page, uint32_t groups)

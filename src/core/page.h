@@ -2,6 +2,7 @@
 #ifndef BH_CORE_PAGE_H
 #define BH_CORE_PAGE_H
 
+#include "base/checked.h"
 #include "base/constants.h"
 #include "harden/link.h"
 #include "harden/map.h"
@@ -34,6 +35,10 @@ void bhi_page_signal(bhi_page_t *page);
 /* The head of a list is not a free block. */
 _Noreturn BH_COLD void bhi_page_not_free(const bhi_page_t *page, uint32_t index);
 
+/* Owner: ends the process if `free` is not empty, since what bhi_page_pop then
+ * refused is no block to hand out. */
+void bhi_page_check_head(const bhi_page_t *page);
+
 BH_INLINE uintptr_t bhi_page_block(const bhi_page_t *page, uint32_t index)
 {
     return page->start + (uintptr_t)index * page->block_size;
@@ -44,17 +49,26 @@ BH_INLINE uint32_t bhi_page_capacity(const bhi_page_t *page)
     return atomic_load_explicit(&page->capacity, memory_order_relaxed);
 }
 
-/* Block index of address p >= start; a value >= capacity when p is not the
- * start of a block that was handed out. */
-BH_INLINE uint32_t bhi_page_index(const bhi_page_t *page, uintptr_t p)
+/* Whether p, any address, is the start of a block that was put on a list of a
+ * page with many blocks; then *index is its index. */
+BH_INLINE bool bhi_page_divide(const bhi_page_t *page, uintptr_t p, uint32_t *index)
 {
-    uintptr_t offset = p - page->start;
-    uint32_t index = (uint32_t)((offset * page->reciprocal) >> BH_RECIPROCAL_SHIFT);
-    return bh_likely((uintptr_t)index * page->block_size == offset) ? index : BHI_INDEX_NONE;
+    uint64_t rest, quotient = bhi_mul_wide(p - page->start, page->reciprocal, &rest);
+    *index = (uint32_t)quotient;
+    return bh_likely(rest < page->reciprocal) && bh_likely(quotient < bhi_page_capacity(page));
+}
+
+/* The same for any page, and one that has ended. */
+BH_INLINE bool bhi_page_index(const bhi_page_t *page, uintptr_t p, uint32_t *index)
+{
+    if (page->block_size != 0)
+        return bhi_page_divide(page, p, index);
+    *index = 0;
+    return p == page->start && bhi_page_capacity(page) != 0;
 }
 
 /* Owner: first block of `free`, now live, or NULL when the generic path must
- * look (list empty, or its head is not a block). */
+ * look: the list is empty, or its head is not to be handed out. */
 BH_INLINE void *bhi_page_pop(bhi_page_t *page)
 {
     uint32_t index = page->free;
@@ -62,10 +76,10 @@ BH_INLINE void *bhi_page_pop(bhi_page_t *page)
         return NULL;
     uintptr_t block = bhi_page_block(page, index);
     uint32_t next;
-    if (bh_unlikely(!bhi_link_decode(page->key, bhi_link_read(block), index, page->list_id, &next)))
-        bhi_violation(BHI_CORRUPT_LINK, block);
+    if (bh_unlikely(!bhi_link_decode(page->key, bhi_link_read(block), index, &next)))
+        return NULL;
     if (bh_unlikely(!bhi_map_set_live(page->map, index)))
-        bhi_page_not_free(page, index);
+        return NULL;
     page->free = next;
     page->used++;
     bhi_link_write(block, 0); /* no residue */
@@ -75,7 +89,7 @@ BH_INLINE void *bhi_page_pop(bhi_page_t *page)
 /* Owner: puts a block that is free in the map onto local_free. */
 BH_INLINE void bhi_page_push_local(bhi_page_t *page, uint32_t index, uintptr_t block)
 {
-    bhi_link_write(block, bhi_link_encode(page->key, page->local_free, index, (uint16_t)(page->list_id + 1)));
+    bhi_link_write(block, bhi_link_encode(page->key + BH_LINK_NEXT_LIST, page->local_free, index));
     page->local_free = index;
 }
 

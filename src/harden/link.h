@@ -8,13 +8,19 @@
  *
  * so a link that was altered, or copied to another block, another list or from
  * an earlier life of the same list fails to decode but for one in 2^40. The
- * hash is two rounds of multiply and xor-shift with a key of the page and two
- * secret odd multipliers of the process; it is a speed bump, not a MAC of
- * cryptographic strength. Whoever knows the keys can forge links: the
- * allocation map (map.h) stops what a forged link leads to. */
+ * hash is both halves of one wide product, XORed (the step that wyhash is made
+ * of), of the input under the list's key and a secret odd multiplier of the
+ * process: any change of the input changes the tag by something that depends on
+ * the multiplier. It is a speed bump, not a MAC of cryptographic strength.
+ * Whoever knows the keys can forge links: the allocation map (map.h) stops what
+ * a forged link leads to.
+ *
+ * A list's key is the page's random key with the list's number added to its top
+ * 16 bits; page->key is that of `free`, the next one that of `local_free`. */
 #ifndef BH_HARDEN_LINK_H
 #define BH_HARDEN_LINK_H
 
+#include "base/checked.h"
 #include "base/constants.h"
 #include "meta/types.h"
 
@@ -22,32 +28,34 @@
 
 #define BH_LINK_INDEX_MASK ((uint64_t)0xffffff)
 
-BH_INLINE uint64_t bhi_link_hash(uint64_t key, uint32_t next, uint32_t at, uint16_t list)
+#define BH_LINK_NEXT_LIST ((uint64_t)1 << 48) /* added to a list's key: that of the list after it */
+
+BH_INLINE uint64_t bhi_link_hash(uint64_t key, uint64_t next, uint64_t at)
 {
-    uint64_t x = ((uint64_t)next | (uint64_t)at << 24 | (uint64_t)list << 48) ^ key;
-    x *= bhi_process.link_mul[0];
-    x ^= x >> 32;
-    return x * bhi_process.link_mul[1];
+    uint64_t low, high = bhi_mul_wide((at << 24 | next) ^ key, bhi_process.link_mul, &low);
+    return high ^ low;
 }
 
-BH_INLINE uint64_t bhi_link_encode(uint64_t key, uint32_t next, uint32_t at, uint16_t list)
+/* next, at: indexes below 2^24; key: the list's. */
+BH_INLINE uint64_t bhi_link_encode(uint64_t key, uint64_t next, uint64_t at)
 {
     if (!BH_HARDEN_LINKS)
         return next;
-    uint64_t tag = bhi_link_hash(key, next, at, list) & ~BH_LINK_INDEX_MASK;
+    uint64_t tag = bhi_link_hash(key, next, at) & ~BH_LINK_INDEX_MASK;
     return tag | (next ^ (key & BH_LINK_INDEX_MASK));
 }
 
 /* Successor of the block at index `at`; false when the word is not a link of
  * this place in this list. */
-BH_INLINE bool bhi_link_decode(uint64_t key, uint64_t word, uint32_t at, uint16_t list, uint32_t *next)
+BH_INLINE bool bhi_link_decode(uint64_t key, uint64_t word, uint64_t at, uint32_t *next)
 {
     if (!BH_HARDEN_LINKS) {
         *next = (uint32_t)word;
         return true;
     }
-    *next = (uint32_t)((word ^ key) & BH_LINK_INDEX_MASK);
-    return ((bhi_link_hash(key, *next, at, list) ^ word) >> 24) == 0;
+    uint64_t index = (word ^ key) & BH_LINK_INDEX_MASK;
+    *next = (uint32_t)index;
+    return ((bhi_link_hash(key, index, at) ^ word) >> 24) == 0;
 }
 
 BH_INLINE uint64_t bhi_link_read(uintptr_t block)

@@ -7,6 +7,7 @@
 #ifndef BH_HARDEN_MAP_H
 #define BH_HARDEN_MAP_H
 
+#include "base/bits.h"
 #include "base/constants.h"
 #include "meta/types.h"
 
@@ -27,12 +28,11 @@ BH_INLINE bool bhi_map_set_live(bhi_map_word_t *map, uint32_t index)
     if (!BH_HARDEN_MAP)
         return true;
     bhi_map_word_t *w = bhi_map_word(map, index);
-    uint64_t bit = bhi_map_bit(index);
     uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
     uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
-    if (bh_unlikely(((live | held) & bit) != 0))
+    if (bh_unlikely(bhi_bit_has(held, index)) || bh_unlikely(bhi_bit_set(&live, index)))
         return false;
-    atomic_store_explicit(&w->live, live | bit, memory_order_relaxed);
+    atomic_store_explicit(&w->live, live, memory_order_relaxed);
     return true;
 }
 
@@ -42,12 +42,11 @@ BH_INLINE bool bhi_map_clear_live(bhi_map_word_t *map, uint32_t index)
     if (!BH_HARDEN_MAP)
         return true;
     bhi_map_word_t *w = bhi_map_word(map, index);
-    uint64_t bit = bhi_map_bit(index);
     uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
     uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
-    if (bh_unlikely((live & ~held & bit) == 0))
+    if (bh_unlikely(bhi_bit_has(held, index)) || bh_unlikely(!bhi_bit_clear(&live, index)))
         return false;
-    atomic_store_explicit(&w->live, live & ~bit, memory_order_relaxed);
+    atomic_store_explicit(&w->live, live, memory_order_relaxed);
     return true;
 }
 

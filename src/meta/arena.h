@@ -60,6 +60,12 @@ BH_INLINE bhi_page_t *bhi_desc_at(uintptr_t descs, uintptr_t off)
     return (bhi_page_t *)(descs + ((off >> BH_SLOT_SHIFT) << BH_PAGE_DESC_SHIFT));
 }
 
+/* The first descriptor of a span, from that of any of its slots. */
+BH_INLINE bhi_page_t *bhi_desc_first(bhi_page_t *desc)
+{
+    return (bhi_page_t *)((uintptr_t)desc - desc->back);
+}
+
 /* Header of the segment that a page's span starts in. */
 BH_INLINE bhi_segment_t *bhi_page_segment(const bhi_page_t *page, unsigned *slot)
 {

@@ -41,12 +41,14 @@ BH_INLINE uint32_t bhi_class_blocks(unsigned c)
     return (uint32_t)((bhi_class_span_slots(c) * BH_SLOT_SIZE - BH_OS_PAGE_SIZE) / bhi_class_size(c));
 }
 
-/* Reciprocal r with (offset * r) >> BH_RECIPROCAL_SHIFT == offset / size for every
- * offset inside a span: offset < 2^23, r <= 2^40, so the product fits, and the
- * error offset * 2^-43 < 2^-20 is below 1 / size. */
+/* r = ceil(2^64 / size). For every offset n = k * size + m inside a span the
+ * product n * r has k as its high half, and a low half below r exactly if m = 0:
+ * with e = r * size - 2^64 < size, n * r = k * 2^64 + k * e + m * r, where
+ * k * e < n < 2^24 is below r >= 2^47, and m * r + k * e < 2^64. (D. Lemire,
+ * O. Kaser, N. Kurz, "Faster remainder by direct computation", 2019.) */
 BH_INLINE uint64_t bhi_class_reciprocal(size_t size)
 {
-    return (((uint64_t)1 << BH_RECIPROCAL_SHIFT) + size - 1) / size;
+    return UINT64_MAX / size + 1;
 }
 
 /* Class for a request with an alignment of up to a slot: the smallest whose

@@ -34,7 +34,7 @@
  *   Descriptors are opened from the left as segments come into use; blocks_open
  *   says how far. For p - block_base < blocks_open
  *     descriptor(p) = descs + ((p - block_base) >> slot_shift) * 128
- *     page(p)       = descriptor(p) - back * 128
+ *     page(p)       = descriptor(p) - back
  *   and any other address holds no block: recognised by comparison alone.
  *
  * Field tags: const (after the page, heap or process was set up), owner (the
@@ -112,16 +112,16 @@ typedef enum bhi_page_state {
 typedef struct bhi_page {
     _Atomic(struct bhi_heap *) local_heap; /* owner writes; free's fast path applies iff it is the caller's heap */
     uintptr_t start;            /* const: address of block 0 */
-    uint64_t reciprocal;        /* const: ceil(2^43 / block_size); 0 for a single block */
+    uint64_t reciprocal;        /* const: ceil(2^64 / block_size); 0 for a single block */
     bhi_map_word_t *map;        /* const: ceil(reserved / 64) words */
-    uint64_t key;               /* const, secret: link codec */
+    uint64_t key;               /* owner, secret: link codec, key of `free`; see harden/link.h */
     uint32_t block_size;        /* const: bytes; 0 for a single block */
     _Atomic(uint32_t) capacity; /* owner writes: blocks put on the lists so far */
     uint32_t free;              /* owner: first of `free`, or BHI_INDEX_NONE */
     uint32_t local_free;        /* owner: first of `local_free`, or BHI_INDEX_NONE */
     uint32_t used;              /* owner */
-    uint16_t list_id;           /* owner: id of `free`; local_free has the next one */
-    uint8_t back;               /* const: slots back to the span's first slot; 0 in that one */
+    uint16_t back;              /* const: bytes of descriptors back to that of the span's first slot; 0 in that one */
+    uint8_t retire;             /* owner: heartbeats left, 0 = not retired */
     uint8_t size_class;         /* const */
 
     _Atomic(uint64_t) remote;             /* atomic; survives the page's release */
@@ -133,10 +133,9 @@ typedef struct bhi_page {
     uint32_t span_slots;                  /* const */
     uint8_t state;                        /* owner: bhi_page_state_t; readable by all as a hint */
     uint8_t group_shift;                  /* const */
-    uint8_t retire;                       /* owner: heartbeats left, 0 = not retired */
     bool memory_zero;                     /* owner: fresh blocks are known to read zero */
     bool free_zero;                       /* owner: every block on `free` is zero but for its link */
-    uint8_t pad[3];
+    uint8_t pad[4];
 } BH_ALIGNED(128) bhi_page_t;
 
 _Static_assert(sizeof(bhi_page_t) == (1 << BH_PAGE_DESC_SHIFT), "lookup multiplies by 128");

@@ -34,7 +34,7 @@ typedef struct tally {
 static bhi_page_t *page_of(uintptr_t p)
 {
     bhi_page_t *page = bhi_desc_at(bhi_arena_of(p)->descs, p - bhi_arena_of(p)->base);
-    return page - page->back;
+    return bhi_desc_first(page);
 }
 
 /* ---------------------------------------------------------------------- probe */

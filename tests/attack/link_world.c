@@ -85,8 +85,7 @@ static void check_place(const world_t *w, uintptr_t p)
         attack_record("HIT: foreign", p);
         return;
     }
-    const bhi_page_t *page = bhi_desc_at(arena->descs, p - arena->base);
-    page -= page->back;
+    const bhi_page_t *page = bhi_desc_first(bhi_desc_at(arena->descs, p - arena->base));
     uintptr_t off = p - page->start;
     if (page->state == BHI_PAGE_FREE || page->block_bytes != w->size || off % w->size != 0 || off / w->size >= page->reserved)
         attack_record("HIT: not a block", p);
@@ -161,7 +160,7 @@ void world_write(world_t *w, uint32_t index, uint64_t word)
 
 uint64_t world_forge(const world_t *w, uint32_t next, uint32_t at, uint16_t list)
 {
-    return bhi_link_encode(w->page->key, next, at, list);
+    return bhi_link_encode(w->page->key + list * BH_LINK_NEXT_LIST, next, at);
 }
 
 void world_stamp(world_t *w, uint32_t index, uint64_t word)
@@ -181,7 +180,7 @@ static void walk(const world_t *w, uint32_t head, uint16_t id, world_list_t *lis
     for (uint32_t at = head; at != BHI_INDEX_NONE && list->n < WORLD_LIST;) {
         uint32_t next;
         list->index[list->n++] = at;
-        if (!bhi_link_decode(w->page->key, world_read(w, at), at, id, &next))
+        if (!bhi_link_decode(w->page->key + id * BH_LINK_NEXT_LIST, world_read(w, at), at, &next))
             attack_broken("a list is broken before the attack");
         at = next;
     }
@@ -199,8 +198,8 @@ static void remember(world_t *w, const world_list_t *list)
 
 static void look(world_t *w)
 {
-    walk(w, w->page->free, w->page->list_id, &w->free);
-    walk(w, w->page->local_free, (uint16_t)(w->page->list_id + 1), &w->local);
+    walk(w, w->page->free, 0, &w->free);
+    walk(w, w->page->local_free, 1, &w->local);
     w->helds = 0;
     for (uint32_t i = 0; i < bhi_page_capacity(w->page); i++) {
         const bhi_map_word_t *word = bhi_map_word(w->page->map, i);

@@ -335,6 +335,11 @@ static bool run_trials(unsigned long trials, uint64_t *random)
 
 /* ------------------------------------------------------------------ the codec */
 
+static uint64_t of_list(uint64_t key, uint16_t list)
+{
+    return key + list * BH_LINK_NEXT_LIST;
+}
+
 /* Each of these is an attacker who has seen one link and does not know the key. */
 static bool run_decodes(unsigned long decodes, uint64_t *random)
 {
@@ -344,16 +349,16 @@ static bool run_decodes(unsigned long decodes, uint64_t *random)
         uint64_t key = attack_random(random), r = attack_random(random);
         uint32_t at = (uint32_t)(r & 0x1fff), next = (uint32_t)(r >> 13 & 0x1fff), out;
         uint16_t list = (uint16_t)(r >> 48);
-        uint64_t word = bhi_link_encode(key, next, at, list);
+        uint64_t word = bhi_link_encode(of_list(key, list), next, at);
         switch (i % 6) {
         case 0: word ^= (uint64_t)1 << (r >> 26 & 63); break;                       /* a bit */
         case 1: word ^= (r >> 26 & 0x1fff) | 1; break;                              /* the index alone */
         case 2: at ^= ((uint32_t)(r >> 26) & 0x1fff) | 1; break;                    /* copied to another block */
         case 3: list = (uint16_t)(list + 1 + (r >> 26 & 0xff)); break;              /* replayed in a later list */
         case 4: word = attack_random(random); break;                                /* anything */
-        default: word = bhi_link_encode(attack_random(random), next, at, list); break; /* of another page */
+        default: word = bhi_link_encode(attack_random(random), next, at); break; /* of another page */
         }
-        accepted += bhi_link_decode(key, word, at, list, &out);
+        accepted += bhi_link_decode(of_list(key, list), word, at, &out);
     }
     /* Expected number of acceptances: decodes / 2^40. One is bad luck of less
      * than 1 in 10,000 at 10^8; it is shown, and fails. */

@@ -34,7 +34,7 @@ static bhi_page_t *page_at(uintptr_t p)
     if (arena == NULL)
         attack_broken("a block lies outside the reservation");
     bhi_page_t *page = bhi_desc_at(arena->descs, p - arena->base);
-    return page - page->back;
+    return bhi_desc_first(page);
 }
 
 static bool in_reservation(uintptr_t p)

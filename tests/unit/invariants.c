@@ -44,7 +44,7 @@ static bool held(const bhi_page_t *page, uint32_t i)
 }
 
 /* Marks the blocks of one list in `seen`; the number of them, or -1. */
-static long walk(const bhi_page_t *page, uint32_t first, uint16_t list, uint8_t *seen)
+static long walk(const bhi_page_t *page, uint32_t first, uint64_t key, uint8_t *seen)
 {
     long n = 0;
     for (uint32_t at = first; at != BHI_INDEX_NONE; n++) {
@@ -54,7 +54,7 @@ static long walk(const bhi_page_t *page, uint32_t first, uint16_t list, uint8_t 
         if (BH_HARDEN_MAP && live(page, at))
             return -1;
         uint32_t next;
-        if (!bhi_link_decode(page->key, bhi_link_read(bhi_page_block(page, at)), at, list, &next))
+        if (!bhi_link_decode(key, bhi_link_read(bhi_page_block(page, at)), at, &next))
             return -1;
         at = next;
     }
@@ -66,9 +66,9 @@ static const char *lists(const bhi_page_t *page)
     static uint8_t seen[1 << 17];
     const void *p = page;
     memset(seen, 0, page->reserved);
-    long n_free = walk(page, page->free, page->list_id, seen);
+    long n_free = walk(page, page->free, page->key, seen);
     CHECK_THAT(n_free >= 0, "page %p: free list is damaged", p);
-    long n_local = walk(page, page->local_free, (uint16_t)(page->list_id + 1), seen);
+    long n_local = walk(page, page->local_free, page->key + BH_LINK_NEXT_LIST, seen);
     CHECK_THAT(n_local >= 0, "page %p: local_free list is damaged or shares a block with free", p);
     CHECK_THAT((long)bhi_page_capacity(page) == (long)page->used + n_free + n_local,
                "I4: page %p: capacity %u, used %u, free %ld, local_free %ld", p, bhi_page_capacity(page), page->used,
@@ -105,7 +105,7 @@ const char *inv_page(const bhi_page_t *page)
             groups |= (uint32_t)1 << (i >> page->group_shift);
     }
     if (BH_HARDEN_MAP)
-        CHECK_THAT(n == page->used, "I3: page %p: used %u, live %u", p, page->used, n);
+        CHECK_THAT(n == page->used || (page->state == BHI_PAGE_LARGE && page->used == 0), "I3: page %p: used %u, live %u", p, page->used, n);
     CHECK_THAT((groups & ~(uint32_t)(atomic_load(&page->remote) >> BHI_REMOTE_GROUP_BIT)) == 0,
                "I7: page %p: a held block whose group is not announced", p);
     return page->state == BHI_PAGE_LARGE ? NULL : lists(page);
@@ -181,7 +181,7 @@ const char *inv_segment(const bhi_segment_t *s, bool read, bool probe)
         used |= range;
         CHECK_THAT(page->start == bhi_segment_base(s) + slot * BH_SLOT_SIZE, "I1: page of slot %u starts elsewhere", slot);
         for (unsigned i = 0; i < page->span_slots; i++)
-            CHECK_THAT(page[i].back == i, "S1: segment %p: slot %u points back %u", p, slot + i, page[i].back);
+            CHECK_THAT(page[i].back == i << BH_PAGE_DESC_SHIFT, "S1: segment %p: slot %u points back %u", p, slot + i, page[i].back);
         size_t bytes = page->state == BHI_PAGE_LARGE ? page->block_bytes : page->span_slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE;
         for (size_t at = 0; at < page->span_slots * BH_SLOT_SIZE; at += BH_OS_PAGE_SIZE) {
             unsigned os = (unsigned)(at >> BH_OS_PAGE_SHIFT) % BH_SLOT_OS_PAGES;

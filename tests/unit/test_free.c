@@ -138,10 +138,10 @@ static void wild(void *arg)
         bhi_arena_t *arena = bhi_arena_of(p);
         if (arena == NULL || p - arena->base >= atomic_load(&arena->blocks_open))
             continue;
-        bhi_page_t *page = bhi_desc_at(arena->descs, p - arena->base);
-        page -= page->back;
-        uint32_t index = bhi_page_index(page, p);
-        if (index < bhi_page_capacity(page) && page->start + index * page->block_bytes != p)
+        bhi_page_t *page = bhi_desc_first(bhi_desc_at(arena->descs, p - arena->base));
+        uint32_t index;
+        bool is_block = bhi_page_index(page, p, &index);
+        if (is_block && (index >= bhi_page_capacity(page) || page->start + index * page->block_bytes != p))
             _exit(3);
     }
 }

@@ -1,4 +1,5 @@
 /* meta/size_class.h, for every size there is. */
+#include "base/checked.h"
 #include "meta/size_class.h"
 #include "support.h"
 
@@ -46,20 +47,30 @@ START_TEST(blocks_fit_before_the_guard)
 }
 END_TEST
 
-/* For every offset inside a span. A wild pointer may come with a larger one; then
- * bhi_page_index multiplies back and finds that it does not fit. */
+/* For every offset inside a span, and for larger and negative ones, with which a
+ * wild pointer may come. */
 START_TEST(reciprocal_is_exact)
 {
+    uint64_t seed = unit_seed("reciprocal");
     for (unsigned c = 0; c < BHI_CLASSES; c++) {
         size_t size = bhi_class_size(c);
         uint64_t r = bhi_class_reciprocal(size);
         size_t span = bhi_class_span_slots(c) * BH_SLOT_SIZE, index = 0, next = size;
+        uint64_t rest;
         for (size_t offset = 0; offset < span; offset++) {
             if (offset == next) {
                 index++;
                 next += size;
             }
-            ck_assert_msg((offset * r) >> BH_RECIPROCAL_SHIFT == index, "size %zu, offset %zu", size, offset);
+            ck_assert_msg(bhi_mul_wide(offset, r, &rest) == index, "size %zu, offset %zu", size, offset);
+            ck_assert_msg((rest < r) == (index * size == offset), "size %zu, offset %zu is no multiple", size, offset);
+        }
+        for (int i = 0; i < 100000; i++) {
+            uint64_t offset = (unit_random(&seed) >> unit_below(&seed, 64)) / (i % 2 != 0 ? 1 : size) * (i % 2 != 0 ? 1 : size);
+            offset = i % 3 == 0 ? 0 - offset : offset;
+            uint64_t quotient = bhi_mul_wide(offset, r, &rest);
+            if (rest < r && quotient < bhi_class_blocks(c))
+                ck_assert_msg(quotient * size == offset, "size %zu, offset %llx", size, (unsigned long long)offset);
         }
     }
 }
