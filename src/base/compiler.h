@@ -14,6 +14,16 @@
 #define BH_INLINE static inline __attribute__((always_inline))
 #define BH_ALIGNED(n) __attribute__((aligned(n)))
 
+/* In a loop that waits for another processor. */
+static inline void bhi_pause(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
 /* A word or two of initial-exec TLS (field notes 15): no call on access, also
  * from a library that is loaded late. */
 #define BH_THREAD_LOCAL __thread __attribute__((tls_model("initial-exec")))

@@ -83,12 +83,13 @@ bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use)
 {
     bhi_arena_t *arena;
     bhi_page_t *page = page_at(p, use, &arena);
-    if (page == NULL || is_mine(page))
-        return (bhi_block_t){page, page != NULL ? live_index(arena, page, p, use) : 0};
-    bhi_hazard_t *hazard = keep(arena, page, p, use);
-    uint32_t index = live_index(arena, page, p, use);
-    bhi_hazard_clear(hazard);
-    return (bhi_block_t){page, index};
+    if (page == NULL)
+        return (bhi_block_t){NULL, 0, 0};
+    bhi_hazard_t *hazard = is_mine(page) ? NULL : keep(arena, page, p, use);
+    bhi_block_t block = {page, live_index(arena, page, p, use), page->block_bytes};
+    if (hazard != NULL)
+        bhi_hazard_clear(hazard);
+    return block;
 }
 
 /* Another thread's block: mark it held, announce its group, and if the page was

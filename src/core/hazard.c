@@ -39,9 +39,18 @@ static bhi_hazard_t *free_word(void)
     return &bhi_state->hazards_last->words[n % CHUNK];
 }
 
+/* A thread that never allocated may be at its end, past all destructors, where
+ * libc frees what ended threads left; a word taken there would be lost. It gets
+ * one when it goes on freeing. */
+#define FREES_WITHOUT_HEAP 64
+static BH_THREAD_LOCAL unsigned without_heap;
+
 bhi_hazard_t *bhi_hazard_take(void)
 {
-    if (bhi_thread_watch_end()) {
+    bool stays = bhi_thread_heap != &bhi_heap_empty || ++without_heap > FREES_WITHOUT_HEAP;
+    if (stays && bhi_thread_watch_end()) {
+        if (bhi_thread_hazard != NULL)
+            return bhi_thread_hazard; /* that call allocated, and a callback freed */
         bhi_state_lock();
         bhi_hazard_t *word = free_word();
         bhi_state_unlock();
@@ -50,7 +59,8 @@ bhi_hazard_t *bhi_hazard_take(void)
             return word;
         }
     }
-    bhi_lock_take(&bhi_state->hazard_lock);
+    if (!bhi_forking)
+        bhi_lock_take(&bhi_state->hazard_lock);
     return &bhi_state->hazard_shared;
 }
 

@@ -43,7 +43,7 @@ BH_INLINE bhi_hazard_t *bhi_hazard_set(bhi_page_t *page)
 BH_INLINE void bhi_hazard_clear(bhi_hazard_t *hazard)
 {
     atomic_store_explicit(&hazard->page, NULL, memory_order_release);
-    if (bh_unlikely(hazard != bhi_thread_hazard))
+    if (bh_unlikely(hazard != bhi_thread_hazard) && !bhi_forking)
         bhi_lock_give(&bhi_state->hazard_lock);
 }
 

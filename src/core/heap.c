@@ -472,6 +472,13 @@ void bhi_heap_collect(bhi_heap_t *heap, bool force)
                 bhi_page_release(heap, page);
         }
     }
+    /* Large blocks whose page was kept for a thread that only asked for the
+     * size, say: no signal follows such a one. */
+    for (bhi_page_t *page = heap->full.first, *next; page != NULL; page = next) {
+        next = page->next;
+        if (page->state == BHI_PAGE_LARGE && page->used == 0)
+            bhi_page_release(heap, page);
+    }
 }
 
 /* ------------------------------------------------------------------ the end */
@@ -480,8 +487,10 @@ static void destroy_list(bhi_heap_t *heap, bhi_queue_t *q)
 {
     for (bhi_page_t *page = q->first, *next; page != NULL; page = next) {
         next = page->next;
+        bhi_page_collect(page, ~(uint32_t)0); /* a signal that comes later finds nothing */
         page->used = 0;
-        bhi_page_release(heap, page);
+        if (!bhi_page_release(heap, page))
+            bhi_page_forget(page);
     }
 }
 
@@ -498,7 +507,7 @@ void bhi_heap_destroy_pages(bhi_heap_t *heap)
 /* Announcements under way in the parent never arrive here: forget the stacks
  * (their links may be torn, memory was copied while others wrote it) and look
  * at every page. What another thread of the parent had marked held was dead to
- * the program, so it is taken back whether it was announced or not. */
+ * the program, so it is taken back, announced or not, wherever something was. */
 static void repair(bhi_heap_t *heap)
 {
     atomic_store_explicit(&heap->pending, NULL, memory_order_relaxed);
@@ -507,7 +516,9 @@ static void repair(bhi_heap_t *heap)
         bhi_queue_t *q = c < BHI_CLASSES ? &heap->queues[c] : &heap->full;
         for (bhi_page_t *page = q->first, *next; page != NULL; page = next) {
             next = page->next;
-            if (atomic_load_explicit(&page->remote, memory_order_relaxed) == 0)
+            /* A large block may have been freed and kept for a thread that is
+             * not here, without any announcement. */
+            if (atomic_load_explicit(&page->remote, memory_order_relaxed) == 0 && page->block_size != 0)
                 continue;
             atomic_store_explicit(&page->remote, 0, memory_order_relaxed);
             bhi_page_collect(page, ~(uint32_t)0);

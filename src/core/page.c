@@ -16,6 +16,7 @@
 
 #define BATCH_AT 4 /* spans in a segment from which on its guards are placed all at once */
 #define GROUPS 32u
+#define STORE_BUFFER_TRIES 200 /* times some ten nanoseconds */
 
 /* ------------------------------------------------------------------ set-up */
 
@@ -303,9 +304,9 @@ void bhi_page_signal(bhi_page_t *page)
         }
         /* The page was released after our block was taken back. Give the QUEUED
          * bit up; if the slot has a new page meanwhile whose freers relied on
-         * our bit, announce their groups again. */
+         * our bit, or the owner has kept the page for our bit, announce again. */
         uint64_t groups = atomic_exchange(&page->remote, 0) & ~BHI_REMOTE_QUEUED;
-        if (atomic_load(&page->heap) == NULL || groups == 0)
+        if (atomic_load(&page->heap) == NULL)
             return;
         if ((atomic_fetch_or(&page->remote, groups | BHI_REMOTE_QUEUED) & BHI_REMOTE_QUEUED) != 0)
             return;
@@ -339,6 +340,16 @@ static void check_nothing_held(const bhi_page_t *page)
     }
 }
 
+void bhi_page_forget(bhi_page_t *page)
+{
+    if (page->block_size == 0) {
+        atomic_fetch_or(&page->map->held, 1); /* held and live, as after a free */
+        return;
+    }
+    for (size_t w = 0; w < map_bytes(page->reserved) / sizeof(bhi_map_word_t); w++)
+        atomic_store_explicit(&page->map[w].live, 0, memory_order_relaxed);
+}
+
 static void give_huge(bhi_page_t *page, bhi_segment_t *first)
 {
     uint32_t n = first->run;
@@ -354,16 +365,40 @@ static void give_huge(bhi_page_t *page, bhi_segment_t *first)
     bhi_state_unlock();
 }
 
+/* Whether a thread is on its way to our stack, or reads the page. */
+static bool is_needed(const bhi_page_t *page)
+{
+    return (atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0 || bhi_hazard_on(page);
+}
+
+/* Takes an empty page out of everybody's reach. False: some thread needs it and
+ * sends a signal for it from now on, which finds page->heap as it was. */
+static bool part_with(bhi_heap_t *heap, bhi_page_t *page)
+{
+    for (unsigned tries = 0;; tries++) {
+        atomic_store(&page->heap, NULL);
+        /* We see the thread's QUEUED bit or hazard, or it sees heap = NULL: both
+         * sides are sequentially consistent. */
+        if (!is_needed(page))
+            return true;
+        atomic_store(&page->heap, heap);
+        /* Both may have seen the other: it has then dropped its signal, and left
+         * no trace now. What is still there looks at page->heap once more. But a
+         * hazard may be one that its thread has cleared already, after having
+         * found its block announced, and that is in that processor's store
+         * buffer still: nothing would follow it, so it gets the time to arrive. */
+        bool queued = (atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0;
+        if (queued || (tries >= STORE_BUFFER_TRIES && bhi_hazard_on(page)))
+            return false;
+        bhi_pause();
+    }
+}
+
 bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
 {
     bhi_heap_t *local = atomic_load_explicit(&page->local_heap, memory_order_relaxed);
     atomic_store_explicit(&page->local_heap, NULL, memory_order_relaxed);
-    atomic_store(&page->heap, NULL);
-    /* Either we see the QUEUED bit of a thread on its way to our stack, or the
-     * hazard of one that reads the page, or it sees heap = NULL: both sides are
-     * sequentially consistent. */
-    if ((atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0 || bhi_hazard_on(page)) {
-        atomic_store(&page->heap, heap);
+    if (!part_with(heap, page)) {
         atomic_store_explicit(&page->local_heap, local, memory_order_relaxed);
         return false;
     }

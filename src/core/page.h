@@ -24,9 +24,14 @@ bool bhi_page_refill(bhi_page_t *page);
 void bhi_page_collect(bhi_page_t *page, uint32_t groups);
 
 /* Owner: gives an empty page (used = 0) back. False when a remote signal for it
- * is still under way, or a thread that will send one still reads it; the page
- * then stays as it is and the signal's arrival tries again. The caller has not unlinked it: `unlink` does, on success. */
+ * is still under way, or a thread still reads it that will send one; the page
+ * then stays as it is and the signal's arrival tries again. (After one that read
+ * for a query only, nobody does until bhi_heap_collect.) The caller has not unlinked it: `unlink` does, on success. */
 bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page);
+
+/* Owner: what is left on a page that could not be released is no block of the
+ * program any more (bh_heap_destroy): freeing one is a double free. */
+void bhi_page_forget(bhi_page_t *page);
 
 /* Any thread: pushes a page whose QUEUED bit the caller has just set onto its
  * heap's pending stack. */

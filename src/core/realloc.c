@@ -20,8 +20,7 @@ bool bhi_size_fits(size_t usable, size_t size)
 
 size_t bhi_usable(const void *p, int use)
 {
-    bhi_block_t block = bhi_block_of((uintptr_t)p, (bhi_use_t)use);
-    return block.page != NULL ? block.page->block_bytes : 0;
+    return bhi_block_of((uintptr_t)p, (bhi_use_t)use).bytes;
 }
 
 void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size)

@@ -13,7 +13,7 @@ static void add_page(bhi_stats_t *out, const bhi_page_t *page)
         return;
     out->page_count++;
     out->used_bytes += (size_t)page->used * page->block_bytes;
-    if (page->state == BHI_PAGE_LARGE) {
+    if (page->state == BHI_PAGE_LARGE && page->used != 0) {
         out->large_count++;
         out->large_bytes += page->block_bytes;
     }

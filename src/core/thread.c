@@ -78,10 +78,12 @@ void bhi_thread_user_heap_end(bhi_heap_t *heap)
     bhi_heap_end(heap, BHI_HEAP_DELETED);
 }
 
-static void thread_exit(void *unused)
+/* Twice: the thread's other destructors, which free most of what it owned, run
+ * between the end of its heap and that of its hazard word. */
+static void thread_exit(void *value)
 {
-    (void)unused;
     bhi_heap_t *heap = bhi_thread_heap;
+    bool first = !thread_ended;
     thread_ended = true;
     end_watched = false;
     bhi_thread_heap = (bhi_heap_t *)(uintptr_t)&bhi_heap_empty;
@@ -90,11 +92,12 @@ static void thread_exit(void *unused)
             bhi_thread_user_heap_end(heap->user_heaps);
         bhi_heap_end(heap, BHI_HEAP_ORPHAN);
     }
-    bhi_hazard_thread_end();
+    if (!first || bhi_thread_hazard == NULL || pthread_setspecific(exit_key, value) != 0)
+        bhi_hazard_thread_end();
 }
 
-/* Lock order across fork: state->lock is the only lock that is held over it.
- * The locks of the generators and of the shared hazard are reset in the child. */
+/* Lock order across fork: state->lock, then that of the shared hazard, are held
+ * over it. The generators' own lock is reset by bhi_random_after_fork. */
 /* glibc's own record; absent elsewhere, then threads are assumed. */
 extern char __libc_single_threaded __attribute__((weak));
 static bool forked_alone;
@@ -102,6 +105,7 @@ static bool forked_alone;
 static void fork_prepare(void)
 {
     bhi_state_lock();
+    bhi_lock_take(&bhi_state->hazard_lock);
     bhi_forking = true;
     forked_alone = &__libc_single_threaded != NULL && __libc_single_threaded != 0;
 }
@@ -109,6 +113,7 @@ static void fork_prepare(void)
 static void fork_parent(void)
 {
     bhi_forking = false;
+    bhi_lock_give(&bhi_state->hazard_lock);
     bhi_state_unlock();
 }
 

@@ -8,9 +8,7 @@ void bhi_lock_wait(bhi_lock_t *lock)
         if (seen == 0 && atomic_compare_exchange_strong_explicit(&lock->state, &seen, 1, memory_order_acquire,
                                                                  memory_order_relaxed))
             return;
-#if defined(__x86_64__)
-        __builtin_ia32_pause();
-#endif
+        bhi_pause();
     }
     while (atomic_exchange_explicit(&lock->state, 2, memory_order_acquire) != 0)
         bhi_os_futex_wait(&lock->state, 2);
