@@ -34,6 +34,7 @@
 #define NEIGHBOURS 4
 #define STOPPED_MS 100 /* B goes on after this, counted from A's start: A may wait for a lock that B holds */
 #define WARM_SIZE ((size_t)48)
+#define WARM_BLOCKS 80
 #define REUSE_SIZE ((size_t)2000)
 #define REUSE_BLOCKS 240
 
@@ -69,7 +70,7 @@ typedef struct trial {
 
 static struct {
     const trial_t *trial;
-    uintptr_t block, warm;
+    uintptr_t block, warm[WARM_BLOCKS];
     uintptr_t live[REUSE_BLOCKS];
     atomic_bool stopped, seen, go_on, done;
     unsigned long steps;
@@ -123,12 +124,13 @@ static void stepped_free(uintptr_t p)
 
 /* ------------------------------------------------------------------- a trial */
 
-/* Another remote free first, after which the thread has its hazard word: the
- * steps then are those of the free itself. */
+/* Other remote frees first, after which the thread has a hazard word of its own:
+ * the steps then are those of the free itself. */
 static void *step(void *unused)
 {
     if (scene.trial->row->stepped == OTHER)
-        target_give(scene.warm);
+        for (int i = 0; i < WARM_BLOCKS; i++)
+            target_give(scene.warm[i]);
     stepped_free(scene.block);
     return unused;
 }
@@ -142,7 +144,8 @@ static void *give(void *unused)
 static void *prepare(void *unused)
 {
     bool alone = scene.trial->row->between == REUSE; /* so that the page ends with the block */
-    scene.warm = target_take(WARM_SIZE);
+    for (int i = 0; i < WARM_BLOCKS; i++)
+        scene.warm[i] = target_take(WARM_SIZE);
     for (int i = 0; i < NEIGHBOURS && !alone; i++)
         target_take(scene.trial->size);
     scene.block = target_take(scene.trial->size);

@@ -25,6 +25,7 @@ static pthread_barrier_t barrier;
 
 static void *reader(void *arg)
 {
+    bh_free(bh_malloc(1)); /* a thread with a heap gets a word of its own */
     bhi_hazard_t *hazard = bhi_hazard_set(read_page);
     pthread_barrier_wait(&barrier);
     pthread_barrier_wait(&barrier);
@@ -114,6 +115,7 @@ END_TEST
 
 static void *remote_free(void *p)
 {
+    bh_free(bh_malloc(1));
     bh_free(p);
     ck_assert_ptr_nonnull(bhi_thread_hazard);
     return NULL;
@@ -127,11 +129,73 @@ START_TEST(ended_threads_give_their_words_back)
 }
 END_TEST
 
+#define MANY 100
+static void *many[MANY];
+
+static void *frees_some(void *n)
+{
+    for (uintptr_t i = 0; i < (uintptr_t)n; i++)
+        bh_free(many[i]);
+    return bhi_thread_hazard;
+}
+
+/* One that frees a few blocks only might be past all its destructors. */
+START_TEST(threads_that_never_allocate)
+{
+    for (int i = 0; i < MANY; i++)
+        many[i] = bh_malloc(50);
+    ck_assert_ptr_null(unit_thread(frees_some, (void *)(uintptr_t)10));
+    ck_assert_uint_eq(atomic_load(&bhi_state->hazard_count), 0);
+    for (int i = 0; i < 10; i++)
+        many[i] = bh_malloc(50);
+    ck_assert_ptr_nonnull(unit_thread(frees_some, (void *)(uintptr_t)MANY));
+    ck_assert_uint_eq(atomic_load(&bhi_state->hazard_count), 1);
+    bh_collect(false);
+    ck_assert_invariants();
+}
+END_TEST
+
+/* ------------------------------------------- destructors that run after ours */
+
+static pthread_key_t later_key;
+static bhi_hazard_t *at_later[3];
+static unsigned later_runs;
+
+static void later(void *value)
+{
+    bh_free(many[later_runs]);
+    at_later[later_runs++] = bhi_thread_hazard;
+    if (later_runs < 3)
+        pthread_setspecific(later_key, value);
+}
+
+static void *with_later(void *arg)
+{
+    pthread_setspecific(later_key, bh_malloc(1));
+    bh_free(many[3]);
+    ck_assert_ptr_nonnull(bhi_thread_hazard);
+    return arg;
+}
+
+START_TEST(destructors_of_the_same_round_have_the_word)
+{
+    pthread_key_create(&later_key, later);
+    for (int i = 0; i < 4; i++)
+        many[i] = bh_malloc(50);
+    unit_thread(with_later, NULL);
+    ck_assert_ptr_nonnull(at_later[0]);
+    ck_assert_ptr_null(at_later[1]); /* given back before the second round's */
+    ck_assert_ptr_null(at_later[2]);
+    ck_assert_ptr_eq(bhi_state->hazards_free, at_later[0]);
+}
+END_TEST
+
 #define THREADS 64 /* more than a chunk of words */
 static bhi_page_t *pages[THREADS];
 
 static void *one_of_many(void *arg)
 {
+    bh_free(bh_malloc(1));
     bhi_hazard_t *hazard = bhi_hazard_set(*(bhi_page_t **)arg);
     pthread_barrier_wait(&barrier);
     pthread_barrier_wait(&barrier);
@@ -232,12 +296,12 @@ START_TEST(threads_without_a_word_share_one)
 }
 END_TEST
 
-static void *set_and_wait(void *arg)
+static _Atomic(bool) stop;
+
+static void *share_on_and_on(void *arg)
 {
-    bhi_hazard_t *hazard = bhi_hazard_set(read_page);
-    pthread_barrier_wait(&barrier);
-    pthread_barrier_wait(&barrier);
-    bhi_hazard_clear(hazard);
+    while (!atomic_load(&stop))
+        bhi_hazard_clear(bhi_hazard_set(read_page));
     return arg;
 }
 
@@ -246,22 +310,19 @@ static void child_can_share(void *arg)
     (void)arg;
     if (bhi_hazard_on(read_page))
         _exit(3);
-    unit_thread(set_shared, NULL); /* would wait for ever on the parent's lock */
+    unit_thread(set_shared, NULL); /* would wait for ever on a lock of the parent's threads */
 }
 
 START_TEST(the_shared_word_is_free_in_a_forked_child)
 {
-    void *p = bh_malloc(50);
-    read_page = page_of(p);
+    read_page = page_of(bh_malloc(50));
     bhi_state->pool.end = bhi_state->pool.at;
     bhi_os_fail_hook = no_memory;
     pthread_t t;
-    pthread_barrier_init(&barrier, NULL, 2);
-    ck_assert_int_eq(pthread_create(&t, NULL, set_and_wait, NULL), 0);
-    pthread_barrier_wait(&barrier);
-    ck_assert(bhi_hazard_on(read_page));
-    unit_assert_quiet(child_can_share, NULL);
-    pthread_barrier_wait(&barrier);
+    ck_assert_int_eq(pthread_create(&t, NULL, share_on_and_on, NULL), 0);
+    for (int i = 0; i < 200; i++)
+        unit_assert_quiet(child_can_share, NULL);
+    atomic_store(&stop, true);
     pthread_join(t, NULL);
     bhi_os_fail_hook = NULL;
 }
@@ -276,6 +337,8 @@ int main(void)
     tcase_add_test(c, a_kept_page_is_used_on);
     tcase_add_test(c, a_large_block_of_a_kept_page_stays_freed);
     tcase_add_test(c, ended_threads_give_their_words_back);
+    tcase_add_test(c, threads_that_never_allocate);
+    tcase_add_test(c, destructors_of_the_same_round_have_the_word);
     tcase_add_test(c, every_thread_is_seen);
     tcase_add_test(c, threads_without_a_word_share_one);
     tcase_add_test(c, the_shared_word_is_free_in_a_forked_child);
