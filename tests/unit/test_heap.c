@@ -22,6 +22,13 @@ static bhi_page_t *page_of(const void *p)
     return bhi_block_of((uintptr_t)p, BHI_USE_QUERY).page;
 }
 
+/* The same for an address that need not be a live block's. */
+static bhi_page_t *page_of_slot(const void *p)
+{
+    bhi_arena_t *arena = bhi_arena_of((uintptr_t)p);
+    return bhi_desc_first(bhi_desc_at(arena->descs, (uintptr_t)p - arena->base));
+}
+
 static void *other_frees(void *p)
 {
     bh_free(p);
@@ -291,6 +298,47 @@ START_TEST(heaps_never_share_a_page)
 }
 END_TEST
 
+static void *free_there(void *p)
+{
+    bh_free(p);
+    return NULL;
+}
+
+static void free_twice(void *p)
+{
+    bh_free(p);
+}
+
+/* A signaller of the slot's former page has set QUEUED and is late with its
+ * push; another thread's free relied on that; then the heap is destroyed. */
+static void destroyed_before_the_signal(size_t size)
+{
+    bh_heap_t *user = bh_heap_new();
+    bhi_heap_t *h = bhi_heap_of_handle(user, bhi_thread_self());
+    void *p = bh_heap_malloc(user, size), *other = bh_heap_malloc(user, size);
+    bhi_page_t *page = page_of(p);
+    atomic_fetch_or(&page->remote, BHI_REMOTE_QUEUED);
+    unit_thread(free_there, p);
+    bh_heap_destroy(user);
+    ck_assert_ptr_eq(atomic_load(&page->heap), h); /* kept */
+    ck_assert_uint_eq(page->used, 0);
+    if (page_of_slot(other) == page)
+        unit_assert_violation(free_twice, other, "double-free");
+    unit_assert_violation(free_twice, p, "double-free");
+    bhi_page_signal(page); /* here it is */
+    ck_assert_ptr_null(atomic_load(&page->heap));
+    ck_assert_uint_eq(atomic_load(&h->kind), BHI_HEAP_UNUSED);
+    ck_assert_invariants();
+}
+
+START_TEST(destroy_before_a_late_signal)
+{
+    start();
+    destroyed_before_the_signal(100);
+    destroyed_before_the_signal(200000);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("heap");
@@ -304,6 +352,7 @@ int main(void)
     tcase_add_test(c, drain_is_bounded);
     tcase_add_test(c, handles_are_checked);
     tcase_add_test(c, heaps_never_share_a_page);
+    tcase_add_test(c, destroy_before_a_late_signal);
     suite_add_tcase(s, c);
     return unit_main(s);
 }
