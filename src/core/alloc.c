@@ -39,7 +39,7 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         return NULL;
     }
     if (align == 0 && size <= BH_SMALL_MAX) {
-        bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path refused it */
+        bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path may have refused it */
     } else if (align == 0 && !zero && size <= BH_CLASS_MAX_SIZE) {
         /* Blocks of 1 KiB to 128 KiB: the first page of the class usually has one. */
         bhi_page_t *page = heap->queues[bhi_class_of(size)].first;
@@ -49,7 +49,6 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         if (page != NULL)
             bhi_page_check_head(page);
     }
-    int saved = errno;
     bool lent = heap == &bhi_heap_empty;
     if (lent)
         heap = bhi_thread_heap_get();
@@ -68,13 +67,27 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         if (lent)
             bhi_thread_heap_done(heap);
     }
-    errno = p != NULL ? saved : ENOMEM;
+    if (bh_unlikely(p == NULL))
+        errno = ENOMEM;
     return p;
 }
 
+/* The commonest case first: the class's page has taken blocks back. */
 void *bhi_malloc_generic(size_t size)
 {
-    return bhi_alloc_generic(bhi_thread_heap, size, 0, false);
+    bhi_heap_t *heap = bhi_thread_heap;
+    if (bh_likely(size <= BH_SMALL_MAX) && heap->direct[(size + 7) >> 3]->local_free != BHI_INDEX_NONE) {
+        bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path may have refused it */
+        bhi_heap_heartbeat(heap);
+        /* It may be another one now, and a callback may have refilled it. */
+        bhi_page_t *page = heap->direct[(size + 7) >> 3];
+        if (page->free != BHI_INDEX_NONE || bhi_page_reuse(page)) {
+            void *p = bhi_page_pop(page);
+            if (bh_likely(p != NULL))
+                return p;
+        }
+    }
+    return bhi_alloc_generic(heap, size, 0, false);
 }
 
 void *bhi_alloc_aligned(bhi_heap_t *heap, size_t size, size_t align, bool zero)

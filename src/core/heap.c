@@ -10,6 +10,7 @@
 #include "meta/size_class.h"
 #include "os/os.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define DRAIN_PER_HEARTBEAT 32  /* pages; bounds the time of one allocation */
@@ -422,15 +423,24 @@ void *bhi_heap_large(bhi_heap_t *heap, size_t size, size_t align, bool zero)
 static BH_THREAD_LOCAL bool in_callback;
 static BH_THREAD_LOCAL unsigned long long heartbeat;
 
-static void call_back(bool force)
+static BH_COLD void call_back(uintptr_t fun, bool force)
 {
-    uintptr_t fun = atomic_load_explicit(&bhi_state->deferred_fun, memory_order_acquire);
-    if (fun == 0 || in_callback)
+    if (in_callback)
         return;
+    int saved = errno; /* the allocation that this is part of may succeed */
     in_callback = true;
     ((bh_deferred_free_fun *)fun)(force, heartbeat,
                                   (void *)atomic_load_explicit(&bhi_state->deferred_arg, memory_order_relaxed));
     in_callback = false;
+    errno = saved;
+}
+
+BH_INLINE void beat(bool force)
+{
+    heartbeat++;
+    uintptr_t fun = atomic_load_explicit(&bhi_state->deferred_fun, memory_order_acquire);
+    if (bh_unlikely(fun != 0))
+        call_back(fun, force);
 }
 
 static void purge_due(void)
@@ -448,9 +458,9 @@ static void purge_due(void)
 
 void bhi_heap_heartbeat(bhi_heap_t *heap)
 {
-    heartbeat++;
-    call_back(false);
-    bhi_heap_drain(heap, DRAIN_PER_HEARTBEAT);
+    beat(false);
+    if (((uintptr_t)heap->pending_mine | (uintptr_t)atomic_load_explicit(&heap->pending, memory_order_relaxed)) != 0)
+        bhi_heap_drain(heap, DRAIN_PER_HEARTBEAT);
     if ((heap->retired[0] | heap->retired[1]) != 0)
         retire_tick(heap, false);
     if (heartbeat % PURGE_EVERY == 0)
@@ -459,10 +469,8 @@ void bhi_heap_heartbeat(bhi_heap_t *heap)
 
 void bhi_heap_collect(bhi_heap_t *heap, bool force)
 {
-    if (has_thread(heap) && heap->home == heap) {
-        heartbeat++;
-        call_back(force);
-    }
+    if (has_thread(heap) && heap->home == heap)
+        beat(force);
     bhi_heap_drain(heap, SIZE_MAX);
     retire_tick(heap, true);
     for (unsigned c = 0; c < BHI_CLASSES; c++) {

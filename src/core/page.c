@@ -219,6 +219,20 @@ static bool is_free_block(const bhi_page_t *page, uint32_t index)
     return index < bhi_page_capacity(page) && (!BH_HARDEN_MAP || !bhi_map_is_live(page->map, index));
 }
 
+bool bhi_page_reuse(bhi_page_t *page)
+{
+    uint32_t head = page->local_free;
+    if (head == BHI_INDEX_NONE)
+        return false;
+    if (bh_unlikely(!is_free_block(page, head)))
+        bhi_violation(BHI_CORRUPT_LIST, page->start);
+    page->free = head;
+    page->local_free = BHI_INDEX_NONE;
+    page->key += BH_LINK_NEXT_LIST; /* what was local_free's key is now free's */
+    page->free_zero = false;
+    return true;
+}
+
 bool bhi_page_refill(bhi_page_t *page)
 {
     if (page->free < bhi_page_capacity(page))
@@ -228,15 +242,8 @@ bool bhi_page_refill(bhi_page_t *page)
     /* Groups only: the page may be on a pending stack, so QUEUED stays. */
     if ((atomic_load_explicit(&page->remote, memory_order_relaxed) >> 32) != 0)
         bhi_page_collect(page, (uint32_t)(atomic_fetch_and(&page->remote, BHI_REMOTE_QUEUED) >> 32));
-    if (page->local_free != BHI_INDEX_NONE) {
-        if (bh_unlikely(!is_free_block(page, page->local_free)))
-            bhi_violation(BHI_CORRUPT_LIST, page->start);
-        page->free = page->local_free;
-        page->local_free = BHI_INDEX_NONE;
-        page->key += BH_LINK_NEXT_LIST; /* what was local_free's key is now free's */
-        page->free_zero = false;
+    if (bhi_page_reuse(page))
         return true;
-    }
     if (bhi_page_capacity(page) < page->reserved) {
         extend(page);
         return true;
@@ -257,7 +264,8 @@ void bhi_page_check_head(const bhi_page_t *page)
     uintptr_t block = bhi_page_block(page, index);
     if (!bhi_link_decode(page->key, bhi_link_read(block), index, &next))
         bhi_violation(BHI_CORRUPT_LINK, block);
-    bhi_page_not_free(page, index);
+    if (BH_HARDEN_MAP && !bhi_map_is_free(page->map, index))
+        bhi_page_not_free(page, index);
 }
 
 void bhi_page_collect(bhi_page_t *page, uint32_t groups)

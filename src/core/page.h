@@ -16,6 +16,9 @@ bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned size_class);
  * aligned to `align`, is live; in no queue yet. *zero: its memory reads zero. */
 bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool *zero);
 
+/* Owner: moves local_free to the empty `free`, if there is anything. */
+bool bhi_page_reuse(bhi_page_t *page);
+
 /* Owner: makes `free` non-empty if that is possible: from local_free, from
  * remote frees, by extending. */
 bool bhi_page_refill(bhi_page_t *page);
@@ -40,8 +43,8 @@ void bhi_page_signal(bhi_page_t *page);
 /* The head of a list is not a free block. */
 _Noreturn BH_COLD void bhi_page_not_free(const bhi_page_t *page, uint32_t index);
 
-/* Owner: ends the process if `free` is not empty, since what bhi_page_pop then
- * refused is no block to hand out. */
+/* Owner: ends the process if `free` is not empty and its head is one that
+ * bhi_page_pop refuses. */
 void bhi_page_check_head(const bhi_page_t *page);
 
 BH_INLINE uintptr_t bhi_page_block(const bhi_page_t *page, uint32_t index)

@@ -61,6 +61,15 @@ BH_INLINE bool bhi_map_is_live(bhi_map_word_t *map, uint32_t index)
     return (live & ~held & bhi_map_bit(index)) != 0;
 }
 
+/* Owner: neither live nor held. */
+BH_INLINE bool bhi_map_is_free(bhi_map_word_t *map, uint32_t index)
+{
+    bhi_map_word_t *w = bhi_map_word(map, index);
+    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
+    return !bhi_bit_has(live | held, index);
+}
+
 /* Non-owner, free: live -> held. False when it was not live or already held.
  * Release: what this thread did with the block happens before its reuse.
  *
