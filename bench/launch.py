@@ -19,6 +19,7 @@ class Sample:
     """What one run took."""
 
     seconds: float
+    processor: float  # user and system time, in seconds
     peak_kib: int
 
 
@@ -51,10 +52,10 @@ class Running:
             raise Failure(f"{self.command[0]}: not done after {timeout:.0f} s") from None
         with self.report:
             text = self.report.read().split()
-        if self.process.returncode != 0 or len(text) != 2:
+        if self.process.returncode != 0 or len(text) != 3:
             said = " | ".join(complaint.strip().splitlines()[-3:])
             raise Failure(f"{' '.join(self.command)}: {self.describe_end()}: {said or 'no message'}")
-        return Sample(float(text[0]), int(text[1]))
+        return Sample(float(text[0]), float(text[1]), int(text[2]))
 
     def describe_end(self) -> str:
         """The exit code, or the name of the signal."""

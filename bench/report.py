@@ -30,18 +30,13 @@ class Results:
         return [value / below[number] for number, value in self.values(row, allocator, measure).items() if number in below]
 
 
-def quartiles(values: list[float]) -> tuple[float, float]:
-    """The first and the third."""
-    if len(values) < 2:
-        return values[0], values[0]
-    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
-    return first, third
-
-
 def cell(ratios: list[float]) -> str:
-    """The median with the quartiles."""
-    low, high = quartiles(ratios)
-    return f"{statistics.median(ratios):.2f} {low:.2f}-{high:.2f}"
+    """The median, with the first and third quartile if there are several."""
+    middle = f"{statistics.median(ratios):.2f}"
+    if len(ratios) < 2:
+        return middle
+    first, _, third = statistics.quantiles(ratios, n=4, method="inclusive")
+    return f"{middle} {first:.2f}-{third:.2f}"
 
 
 def mean_cell(medians: list[float | None]) -> str:
@@ -78,10 +73,13 @@ def table(title: str, results: Results, groups: dict[str, list[str]], names: lis
     print_lines(lines + means)
 
 
-def report(results: Results, groups: dict[str, list[str]], allocators: list[str], base: str) -> None:
-    """Prints the table of times and that of memory."""
+def report(results: Results, groups: dict[str, list[str]], allocators: list[str], base: str, processor: bool) -> None:
+    """Prints the table of wall or processor times and that of memory."""
     names = [name for name in allocators if name != base]
     print()
-    table(f"wall time / {base}", results, groups, names, base, lambda s: s.seconds, lambda v: f"{v:.2f} s")
+    if processor:
+        table(f"processor time / {base}", results, groups, names, base, lambda s: s.processor, lambda v: f"{v:.2f} s")
+    else:
+        table(f"wall time / {base}", results, groups, names, base, lambda s: s.seconds, lambda v: f"{v:.2f} s")
     print()
     table(f"peak memory / {base}", results, groups, names, base, lambda s: s.peak_kib, lambda v: f"{v / 1024:.1f} MiB")

@@ -42,6 +42,7 @@ def parse_arguments():
     parser.add_argument("--base", choices=[*allocators.NAMES, "against"], help=f"what ratios are to (default {allocators.BASE})")
     parser.add_argument("--against", metavar="LIB", help="compare bulkhead with the build LIB, which is the base")
     parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="multiply the work by X")
+    parser.add_argument("--processor", action="store_true", help="processor time instead of wall time, for a busy machine")
     parser.add_argument("--seed", type=int, help="repeat a run with the seed that it printed")
     parser.add_argument("--csv", metavar="FILE", help="write every single measurement to FILE")
     parser.add_argument("--build", default=str(ROOT / "build"), metavar="DIR", help="the build folder with bench/ in it (default build)")
@@ -191,7 +192,7 @@ class Run:
                 finally:
                     shutil.rmtree(place, ignore_errors=True)
                 self.results.add(row.name, allocator.name, number, sample)
-                record((number, context.seed, row.group, row.name, allocator.name, position, sample.seconds, sample.peak_kib))
+                record((number, context.seed, row.group, row.name, allocator.name, position, sample.seconds, sample.processor, sample.peak_kib))
 
     def fail(self, row, allocator, context, failure):
         """An error, and no number for this row and allocator."""
@@ -206,7 +207,7 @@ def measure(run, path):
         return run.all_rounds(lambda sample: None)
     with open(path, "w", newline="", encoding="ascii") as file:
         writer = csv.writer(file)
-        writer.writerow(["round", "seed", "set", "row", "allocator", "position", "seconds", "peak_kib"])
+        writer.writerow(["round", "seed", "set", "row", "allocator", "position", "seconds", "processor_seconds", "peak_kib"])
 
         def record(sample):
             writer.writerow(sample)
@@ -231,7 +232,7 @@ def main():
           f"load {os.getloadavg()[0]:.1f}, Linux {platform.release()}; each cell: median of ratios, quartiles", flush=True)
     complete = measure(run, options.csv)
     groups = {group: [row.name for row in rows if row.group == group] for group in ("suite", "loops")}
-    report(run.results, {group: names for group, names in groups.items() if names}, [a.name for a in chosen], base)
+    report(run.results, {group: names for group, names in groups.items() if names}, [a.name for a in chosen], base, options.processor)
     if not complete:
         return 130
     return 1 if run.results.failures else 0

@@ -250,7 +250,7 @@ static const struct loop {
     {"two_threads", two_threads, 5000000},
     {"prodcons", prodcons, 12000000},
     {"realloc_grow", realloc_grow, 500},
-    {"churn", churn, 15000},
+    {"churn", churn, 20000},
     {"large", large, 12000},
 };
 

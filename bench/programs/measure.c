@@ -1,8 +1,8 @@
-/* Runs a program and tells its wall time and peak resident memory:
+/* Runs a program and tells its wall time, processor time and peak resident memory:
  *
  *     measure FD LIBRARY|- PROGRAM [ARG]...
  *
- * writes "SECONDS KIB" to the descriptor FD, which PROGRAM does not get, and
+ * writes "WALL PROCESSOR KIB" to the descriptor FD, which PROGRAM does not get, and
  * ends as PROGRAM did (128 + n after signal n). LIBRARY is preloaded into PROGRAM
  * and what it starts, not into this.
  *
@@ -25,6 +25,11 @@ static double now(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+static double seconds(struct timeval t)
+{
+    return (double)t.tv_sec + (double)t.tv_usec / 1e6;
 }
 
 static _Noreturn void run(char **arguments)
@@ -66,6 +71,7 @@ int main(int argc, char **argv)
         perror("measure: wait4");
         return 2;
     }
-    dprintf(report, "%.6f %ld\n", now() - began, usage.ru_maxrss);
+    double wall = now() - began;
+    dprintf(report, "%.6f %.6f %ld\n", wall, seconds(usage.ru_utime) + seconds(usage.ru_stime), usage.ru_maxrss);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }

@@ -26,7 +26,7 @@ def function(rng, number):
 
 def prepare(context):
     rng = random.Random(context.seed)
-    functions = context.amount(350)
+    functions = context.amount(130)
     text = ["struct record { unsigned v[8]; };", ""]
     for number in range(functions):
         text += function(rng, number)

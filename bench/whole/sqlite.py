@@ -11,7 +11,7 @@ def missing():
 
 def prepare(context):
     rng = random.Random(context.seed)
-    rows = context.amount(40000)
+    rows = context.amount(60000)
     with open(context.folder / "work.sql", "w", encoding="ascii") as sql:
         print(".bail on", file=sql)
         print("create table item(id integer primary key, kind integer, name text, body text);", file=sql)
