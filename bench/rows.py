@@ -7,7 +7,7 @@ from launch import Context, Sample
 
 PROGRAMS = ["larson", "xmalloc_test", "cache_scratch", "cache_thrash", "mstress", "glibc_simple", "glibc_thread"]
 WHOLE = ["python", "sqlite", "gcc", "redis"]
-LOOPS = ["pair", "pair_mix", "random", "window_small", "window_wide", "two_threads", "prodcons", "realloc_grow", "churn", "large"]
+LOOPS = ["pair", "pair_among", "pair_mix", "random", "window_small", "window_wide", "two_threads", "prodcons", "realloc_grow", "churn", "large"]
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,19 @@ static void pair(uint64_t work)
         bench_free(bench_block(64, (unsigned char)i), (unsigned char)i);
 }
 
+/* The same beside blocks of the size that stay, so that no page becomes empty,
+ * which some allocators act upon at every free. */
+static void pair_among(uint64_t work)
+{
+    unsigned char *neighbours[100];
+    const unsigned n = sizeof neighbours / sizeof neighbours[0];
+    for (unsigned i = 0; i < n; i++)
+        neighbours[i] = bench_block(64, 1);
+    pair(work);
+    for (unsigned i = 0; i < n; i++)
+        bench_free(neighbours[i], 1);
+}
+
 static void pair_mix(uint64_t work)
 {
     fill_table(0, 1, 1024);
@@ -243,6 +256,7 @@ static const struct loop {
     uint64_t work;
 } loops[] = {
     {"pair", pair, 60000000},
+    {"pair_among", pair_among, 60000000},
     {"pair_mix", pair_mix, 60000000},
     {"random", random_order, 10000000},
     {"window_small", window_small, 30000000},
@@ -250,7 +264,7 @@ static const struct loop {
     {"two_threads", two_threads, 5000000},
     {"prodcons", prodcons, 12000000},
     {"realloc_grow", realloc_grow, 500},
-    {"churn", churn, 20000},
+    {"churn", churn, 10000},
     {"large", large, 12000},
 };
 
