@@ -49,7 +49,7 @@ class Running:
             _, complaint = self.process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             self.kill()
-            raise Failure(f"{self.command[0]}: not done after {timeout:.0f} s") from None
+            raise Failure(f"{self.command[0]}: not done after {timeout:g} s") from None
         with self.report:
             text = self.report.read().split()
         if self.process.returncode != 0 or len(text) != 3:
@@ -73,6 +73,7 @@ class Running:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.communicate()
+        self.report.close()
 
 
 @dataclass(frozen=True)
