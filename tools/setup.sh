@@ -31,6 +31,13 @@ has_static_sodium() {
     compiles gcc c sodium.h && [ -f "$(gcc -print-file-name=libsodium.a)" ]
 }
 
+# The run-time of the sanitizers, and Scudo with it, is packaged by version only.
+clang_runtime_package() {
+    version=$(clang -dumpversion 2>/dev/null || apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p')
+    version=${version%%.*}
+    echo "libclang-rt-${version:-14}-dev"
+}
+
 need_to_build() {
     need cmake command -v cmake
     need ninja-build command -v ninja

@@ -41,13 +41,6 @@ has_clang_runtime() {
     printf 'int main(void) { return 0; }\n' | clang -x c -fsanitize=address,undefined -o /dev/null -
 }
 
-# The run-time of the sanitizers is packaged by version only.
-clang_runtime_package() {
-    version=$(clang -dumpversion 2>/dev/null || apt-cache depends clang 2>/dev/null | sed -n 's/.*Depends: clang-\([0-9]*\)$/\1/p')
-    version=${version%%.*}
-    echo "libclang-rt-${version:-14}-dev"
-}
-
 need_for_stage() { # need_for_stage STAGE
     case $1 in
     lint)
