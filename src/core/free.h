@@ -32,8 +32,12 @@ BH_INLINE void bhi_free(void *p)
             uint32_t index;
             if (bhi_page_divide(page, (uintptr_t)p, &index) && bh_likely(bhi_map_clear_live(page->map, index))) {
                 bhi_page_push_local(page, index, (uintptr_t)p);
-                if (bh_unlikely(--page->used == 0) && page->retire == 0)
-                    bhi_heap_after_free(heap, page);
+                if (bh_unlikely(--page->used == 0)) {
+                    if (page->retire == 0)
+                        bhi_heap_after_free(heap, page);
+                    else /* it waits already: a program that goes on with one block of a size */
+                        page->retire = bhi_page_retire_ticks(page);
+                }
                 return;
             }
         }

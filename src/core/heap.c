@@ -14,9 +14,7 @@
 #include <string.h>
 
 #define DRAIN_PER_HEARTBEAT 32  /* pages; bounds the time of one allocation */
-#define PURGE_EVERY 16          /* heartbeats between looks at the clock */
-#define RETIRE_SMALL 16         /* heartbeats an empty page is kept, blocks to 1 KiB */
-#define RETIRE_LARGER 4
+#define TICK 16                 /* heartbeats between looks at retired pages and at the clock */
 
 static const bhi_page_t page_empty = {.free = BHI_INDEX_NONE, .local_free = BHI_INDEX_NONE};
 
@@ -111,7 +109,7 @@ static void retire(bhi_heap_t *heap, bhi_page_t *page)
     unsigned c = page->size_class;
     bhi_queue_t *q = &heap->queues[c];
     if (has_thread(heap) && q->first == page && q->last == page) {
-        page->retire = page->block_bytes <= BH_SMALL_MAX ? RETIRE_SMALL : RETIRE_LARGER;
+        page->retire = bhi_page_retire_ticks(page);
         heap->retired[c >> 6] |= (uint64_t)1 << (c & 63);
         return;
     }
@@ -138,8 +136,11 @@ static void retire_tick(bhi_heap_t *heap, bool now)
 
 void bhi_heap_after_free(bhi_heap_t *heap, bhi_page_t *page)
 {
-    if (bh_likely(page->retire != 0)) /* an ACTIVE page that waits already; often hit by a pair of malloc and free */
+    if (page->retire != 0) { /* an ACTIVE page that waited, or still does */
+        if (page->used == 0)
+            page->retire = bhi_page_retire_ticks(page);
         return;
+    }
     if (page->state == BHI_PAGE_LARGE) {
         if (page->used == 0)
             bhi_page_release(heap, page);
@@ -461,10 +462,10 @@ void bhi_heap_heartbeat(bhi_heap_t *heap)
     beat(false);
     if (((uintptr_t)heap->pending_mine | (uintptr_t)atomic_load_explicit(&heap->pending, memory_order_relaxed)) != 0)
         bhi_heap_drain(heap, DRAIN_PER_HEARTBEAT);
-    if ((heap->retired[0] | heap->retired[1]) != 0)
+    if (bh_unlikely(heartbeat % TICK == 0)) {
         retire_tick(heap, false);
-    if (heartbeat % PURGE_EVERY == 0)
         purge_due();
+    }
 }
 
 void bhi_heap_collect(bhi_heap_t *heap, bool force)

@@ -75,6 +75,12 @@ BH_INLINE bool bhi_page_index(const bhi_page_t *page, uintptr_t p, uint32_t *ind
     return p == page->start && bhi_page_capacity(page) != 0;
 }
 
+/* How long an empty page is kept. */
+BH_INLINE uint8_t bhi_page_retire_ticks(const bhi_page_t *page)
+{
+    return page->block_size <= BH_SMALL_MAX ? 4 : 1;
+}
+
 /* Owner: first block of `free`, now live, or NULL when the generic path must
  * look: the list is empty, or its head is not to be handed out. */
 BH_INLINE void *bhi_page_pop(bhi_page_t *page)

@@ -190,6 +190,13 @@ static uint64_t span_starts(const bhi_segment_t *s, unsigned n, uint64_t aligned
     return bhi_bit_run_starts(s->free, n) & aligned;
 }
 
+/* Those whose memory the process still has: taking them saves a page fault for
+ * each of their OS pages. */
+static uint64_t warm_starts(const bhi_segment_t *s, unsigned n, uint64_t aligned)
+{
+    return bhi_bit_run_starts(s->dirty, n) & aligned;
+}
+
 static bhi_span_t take_from(bhi_segment_t *s, unsigned n, uint64_t starts)
 {
     unsigned which = bhi_random_below(&bhi_state->random, bhi_bit_count(starts));
@@ -216,14 +223,19 @@ bhi_span_t bhi_span_take_in_new_segment(unsigned n, unsigned align_slots)
 bhi_span_t bhi_span_take(unsigned n, unsigned align_slots)
 {
     uint64_t aligned = align_slots <= 1 ? ALL_SLOTS : aligned_slots(align_slots);
+    bhi_segment_t *cold = NULL;
     for (unsigned bucket = bhi_bit_last(n); bucket < BHI_BUCKETS; bucket++) {
         bhi_segment_t *s = bhi_state->buckets[bucket];
         for (int i = 0; s != NULL && i < SPAN_TRIES; i++, s = s->next) {
-            uint64_t starts = span_starts(s, n, aligned);
+            uint64_t starts = warm_starts(s, n, aligned);
             if (starts != 0)
                 return take_from(s, n, starts);
+            if (cold == NULL && span_starts(s, n, aligned) != 0)
+                cold = s;
         }
     }
+    if (cold != NULL)
+        return take_from(cold, n, span_starts(cold, n, aligned));
     return bhi_span_take_in_new_segment(n, align_slots);
 }
 

@@ -121,7 +121,7 @@ typedef struct bhi_page {
     uint32_t local_free;        /* owner: first of `local_free`, or BHI_INDEX_NONE */
     uint32_t used;              /* owner */
     uint16_t back;              /* const: bytes of descriptors back to that of the span's first slot; 0 in that one */
-    uint8_t retire;             /* owner: heartbeats left, 0 = not retired */
+    uint8_t retire;             /* owner: ticks left (heap.c), 0 = not retired */
     uint8_t size_class;         /* const */
 
     _Atomic(uint64_t) remote;             /* atomic; survives the page's release */

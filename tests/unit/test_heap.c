@@ -116,10 +116,31 @@ START_TEST(retire)
         ck_assert_ptr_eq(page_of(p), page);
         bh_free(p);
     }
-    for (int i = 0; i < 16 && page->state != BHI_PAGE_FREE; i++)
+    for (int i = 0; i < 5 * 16 && page->state != BHI_PAGE_FREE; i++)
         bhi_heap_heartbeat(heap);
     ck_assert_uint_eq(page->state, BHI_PAGE_FREE);
     ck_assert_invariants();
+}
+END_TEST
+
+/* One block of a size at a time, other sizes in between: each page is empty most
+ * of the time, and none is made twice. */
+START_TEST(pages_that_are_used_on_are_not_retired)
+{
+    start();
+    static const size_t sizes[] = {8, 100, 500, 1000};
+    bhi_page_t *pages[4];
+    for (int i = 0; i < 4; i++) {
+        void *p = bh_malloc(sizes[i]);
+        pages[i] = page_of(p);
+        bh_free(p);
+    }
+    for (int round = 0; round < 2000; round++) {
+        bhi_heap_heartbeat(heap);
+        void *p = bh_malloc(sizes[round % 4]);
+        ck_assert_ptr_eq(page_of(p), pages[round % 4]);
+        bh_free(p);
+    }
 }
 END_TEST
 
@@ -148,7 +169,7 @@ START_TEST(a_retired_page_that_is_used_again_is_safe)
     }
     while (n > 0)
         bh_free(p[--n]);
-    for (int i = 0; i < 40; i++)
+    for (int i = 0; i < 6 * 16; i++)
         bhi_heap_heartbeat(heap);
     ck_assert_uint_eq(heap->page_count, 0);
     ck_assert_invariants();
@@ -347,6 +368,7 @@ int main(void)
     tcase_add_test(c, random_work_keeps_the_invariants);
     tcase_add_test(c, direct_table_follows_the_queues);
     tcase_add_test(c, retire);
+    tcase_add_test(c, pages_that_are_used_on_are_not_retired);
     tcase_add_test(c, a_retired_page_that_is_used_again_is_safe);
     tcase_add_test(c, drain_forwards_moved_pages);
     tcase_add_test(c, drain_is_bounded);
