@@ -353,9 +353,10 @@ void bhi_page_forget(bhi_page_t *page)
 static void give_huge(bhi_page_t *page, bhi_segment_t *first)
 {
     uint32_t n = first->run;
-    size_t bytes = page->block_bytes;
-    bool gone = bhi_os_rereserve(page->start, (size_t)n << BH_SEGMENT_SHIFT) == 0;
-    bool zero = gone || bhi_os_purge(page->start, bytes) == 0;
+    uintptr_t base = bhi_align_down(page->start, BH_SEGMENT_SIZE); /* see bhi_heap_large_at */
+    size_t bytes = page->start - base + page->block_bytes;
+    bool gone = bhi_os_rereserve(base, (size_t)n << BH_SEGMENT_SHIFT) == 0;
+    bool zero = gone || bhi_os_purge(base, bytes) == 0;
     bhi_state_lock();
     bhi_pool_give(page->map, map_bytes(page->reserved));
     if (gone)
