@@ -330,4 +330,99 @@ BH_EXPORT void bh_register_deferred_free(bh_deferred_free_fun *fun, void *arg);
 }
 #endif
 
+/* --------------------------------------------------------------------- C++ */
+
+#if defined(__cplusplus) && __cplusplus >= 201103L
+extern "C++" { /* also where a program wraps its includes */
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+#include <type_traits>
+
+namespace bh {
+namespace detail {
+
+/* A block of `size` bytes aligned to `alignment`, of `heap` or, where that is
+ * null, of the default heap. Null: no memory. */
+inline void *try_obtain(bh_heap_t *heap, std::size_t size, std::size_t alignment) noexcept
+{
+    if (alignment <= 8 || (alignment <= 16 && size > 8))
+        return heap != nullptr ? bh_heap_malloc(heap, size) : bh_malloc(size);
+    return heap != nullptr ? bh_heap_aligned_alloc(heap, alignment, size) : bh_aligned_alloc(alignment, size);
+}
+
+/* The same; out of memory as operator new: the new-handler, and without one
+ * std::bad_alloc (std::abort where there are no exceptions). */
+inline void *obtain(bh_heap_t *heap, std::size_t size, std::size_t alignment)
+{
+    for (;;) {
+        void *p = try_obtain(heap, size, alignment);
+        if (p != nullptr)
+            return p;
+        std::new_handler handler = std::get_new_handler();
+        if (handler == nullptr) {
+#if defined(__cpp_exceptions) || defined(__EXCEPTIONS)
+            throw std::bad_alloc();
+#else
+            std::abort();
+#endif
+        }
+        handler();
+    }
+}
+
+template <class T> T *obtain_array(bh_heap_t *heap, std::size_t count)
+{
+    /* No block is this large: the product that overflows fails like it. */
+    std::size_t size = count > static_cast<std::size_t>(-1) / sizeof(T) ? static_cast<std::size_t>(-1) : count * sizeof(T);
+    return static_cast<T *>(obtain(heap, size, alignof(T)));
+}
+
+} /* namespace detail */
+
+/* Allocator for standard containers whose blocks come from the calling thread's
+ * default heap, for programs whose operator new is another's. */
+template <class T> struct allocator {
+    using value_type = T;
+    using propagate_on_container_copy_assignment = std::true_type;
+    using propagate_on_container_move_assignment = std::true_type;
+    using propagate_on_container_swap = std::true_type;
+    using is_always_equal = std::true_type;
+
+    allocator() noexcept = default;
+    template <class U> allocator(const allocator<U> &) noexcept {}
+
+    T *allocate(std::size_t count) { return detail::obtain_array<T>(nullptr, count); }
+    void deallocate(T *p, std::size_t) noexcept { bh_free(p); }
+};
+
+template <class T, class U> bool operator==(const allocator<T> &, const allocator<U> &) noexcept { return true; }
+template <class T, class U> bool operator!=(const allocator<T> &, const allocator<U> &) noexcept { return false; }
+
+/* The same with blocks from `heap`, which it does not own: the heap's thread has
+ * to keep it until no container allocates any more, and only that thread may make
+ * one grow. Every thread may free. */
+template <class T> struct heap_allocator {
+    using value_type = T;
+    using propagate_on_container_copy_assignment = std::true_type;
+    using propagate_on_container_move_assignment = std::true_type;
+    using propagate_on_container_swap = std::true_type;
+    using is_always_equal = std::false_type;
+
+    heap_allocator(bh_heap_t *from) noexcept : heap(from) {}
+    template <class U> heap_allocator(const heap_allocator<U> &other) noexcept : heap(other.heap) {}
+
+    T *allocate(std::size_t count) { return detail::obtain_array<T>(heap, count); }
+    void deallocate(T *p, std::size_t) noexcept { bh_free(p); }
+
+    bh_heap_t *heap;
+};
+
+template <class T, class U> bool operator==(const heap_allocator<T> &a, const heap_allocator<U> &b) noexcept { return a.heap == b.heap; }
+template <class T, class U> bool operator!=(const heap_allocator<T> &a, const heap_allocator<U> &b) noexcept { return a.heap != b.heap; }
+
+} /* namespace bh */
+}
+#endif
+
 #endif /* BULKHEAD_H */

@@ -67,6 +67,8 @@ cd "$work/pkg-config"
 {
     step "pkg-config, C" "${CC:-cc}" "$here/consumer.c" -o consumer_c $(pkg-config --cflags --libs bulkhead)
     step "pkg-config, C++" "${CXX:-c++}" "$here/consumer.cc" -o consumer_cxx $(pkg-config --cflags --libs bulkhead)
+    step "pkg-config, C++ with its own operators" "${CXX:-c++}" -std=c++17 -Wall -Wextra -Werror "$here/operators.cc" \
+        -o consumer_operators $(pkg-config --cflags --libs bulkhead)
     # A program in C must not be told about dlopen and the like.
     step "pkg-config --static, C" "${CC:-cc}" -static -Wl,--fatal-warnings "$here/consumer.c" -o consumer_c_static \
         $(pkg-config --static --cflags --libs bulkhead)
