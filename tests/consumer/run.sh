@@ -28,7 +28,7 @@ fails() { # fails COMMAND...
 
 run_all() { # run_all DIRECTORY
     for program in "$1"/consumer_*; do
-        case $program in *.*) continue ;; esac
+        case ${program##*/} in *.*) continue ;; esac
         step "run $(basename -- "$1")/$(basename -- "$program")" "$program"
     done
 }
