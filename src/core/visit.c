@@ -29,7 +29,7 @@ static bool visit_page(const visit_t *v, const bhi_page_t *page)
         .blocks = (void *)page->start, /* NOLINT: this is where a number becomes a pointer */
         .reserved = page->reserved * page->block_bytes,
         .committed = capacity * page->block_bytes,
-        .used = 0,
+        .used = BH_HARDEN_MAP ? 0 : page->used,
         .block_size = page->block_bytes,
     };
     for (uint32_t w = 0; w < words; w++)
@@ -49,6 +49,8 @@ static bool visit_page(const visit_t *v, const bhi_page_t *page)
 bool bhi_heap_visit(bhi_heap_t *heap, const bh_heap_t *handle, bool blocks, bh_block_visit_fun *visitor, void *arg)
 {
     visit_t v = {handle, blocks, visitor, arg};
+    if (!BH_HARDEN_MAP && blocks)
+        return false; /* a measuring build knows how many are live, not which */
     bhi_heap_drain(heap, SIZE_MAX);
     for (unsigned c = 0; c <= BHI_CLASSES; c++) {
         const bhi_queue_t *q = c < BHI_CLASSES ? &heap->queues[c] : &heap->full;
