@@ -1,9 +1,9 @@
 /* Replaces a C++ program's operators new and delete with Bulkhead's functions.
  *
- * To be included in exactly one source file of a program that takes the bh_ names
- * only (a build with -DBULKHEAD_OVERRIDE=OFF, say) or that wants the replacement
- * whatever the order of its libraries. With Bulkhead linked or preloaded as usual
- * the operators are Bulkhead's already. C++14; aligned forms from C++17 on. */
+ * With Bulkhead linked or preloaded as usual the operators are Bulkhead's already.
+ * This is for programs that want them to be so whatever other library comes first
+ * with operators of its own; to be included in exactly one source file. C++14;
+ * the aligned forms from C++17 on. */
 #ifndef BULKHEAD_NEW_DELETE_H
 #define BULKHEAD_NEW_DELETE_H
 
