@@ -147,12 +147,12 @@ START_TEST(heaps_and_threads)
     ck_assert(bh_stats_get(&a));
     ck_assert(a.thread_count == 1 && a.heap_count == 0 && a.orphan_count == 0);
     bh_heap_t *heap = bh_heap_new();
-    void *huge = bh_malloc((size_t)20 << 20), *large = bh_malloc((size_t)1 << 20);
+    void *huge = bh_malloc(5 * BH_SEGMENT_SIZE), *large = bh_malloc((size_t)1 << 20);
     unit_thread(sleeper, NULL);
     ck_assert(bh_stats_get(&b));
     ck_assert(b.thread_count == 1 && b.heap_count == 1 && b.orphan_count <= 1);
-    ck_assert(b.huge_count == 1 && b.huge_bytes == (size_t)20 << 20 && b.large_count == 2);
-    ck_assert_uint_eq(b.used_bytes - a.used_bytes, ((size_t)20 << 20) + bh_usable_size(large));
+    ck_assert(b.huge_count == 1 && b.huge_bytes == 5 * BH_SEGMENT_SIZE && b.large_count == 2);
+    ck_assert_uint_eq(b.used_bytes - a.used_bytes, 5 * BH_SEGMENT_SIZE + bh_usable_size(large));
     bh_free(huge);
     bh_free(large);
     bh_heap_delete(heap);

@@ -6,6 +6,7 @@
 #include "invariants.h"
 #include "support.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -179,6 +180,70 @@ START_TEST(random_operations)
 }
 END_TEST
 
+/* ------------------------------------------------- while other threads free */
+
+#define SHARED 20000
+static _Atomic(void *) shared[SHARED]; /* to be freed by the other threads */
+static atomic_bool over;
+
+static void *free_and_ask(void *arg)
+{
+    uint64_t seed = (uint64_t)(uintptr_t)arg;
+    void *own = bh_malloc(100);
+    while (!atomic_load(&over)) {
+        bh_free(atomic_exchange(&shared[unit_below(&seed, SHARED)], NULL));
+        ck_assert(bh_check_owned(own));
+        const char *anywhere = (const char *)(bhi_process.block_base + unit_random(&seed) % ((size_t)256 << 20)); /* NOLINT */
+        bh_check_owned(anywhere);
+        ck_assert(bh_is_in_heap_region(anywhere));
+    }
+    bh_free(own);
+    return NULL;
+}
+
+static bool count_kept(const bh_heap_t *heap, const bh_heap_area_t *area, void *block, size_t block_size, void *arg)
+{
+    (void)heap, (void)area;
+    if (block != NULL && block_size >= 64 && memcmp(block, "kept", 4) == 0)
+        ++*(size_t *)arg;
+    return true;
+}
+
+START_TEST(while_others_free)
+{
+    uint64_t seed = unit_seed("visit-others");
+    pthread_t threads[3];
+    static void *kept[500];
+    for (size_t i = 0; i < 500; i++)
+        kept[i] = memcpy(bh_malloc(64 + unit_below(&seed, 3000)), "kept", 4);
+    for (uintptr_t i = 0; i < 3; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, free_and_ask, (void *)(seed + i)), 0); /* NOLINT */
+    for (int round = 0; round < 150; round++) {
+        for (int i = 0; i < 3000; i++) {
+            size_t n = unit_below(&seed, i % 500 == 0 ? 600000 : 4000);
+            void *p = memset(bh_malloc(n + 4), 1, 4);
+            bh_free(atomic_exchange(&shared[unit_below(&seed, SHARED)], p));
+        }
+        size_t n = 0;
+        ck_assert(bh_heap_visit_blocks(NULL, true, count_kept, &n));
+        ck_assert_uint_eq(n, 500);
+        for (int i = 0; i < 500; i += 7)
+            ck_assert(bh_check_owned(kept[i]) && bh_heap_contains_block(NULL, (char *)kept[i] + 60));
+    }
+    atomic_store(&over, true);
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    for (size_t i = 0; i < SHARED; i++)
+        bh_free(shared[i]);
+    for (size_t i = 0; i < 500; i++)
+        bh_free(kept[i]);
+    bh_collect(true);
+    ck_assert_invariants();
+    bh_heap_stats_t s = {.struct_size = sizeof s};
+    ck_assert(bh_heap_stats_get(NULL, &s) && s.used_count == 0);
+}
+END_TEST
+
 static bool stop(const bh_heap_t *heap, const bh_heap_area_t *area, void *block, size_t block_size, void *arg)
 {
     (void)heap, (void)area, (void)block_size, (void)block;
@@ -243,6 +308,7 @@ int main(void)
     tcase_set_timeout(c, UNIT_TIMEOUT);
     if (BH_HARDEN_MAP) {
         tcase_add_test(c, random_operations);
+        tcase_add_test(c, while_others_free);
         tcase_add_test(c, the_visitor_can_end_it);
         tcase_add_test(c, the_visitor_may_use_other_heaps);
     }
