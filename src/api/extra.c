@@ -45,7 +45,7 @@ static void *rezalloc(bhi_heap_t *heap, void *p, size_t size)
     if (q == NULL)
         return NULL;
     size_t usable = bhi_usable(q, BHI_USE_REALLOC);
-    size_t from = q == p ? size : bhi_min(size, before);
+    size_t from = bhi_min(size, before);
     memset((char *)q + from, 0, usable - from);
     return q;
 }
