@@ -4,6 +4,7 @@
 #include "core/thread.h"
 #include "invariants.h"
 #include "meta/arena.h"
+#include "os/os.h"
 #include "support.h"
 
 #include <errno.h>
@@ -197,6 +198,10 @@ START_TEST(purge_delay_acts)
         bh_free(p[i]);
     ck_assert_uint_ge(atomic_load(&bhi_state->purge_next_at), 4000000000u);
     ck_assert_ptr_nonnull(bhi_state->purge_first);
+    ck_assert_int_eq(bh_option_set("purge_delay", "5"), 0);
+    ck_assert_uint_le(atomic_load(&bhi_state->purge_next_at), bhi_os_now_ms() + 6);
+    for (const bhi_segment_t *s = bhi_state->purge_first; s != NULL; s = s->purge_next)
+        ck_assert_uint_le(s->purge_at, bhi_os_now_ms() + 6);
     ck_assert_int_eq(bh_option_set("purge_delay", "0"), 0);
     for (int i = 0; i < 64; i++)
         bh_free(bh_malloc(500000));
