@@ -103,6 +103,54 @@ BH_EXPORT BH_ATTR_NODISCARD int bh_posix_memalign(void **out, size_t alignment, 
  * the same for the life of the block. 0 for NULL. */
 BH_EXPORT size_t bh_usable_size(const void *p);
 
+/* bh_realloc(p, count * size) for a block whose bytes are zero beyond what the
+ * program asked for: of bh_zalloc, bh_calloc, bh_aligned_zalloc and these two
+ * functions. What it grows by is zero. For any other block that holds only for
+ * bytes beyond its former bh_usable_size. `p` NULL: bh_calloc. Bytes of the block
+ * beyond the new size become zero. Errors: as bh_reallocarray. */
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_SIZE2(2, 3) void *bh_recalloc(void *p, size_t count, size_t size);
+
+/* bh_recalloc(p, 1, size). */
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_SIZE(2) void *bh_rezalloc(void *p, size_t size);
+
+/* bh_realloc that frees `p` when it fails (BSD). */
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_SIZE(2) void *bh_reallocf(void *p, size_t size);
+
+/* Resizes `p` where it is, or not at all: `p`, or NULL with ENOMEM when
+ * bh_realloc would have to move it (up or down) and for `p` NULL. `p` stays
+ * valid either way. */
+BH_EXPORT BH_ATTR_NODISCARD void *bh_expand(void *p, size_t size);
+
+/* bh_malloc(count * size); NULL and ENOMEM also when the product overflows. */
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_SIZE2(1, 2) void *bh_mallocn(size_t count, size_t size);
+
+/* bh_realloc that keeps the alignment: the result is aligned to `alignment`, a
+ * power of two. Errors: NULL, `p` untouched, with EINVAL or ENOMEM. */
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_ALIGN(2) BH_ATTR_SIZE(3) void *bh_aligned_realloc(void *p, size_t alignment, size_t size);
+
+/* Forms where result + `offset` is aligned to `alignment`, and the result is the
+ * start of the block. Unless `offset` is a multiple of `alignment`, the result
+ * itself may have any alignment, the alignment may be at most 64 KiB (16 OS
+ * pages where those are larger; beyond: NULL and ENOMEM), and the block takes
+ * whole OS pages of memory and 64 KiB of address space: for few blocks, not for
+ * many small ones. Such blocks have no sized free: use bh_free. */
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_SIZE(2) void *bh_aligned_alloc_at(size_t alignment, size_t size, size_t offset);
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_SIZE(2) void *bh_aligned_zalloc_at(size_t alignment, size_t size, size_t offset);
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_SIZE(3) void *bh_aligned_realloc_at(void *p, size_t alignment, size_t size, size_t offset);
+
+/* The usable size that bh_malloc(size) would give; `size` itself where that
+ * would fail for being too large. */
+BH_EXPORT size_t bh_good_size(size_t size);
+
+/* A copy of the string `s`, of at most `n` of its bytes; both end with a zero
+ * byte. NULL for NULL. Errors: NULL and ENOMEM. */
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC char *bh_strdup(const char *s);
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC char *bh_strndup(const char *s, size_t n);
+
+/* POSIX realpath: with `resolved` NULL the result is a block of Bulkhead. A path
+ * longer than PATH_MAX gives NULL and ENAMETOOLONG. Errors: NULL and errno. */
+BH_EXPORT BH_ATTR_NODISCARD char *bh_realpath(const char *path, char *resolved);
+
 /* ------------------------------------------------------------------- heaps */
 
 /* A first-class heap: its blocks never share a page with another heap's.
@@ -123,9 +171,9 @@ BH_EXPORT void bh_heap_delete(bh_heap_t *heap);
  * afterwards or meanwhile. NULL does nothing. */
 BH_EXPORT void bh_heap_destroy(bh_heap_t *heap);
 
-/* The functions of the same name above, with blocks from `heap`.
- * bh_heap_realloc takes a block of any heap; if it moves, it moves to `heap`
- * (bh_realloc moves a block of any heap to the calling thread's default heap). */
+/* The functions of the same name above, with blocks from `heap`. Those that
+ * resize take a block of any heap; if it moves, it moves to `heap` (without
+ * bh_heap_, to the calling thread's default heap). */
 BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_SIZE(2) void *bh_heap_malloc(bh_heap_t *heap, size_t size);
 BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_SIZE(2) void *bh_heap_zalloc(bh_heap_t *heap, size_t size);
 BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_SIZE2(2, 3) void *bh_heap_calloc(bh_heap_t *heap, size_t count, size_t size);
@@ -133,6 +181,133 @@ BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_SIZE(3) void *bh_heap_realloc(bh_heap_t *hea
 BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_SIZE2(3, 4) void *bh_heap_reallocarray(bh_heap_t *heap, void *p, size_t count, size_t size);
 BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_ALIGN(2) BH_ATTR_SIZE(3) void *bh_heap_aligned_alloc(bh_heap_t *heap, size_t alignment, size_t size);
 BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_ALIGN(2) BH_ATTR_SIZE(3) void *bh_heap_aligned_zalloc(bh_heap_t *heap, size_t alignment, size_t size);
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_SIZE2(3, 4) void *bh_heap_recalloc(bh_heap_t *heap, void *p, size_t count, size_t size);
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_SIZE(3) void *bh_heap_rezalloc(bh_heap_t *heap, void *p, size_t size);
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_SIZE(3) void *bh_heap_reallocf(bh_heap_t *heap, void *p, size_t size);
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_SIZE2(2, 3) void *bh_heap_mallocn(bh_heap_t *heap, size_t count, size_t size);
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_ALIGN(3) BH_ATTR_SIZE(4) void *bh_heap_aligned_realloc(bh_heap_t *heap, void *p, size_t alignment, size_t size);
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_SIZE(3) void *bh_heap_aligned_alloc_at(bh_heap_t *heap, size_t alignment, size_t size, size_t offset);
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_SIZE(3) void *bh_heap_aligned_zalloc_at(bh_heap_t *heap, size_t alignment, size_t size, size_t offset);
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_SIZE(4) void *bh_heap_aligned_realloc_at(bh_heap_t *heap, void *p, size_t alignment, size_t size, size_t offset);
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC char *bh_heap_strdup(bh_heap_t *heap, const char *s);
+BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC char *bh_heap_strndup(bh_heap_t *heap, const char *s, size_t n);
+BH_EXPORT BH_ATTR_NODISCARD char *bh_heap_realpath(bh_heap_t *heap, const char *path, char *resolved);
+
+/* -------------------------------------------------------------- inspection */
+
+/* For the functions of this section and of the next, `heap` NULL is the calling
+ * thread's default heap. Another thread's heap is the violation "heap-misuse". */
+
+/* Whether `p`, any address, lies in a live block of `heap`. A block that another
+ * thread has freed is not live. */
+BH_EXPORT bool bh_heap_contains_block(bh_heap_t *heap, const void *p);
+
+/* The same for all heaps that the calling thread owns. */
+BH_EXPORT bool bh_check_owned(const void *p);
+
+/* Whether `p`, any address, lies in the address space that Bulkhead reserved for
+ * blocks; there need be no block there. Any thread. */
+BH_EXPORT bool bh_is_in_heap_region(const void *p);
+
+/* A stretch of a heap's memory with blocks of one size, side by side. */
+typedef struct bh_heap_area {
+    void *blocks;      /* start of the first block */
+    size_t reserved;   /* bytes that blocks may take, from there on */
+    size_t committed;  /* bytes of them that blocks took so far */
+    size_t used;       /* live blocks (a number, not bytes) */
+    size_t block_size; /* bytes, bh_usable_size of each of them */
+} bh_heap_area_t;
+
+/* Called for each area with `block` NULL, then for each of its live blocks.
+ * False ends the visit. It must not allocate, free, resize or collect in `heap`;
+ * in other heaps it may. */
+typedef bool bh_block_visit_fun(const bh_heap_t *heap, const bh_heap_area_t *area, void *block, size_t block_size, void *arg);
+
+/* Visits the areas of `heap`, and with `visit_blocks` each live block exactly
+ * once, in no particular order. Blocks that another thread frees meanwhile may
+ * or may not be among them. False when the visitor ended it. */
+BH_EXPORT bool bh_heap_visit_blocks(bh_heap_t *heap, bool visit_blocks, bh_block_visit_fun *visitor, void *arg);
+
+/* ----------------------------------------------------------------- options */
+
+/* Options by the names that the environment uses, such as "purge_delay", in any
+ * case of letters; any thread.
+ *
+ * bh_option_get writes the value in force as text, cut to `size` bytes with the
+ * zero byte at its end, and returns its full length without that byte. Errors:
+ * -1 and EINVAL when there is no such option. */
+BH_EXPORT int bh_option_get(const char *name, char *buffer, size_t size);
+
+/* The value of an option that is a number. Errors: -1 and EINVAL when there is no
+ * such option or its value is a word. */
+BH_EXPORT long bh_option_get_long(const char *name);
+
+/* Changes an option of the running process: "purge_delay" only. All others are
+ * fixed at start-up, on a page that nobody can write to any more. 0, or -1 with
+ * EINVAL (no such option or value) or EPERM (fixed). */
+BH_EXPORT int bh_option_set(const char *name, const char *value);
+
+/* -------------------------------------------------------------- statistics */
+
+/* Figures are gathered when asked for; nothing is counted on the paths of malloc
+ * and free. While other threads run, each is right for some moment of the call.
+ * A block that another thread freed counts until its owner takes it back. */
+
+#define BH_STATS_VERSION 1
+
+/* Set `struct_size` to sizeof(bh_stats_t) before the call; a library that knows
+ * fewer fields sets the rest to zero. New fields are added at the end only. */
+typedef struct bh_stats {
+    size_t struct_size;
+    size_t version;          /* BH_STATS_VERSION of the library */
+    size_t reserved_bytes;   /* address space reserved for blocks */
+    size_t open_bytes;       /* of it in segments in use */
+    size_t used_bytes;       /* in live blocks, up to their usable sizes */
+    size_t free_slot_bytes;  /* of the open bytes: not part of any page */
+    size_t control_bytes;    /* control data, apart from all of the above */
+    size_t segment_count;    /* segments in use, 4 MiB each on most machines */
+    size_t page_count;       /* pages in use, those of large blocks included */
+    size_t large_count;      /* live blocks with a page of their own */
+    size_t large_bytes;
+    size_t huge_count;       /* of these: with segments of their own */
+    size_t huge_bytes;
+    size_t heap_count;       /* heaps of bh_heap_new that were not ended */
+    size_t thread_count;     /* threads that have a default heap */
+    size_t orphan_count;     /* heaps of ended threads that still have blocks */
+    size_t guard_missed;     /* guard pages that could not be placed, ever */
+    size_t advice_refused;   /* advisory kernel calls that failed, ever */
+} bh_stats_t;
+
+/* True, or false with EINVAL when `out->struct_size` is too small for any version. */
+BH_EXPORT bool bh_stats_get(bh_stats_t *out);
+
+typedef struct bh_heap_stats {
+    size_t struct_size;
+    size_t version;        /* BH_STATS_VERSION of the library */
+    size_t page_count;
+    size_t page_bytes;     /* address space of these pages, guards included */
+    size_t used_count;     /* live blocks */
+    size_t used_bytes;     /* in them, up to their usable sizes */
+    size_t large_count;    /* live blocks with a page of their own */
+    size_t large_bytes;
+} bh_heap_stats_t;
+
+/* The same for one heap, after taking back what other threads freed. */
+BH_EXPORT bool bh_heap_stats_get(bh_heap_t *heap, bh_heap_stats_t *out);
+
+/* One JSON object with the fields of the structure, on one line, cut to `size`
+ * bytes with the zero byte at its end; returns the full length without that byte.
+ * Allocates nothing. */
+BH_EXPORT size_t bh_stats_json(char *buffer, size_t size);
+BH_EXPORT size_t bh_heap_stats_json(bh_heap_t *heap, char *buffer, size_t size);
+
+/* Called with one line of text, a newline and a zero byte at its end. */
+typedef void bh_output_fun(const char *line, void *arg);
+
+/* The figures as text, line by line; `out` NULL: to standard error. The option
+ * show_stats=1 does the latter at the end of the process. */
+BH_EXPORT void bh_stats_print(bh_output_fun *out, void *arg);
+BH_EXPORT void bh_heap_stats_print(bh_heap_t *heap, bh_output_fun *out, void *arg);
 
 /* ------------------------------------------------------------- maintenance */
 
@@ -152,6 +327,101 @@ typedef void bh_deferred_free_fun(bool force, unsigned long long heartbeat, void
 BH_EXPORT void bh_register_deferred_free(bh_deferred_free_fun *fun, void *arg);
 
 #ifdef __cplusplus
+}
+#endif
+
+/* --------------------------------------------------------------------- C++ */
+
+#if defined(__cplusplus) && __cplusplus >= 201103L
+extern "C++" { /* also where a program wraps its includes */
+#include <cstddef>
+#include <cstdlib>
+#include <new>
+#include <type_traits>
+
+namespace bh {
+namespace detail {
+
+/* A block of `size` bytes aligned to `alignment`, of `heap` or, where that is
+ * null, of the default heap. Null: no memory. */
+inline void *try_obtain(bh_heap_t *heap, std::size_t size, std::size_t alignment) noexcept
+{
+    if (alignment <= 8 || (alignment <= 16 && size > 8))
+        return heap != nullptr ? bh_heap_malloc(heap, size) : bh_malloc(size);
+    return heap != nullptr ? bh_heap_aligned_alloc(heap, alignment, size) : bh_aligned_alloc(alignment, size);
+}
+
+/* The same; out of memory as operator new: the new-handler, and without one
+ * std::bad_alloc (std::abort where there are no exceptions). */
+inline void *obtain(bh_heap_t *heap, std::size_t size, std::size_t alignment)
+{
+    for (;;) {
+        void *p = try_obtain(heap, size, alignment);
+        if (p != nullptr)
+            return p;
+        std::new_handler handler = std::get_new_handler();
+        if (handler == nullptr) {
+#if defined(__cpp_exceptions) || defined(__EXCEPTIONS)
+            throw std::bad_alloc();
+#else
+            std::abort();
+#endif
+        }
+        handler();
+    }
+}
+
+template <class T> T *obtain_array(bh_heap_t *heap, std::size_t count)
+{
+    /* No block is this large: the product that overflows fails like it. */
+    std::size_t size = count > static_cast<std::size_t>(-1) / sizeof(T) ? static_cast<std::size_t>(-1) : count * sizeof(T);
+    return static_cast<T *>(obtain(heap, size, alignof(T)));
+}
+
+} /* namespace detail */
+
+/* Allocator for standard containers whose blocks come from the calling thread's
+ * default heap, for programs whose operator new is another's. */
+template <class T> struct allocator {
+    using value_type = T;
+    using propagate_on_container_copy_assignment = std::true_type;
+    using propagate_on_container_move_assignment = std::true_type;
+    using propagate_on_container_swap = std::true_type;
+    using is_always_equal = std::true_type;
+
+    allocator() noexcept = default;
+    template <class U> allocator(const allocator<U> &) noexcept {}
+
+    T *allocate(std::size_t count) { return detail::obtain_array<T>(nullptr, count); }
+    void deallocate(T *p, std::size_t) noexcept { bh_free(p); }
+};
+
+template <class T, class U> bool operator==(const allocator<T> &, const allocator<U> &) noexcept { return true; }
+template <class T, class U> bool operator!=(const allocator<T> &, const allocator<U> &) noexcept { return false; }
+
+/* The same with blocks from `heap`, which it does not own: the heap's thread has
+ * to keep it until no container allocates any more, and only that thread may make
+ * one grow. Every thread may free. */
+template <class T> struct heap_allocator {
+    using value_type = T;
+    using propagate_on_container_copy_assignment = std::true_type;
+    using propagate_on_container_move_assignment = std::true_type;
+    using propagate_on_container_swap = std::true_type;
+    using is_always_equal = std::false_type;
+
+    heap_allocator(bh_heap_t *from) noexcept : heap(from) {}
+    template <class U> heap_allocator(const heap_allocator<U> &other) noexcept : heap(other.heap) {}
+
+    T *allocate(std::size_t count) { return detail::obtain_array<T>(heap, count); }
+    void deallocate(T *p, std::size_t) noexcept { bh_free(p); }
+
+    bh_heap_t *heap;
+};
+
+template <class T, class U> bool operator==(const heap_allocator<T> &a, const heap_allocator<U> &b) noexcept { return a.heap == b.heap; }
+template <class T, class U> bool operator!=(const heap_allocator<T> &a, const heap_allocator<U> &b) noexcept { return a.heap != b.heap; }
+
+} /* namespace bh */
 }
 #endif
 

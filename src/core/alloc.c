@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <string.h>
 
+#define MOST (PTRDIFF_MAX - 2 * BH_SEGMENT_SIZE) /* bytes: room to round up and for a guard */
+
 static void *in_class(bhi_heap_t *heap, unsigned c, bool zero)
 {
     bhi_page_t *page = bhi_heap_page(heap, c);
@@ -32,9 +34,18 @@ static void *try_once(bhi_heap_t *heap, size_t size, size_t align, bool zero)
     return bhi_heap_large(heap, size, align, zero);
 }
 
+/* After a failure: empty pages that were kept for reuse may be what is missing. */
+static void give_back(bhi_heap_t *heap)
+{
+    bhi_heap_collect(heap, true);
+    bhi_state_lock();
+    bhi_purge(0, true, 64);
+    bhi_state_unlock();
+}
+
 void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
 {
-    if (bh_unlikely(size > PTRDIFF_MAX - 2 * BH_SEGMENT_SIZE || align > PTRDIFF_MAX / 4)) {
+    if (bh_unlikely(size > MOST || align > PTRDIFF_MAX / 4)) {
         errno = ENOMEM;
         return NULL;
     }
@@ -57,11 +68,7 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         bhi_heap_heartbeat(heap);
         p = try_once(heap, size, align, zero);
         if (bh_unlikely(p == NULL)) {
-            /* Empty pages that were kept for reuse may be what is missing. */
-            bhi_heap_collect(heap, true);
-            bhi_state_lock();
-            bhi_purge(0, true, 64);
-            bhi_state_unlock();
+            give_back(heap);
             p = try_once(heap, size, align, zero);
         }
         if (lent)
@@ -96,4 +103,32 @@ void *bhi_alloc_aligned(bhi_heap_t *heap, size_t size, size_t align, bool zero)
     if (align <= 8 || (align <= 16 && size > 8))
         return zero ? bhi_alloc_zero(heap, size) : bhi_alloc(heap, size);
     return bhi_alloc_generic(heap, size, align, zero);
+}
+
+void *bhi_alloc_at(bhi_heap_t *heap, size_t size, size_t align, size_t offset, bool zero)
+{
+    size_t shift = (0 - offset) & (align - 1);
+    if (shift == 0)
+        return bhi_alloc_aligned(heap, size, align, zero);
+    if (size > MOST || align > BH_SLOT_SIZE) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    int saved = errno;
+    bool lent = heap == &bhi_heap_empty;
+    if (lent)
+        heap = bhi_thread_heap_get();
+    void *p = NULL;
+    if (heap != NULL) {
+        bhi_heap_heartbeat(heap);
+        p = bhi_heap_large_at(heap, size, align, shift, zero);
+        if (bh_unlikely(p == NULL)) {
+            give_back(heap);
+            p = bhi_heap_large_at(heap, size, align, shift, zero);
+        }
+        if (lent)
+            bhi_thread_heap_done(heap);
+    }
+    errno = p != NULL ? saved : ENOMEM;
+    return p;
 }

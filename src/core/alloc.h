@@ -16,6 +16,11 @@ void *bhi_malloc_generic(size_t size);
 /* A block of any size and alignment (a power of two, or 0). */
 void *bhi_alloc_aligned(bhi_heap_t *heap, size_t size, size_t align, bool zero);
 
+/* The same where it is p + offset that is aligned, p still being the start of a
+ * block. Unless the offset is a multiple of the alignment, such a block takes a
+ * span of its own, and the alignment is at most BH_SLOT_SIZE. */
+void *bhi_alloc_at(bhi_heap_t *heap, size_t size, size_t align, size_t offset, bool zero);
+
 BH_INLINE void *bhi_alloc(bhi_heap_t *heap, size_t size)
 {
     if (bh_likely(size <= BH_SMALL_MAX)) {

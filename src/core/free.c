@@ -1,6 +1,7 @@
 /* The long way of free, and lookups of blocks. */
 #include "core/free.h"
 
+#include "base/bits.h"
 #include "core/hazard.h"
 
 #include <errno.h>
@@ -90,6 +91,49 @@ bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use)
     if (hazard != NULL)
         bhi_hazard_clear(hazard);
     return block;
+}
+
+/* The page whose span contains p, any address of the arena below blocks_open, or
+ * NULL. From the headers, under their lock: descriptors may be in the middle of
+ * their set-up, and of a huge span only the first leads to its page. */
+static bhi_page_t *page_around(const bhi_arena_t *arena, uintptr_t p)
+{
+    bhi_page_t *page = NULL;
+    bhi_state_lock();
+    const bhi_segment_t *s = &arena->headers[(p - arena->base) >> BH_SEGMENT_SHIFT];
+    if (s->kind == BHI_SEGMENT_SLOTS) {
+        unsigned slot = (unsigned)((p & (BH_SEGMENT_SIZE - 1)) >> BH_SLOT_SHIFT);
+        uint64_t heads = s->heads & bhi_bit_range(0, slot + 1);
+        if (heads != 0)
+            page = bhi_segment_desc(s, bhi_bit_last(heads));
+    } else if (s->kind != BHI_SEGMENT_NONE) {
+        /* The inner segments of a free run still say what they last were. */
+        const bhi_segment_t *first = s->kind == BHI_SEGMENT_HUGE ? s : s - s->run;
+        if (first->kind == BHI_SEGMENT_HUGE && (size_t)(s - first) < first->run)
+            page = bhi_segment_desc(first, 0);
+    }
+    bhi_state_unlock();
+    return page;
+}
+
+bool bhi_block_find(uintptr_t p, bhi_block_t *out)
+{
+    const bhi_arena_t *arena = bhi_arena_of(p);
+    if (arena == NULL || p - arena->base >= atomic_load_explicit(&arena->blocks_open, memory_order_relaxed))
+        return false;
+    bhi_page_t *page = page_around(arena, p);
+    if (page == NULL || !is_mine(page) || p < page->start)
+        return false;
+    /* Behind the span that starts before p there may be free slots. */
+    size_t into = p - page->start;
+    if (into >= (size_t)page->span_slots << BH_SLOT_SHIFT)
+        return false;
+    uint64_t rest;
+    uint64_t index = page->block_size != 0 ? bhi_mul_wide(into, page->reciprocal, &rest) : into >= page->block_bytes;
+    if (index >= bhi_page_capacity(page) || !bhi_map_is_live(page->map, (uint32_t)index))
+        return false;
+    *out = (bhi_block_t){page, (uint32_t)index, page->block_bytes};
+    return true;
 }
 
 /* Another thread's block: mark it held, announce its group, and if the page was

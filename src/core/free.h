@@ -19,6 +19,11 @@ typedef struct bhi_block {
  * process with the violation that fits `use`. */
 bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use);
 
+/* The same for a p that may be any address and anywhere in a block: false, and
+ * nothing else happens, unless that block is live and of a heap that the calling
+ * thread owns. Only such pages stand still without more ado. */
+bool bhi_block_find(uintptr_t p, bhi_block_t *out);
+
 /* Frees p by the long way: remote, large, full, user heap, and every violation. */
 void bhi_free_slow(void *p);
 

@@ -408,10 +408,19 @@ bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c)
 
 void *bhi_heap_large(bhi_heap_t *heap, size_t size, size_t align, bool zero)
 {
+    return bhi_heap_large_at(heap, size, align, 0, zero);
+}
+
+void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shift, bool zero)
+{
     bool reads_zero = false;
-    bhi_page_t *page = bhi_page_new_large(heap, size, align, &reads_zero);
+    bhi_page_t *page = bhi_page_new_large(heap, size + shift, align, &reads_zero);
     if (page == NULL)
         return NULL;
+    /* Nobody has the block's address yet. It stays in the first slot of its
+     * span, which is all that lookups rely on. */
+    page->start += shift;
+    page->block_bytes -= shift;
     queue_append(heap, page);
     void *block = (void *)page->start; /* NOLINT: this is where a number becomes a pointer */
     if (zero && !reads_zero)

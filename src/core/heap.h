@@ -21,6 +21,10 @@ bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c);
 /* Owner: a block of its own for sizes above BH_CLASS_MAX_SIZE. */
 void *bhi_heap_large(bhi_heap_t *heap, size_t size, size_t align, bool zero);
 
+/* The same, `shift` bytes (below BH_SLOT_SIZE) behind an address aligned to
+ * `align`, which is at most BH_SLOT_SIZE. */
+void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shift, bool zero);
+
 /* Owner: processes up to `most` pages with remote frees. */
 void bhi_heap_drain(bhi_heap_t *heap, size_t most);
 

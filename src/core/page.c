@@ -361,9 +361,10 @@ void bhi_page_forget(bhi_page_t *page)
 static void give_huge(bhi_page_t *page, bhi_segment_t *first)
 {
     uint32_t n = first->run;
-    size_t bytes = page->block_bytes;
-    bool gone = bhi_os_rereserve(page->start, (size_t)n << BH_SEGMENT_SHIFT) == 0;
-    bool zero = gone || bhi_os_purge(page->start, bytes) == 0;
+    uintptr_t base = bhi_align_down(page->start, BH_SEGMENT_SIZE); /* see bhi_heap_large_at */
+    size_t bytes = page->start - base + page->block_bytes;
+    bool gone = bhi_os_rereserve(base, (size_t)n << BH_SEGMENT_SHIFT) == 0;
+    bool zero = gone || bhi_os_purge(base, bytes) == 0;
     bhi_state_lock();
     bhi_pool_give(page->map, map_bytes(page->reserved));
     if (gone)
@@ -427,7 +428,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_pool_give(page->map, map_bytes(page->reserved));
     bhi_span_give(segment, slot, page->span_slots, true);
     /* Here too, for threads that only free and never reach the generic path. */
-    bool at_once = bhi_process.options.purge_delay == 0;
+    bool at_once = atomic_load_explicit(&bhi_state->purge_delay, memory_order_relaxed) == 0;
     bhi_purge(at_once ? 0 : bhi_os_now_ms(), at_once, 1);
     bhi_state_unlock();
     return true;

@@ -2,6 +2,7 @@
 #include "core/stats.h"
 
 #include "base/bits.h"
+#include "core/heap.h"
 #include "meta/arena.h"
 #include "meta/types.h"
 
@@ -19,6 +20,25 @@ static void add_page(bhi_stats_t *out, const bhi_page_t *page)
     }
 }
 
+static void add_huge(bhi_stats_t *out, const bhi_page_t *page)
+{
+    size_t count = out->large_count, bytes = out->large_bytes;
+    add_page(out, page);
+    out->huge_count += out->large_count - count;
+    out->huge_bytes += out->large_bytes - bytes;
+}
+
+/* Heaps whose threads did not follow a fork are nobody's. */
+static void add_heap(bhi_stats_t *out, const bhi_heap_t *heap)
+{
+    uint8_t kind = atomic_load_explicit(&heap->kind, memory_order_relaxed);
+    if (bhi_heap_owner(heap) == BHI_OWNER_GONE)
+        return;
+    out->heap_count += kind == BHI_HEAP_USER;
+    out->thread_count += kind == BHI_HEAP_THREAD;
+    out->orphan_count += kind == BHI_HEAP_ORPHAN;
+}
+
 static void add_arena(bhi_stats_t *out, const bhi_arena_t *arena)
 {
     out->reserved_bytes += arena->size;
@@ -33,7 +53,7 @@ static void add_arena(bhi_stats_t *out, const bhi_arena_t *arena)
         } else {
             n = s->run;
             if (s->kind == BHI_SEGMENT_HUGE)
-                add_page(out, bhi_segment_desc(s, 0));
+                add_huge(out, bhi_segment_desc(s, 0));
         }
         if (s->kind != BHI_SEGMENT_NONE) {
             out->segment_count += n;
@@ -52,7 +72,31 @@ void bhi_stats_collect(bhi_stats_t *out)
     uint32_t n = atomic_load_explicit(&bhi_state->arena_count, memory_order_relaxed);
     for (uint32_t i = 0; i < n; i++)
         add_arena(out, &bhi_state->arenas[i]);
+    n = atomic_load_explicit(&bhi_state->heap_count, memory_order_relaxed);
+    for (uint32_t id = 0; id < n; id++)
+        add_heap(out, bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK]);
     out->control_bytes += bhi_state->pool.bytes + sizeof(bhi_state_t);
     out->guard_missed = atomic_load_explicit(&bhi_state->guard_missed, memory_order_relaxed);
+    out->advice_refused = atomic_load_explicit(&bhi_state->advice_refused, memory_order_relaxed);
     bhi_state_unlock();
+}
+
+void bhi_stats_of_heap(bhi_heap_t *heap, bhi_heap_figures_t *out)
+{
+    memset(out, 0, sizeof *out);
+    bhi_heap_drain(heap, SIZE_MAX);
+    for (unsigned c = 0; c <= BHI_CLASSES; c++) {
+        const bhi_queue_t *q = c < BHI_CLASSES ? &heap->queues[c] : &heap->full;
+        for (const bhi_page_t *page = q->first; page != NULL; page = page->next) {
+            size_t bytes = page->used * page->block_bytes;
+            out->page_count++;
+            out->page_bytes += (size_t)page->span_slots << BH_SLOT_SHIFT;
+            out->used_count += page->used;
+            out->used_bytes += bytes;
+            if (page->state == BHI_PAGE_LARGE) {
+                out->large_count += page->used;
+                out->large_bytes += bytes;
+            }
+        }
+    }
 }

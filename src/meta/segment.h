@@ -1,5 +1,5 @@
 /* Spans of slots inside segments, and the return of their memory to the kernel.
- * All functions: caller holds state->lock. */
+ * All functions but one: caller holds state->lock. */
 #ifndef BH_META_SEGMENT_H
 #define BH_META_SEGMENT_H
 
@@ -32,6 +32,10 @@ void bhi_mappings_recount(size_t before, size_t after);
 /* Returns memory that is due (`all`: all free memory) to the kernel. Gives the
  * lock up during kernel calls; bounded by `most` segments. Returns bytes. */
 size_t bhi_purge(uint64_t now, bool all, unsigned most);
+
+/* Sets how long free memory is kept, in ms, also for what waits already. Takes
+ * the lock itself. */
+void bhi_purge_set_delay(uint32_t delay);
 
 /* In a forked child: what another thread was purging is free again. */
 void bhi_purge_after_fork(void);

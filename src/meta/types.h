@@ -111,7 +111,7 @@ typedef enum bhi_page_state {
  *       exactly one thread is between setting QUEUED and pushing it */
 typedef struct bhi_page {
     _Atomic(struct bhi_heap *) local_heap; /* owner writes; free's fast path applies iff it is the caller's heap */
-    uintptr_t start;            /* const: address of block 0 */
+    uintptr_t start;            /* const: address of block 0, in the span's first slot; its start but for bhi_heap_large_at */
     uint64_t reciprocal;        /* const: ceil(2^64 / block_size); 0 for a single block */
     bhi_map_word_t *map;        /* const: ceil(reserved / 64) words */
     uint64_t key;               /* owner, secret: link codec, key of `free`; see harden/link.h */
@@ -289,6 +289,7 @@ typedef struct bhi_state {
     bhi_hazard_t hazard_shared;        /* for threads that have none and can get none */
     size_t mappings;                   /* lock: estimate of mappings that guards by mprotect cost */
     size_t mappings_budget;            /* lock: half of vm.max_map_count; 0 = not read yet */
+    _Atomic(uint32_t) purge_delay;     /* lock writes, all read: ms; the option, until bh_option_set */
     _Atomic(size_t) guard_missed;      /* guards that could not be placed */
     _Atomic(size_t) advice_refused;    /* advisory kernel calls that failed */
     bhi_segment_t *purge_busy;         /* lock: segment whose memory a thread returns right now, lock given up */

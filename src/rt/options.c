@@ -99,18 +99,26 @@ static bool parse_word(text_t value, const char *words, uint32_t *out)
     return false;
 }
 
-static void set(bhi_options_t *out, text_t key, text_t value)
+/* NULL: there is none. */
+static const option_t *find(text_t key)
 {
     for (size_t i = 0; i < OPTIONS; i++) {
-        const option_t *o = &options[i];
-        if (!equal(key, o->key, length_of(o->key)))
-            continue;
-        uint32_t *field = (uint32_t *)((char *)out + o->offset);
-        if (!(o->words != NULL ? parse_word(value, o->words, field) : parse_number(value, field)))
-            warn(key, value, o);
-        return;
+        if (equal(key, options[i].key, length_of(options[i].key)))
+            return &options[i];
     }
-    warn(key, value, NULL);
+    return NULL;
+}
+
+static bool parse(const option_t *o, text_t value, uint32_t *out)
+{
+    return o->words != NULL ? parse_word(value, o->words, out) : parse_number(value, out);
+}
+
+static void set(bhi_options_t *out, text_t key, text_t value)
+{
+    const option_t *o = find(key);
+    if (o == NULL || !parse(o, value, (uint32_t *)((char *)out + o->offset)))
+        warn(key, value, o);
 }
 
 static void set_list(bhi_options_t *out, const char *list)
@@ -165,4 +173,35 @@ void bhi_options_read(bhi_options_t *out, char *const *env)
         if (single[n] == '=')
             set(out, (text_t){single, n}, (text_t){single + n + 1, length_of(single + n + 1)});
     }
+}
+
+int bhi_options_find(const char *key)
+{
+    const option_t *o = find((text_t){key, length_of(key)});
+    return o != NULL ? (int)(o - options) : -1;
+}
+
+uint32_t bhi_options_value(const bhi_options_t *from, int option)
+{
+    return *(const uint32_t *)((const char *)from + options[option].offset);
+}
+
+const char *bhi_options_word(int option, uint32_t value, size_t *length)
+{
+    const char *word = options[option].words;
+    if (word == NULL)
+        return NULL;
+    for (; value > 0; value--) {
+        while (*word++ != '|')
+            ;
+    }
+    *length = 0;
+    while (word[*length] != '\0' && word[*length] != '|')
+        ++*length;
+    return word;
+}
+
+bool bhi_options_parse(int option, const char *text, uint32_t *value)
+{
+    return parse(&options[option], (text_t){text, length_of(text)}, value);
 }

@@ -26,4 +26,15 @@ typedef struct bhi_options {
  * of ours costs one warning line on standard error. */
 void bhi_options_read(bhi_options_t *out, char *const *env);
 
+/* The options one by one, for programs that ask by name. -1: there is none of
+ * this name (in any case of letters). */
+int bhi_options_find(const char *key);
+uint32_t bhi_options_value(const bhi_options_t *options, int option);
+
+/* The word for a value, not terminated, and its length; NULL: a number. */
+const char *bhi_options_word(int option, uint32_t value, size_t *length);
+
+/* False when the option does not accept this text. */
+bool bhi_options_parse(int option, const char *text, uint32_t *value);
+
 #endif

@@ -1,7 +1,9 @@
 /* mallinfo, mallinfo2, malloc_info, malloc_stats, malloc_trim: figures that fit
  * what the test has allocated. With the argument "xml": allocates a known
- * amount and writes malloc_info to standard output, for malloc_info.sh. */
+ * amount and writes malloc_info to standard output, for malloc_info.sh; with
+ * "json" the same for stats_json.sh. */
 #define _GNU_SOURCE
+#include <bulkhead.h>
 #include <check.h>
 #include <errno.h>
 #include <limits.h>
@@ -199,8 +201,26 @@ static int write_xml(void)
     return malloc_info(0, stdout) == 0 && fflush(stdout) == 0 ? 0 : 1;
 }
 
+static int write_json(void)
+{
+    static char process[4096], of_heap[4096];
+    allocate_small();
+    allocate_large();
+    bh_heap_t *heap = bh_heap_new();
+    for (int i = 0; i < 1000; i++) {
+        if (bh_heap_malloc(heap, 100) == NULL)
+            return 1;
+    }
+    if (bh_stats_json(process, sizeof process) >= sizeof process ||
+        bh_heap_stats_json(heap, of_heap, sizeof of_heap) >= sizeof of_heap)
+        return 1;
+    return printf("%s\n%s\n", process, of_heap) > 0 && fflush(stdout) == 0 ? 0 : 1;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc == 2 && strcmp(argv[1], "json") == 0)
+        return write_json();
     if (argc == 2 && strcmp(argv[1], "xml") == 0)
         return write_xml();
     TCase *tests = tcase_create("info");

@@ -28,7 +28,7 @@ fails() { # fails COMMAND...
 
 run_all() { # run_all DIRECTORY
     for program in "$1"/consumer_*; do
-        case $program in *.*) continue ;; esac
+        case ${program##*/} in *.*) continue ;; esac
         step "run $(basename -- "$1")/$(basename -- "$program")" "$program"
     done
 }
@@ -67,6 +67,8 @@ cd "$work/pkg-config"
 {
     step "pkg-config, C" "${CC:-cc}" "$here/consumer.c" -o consumer_c $(pkg-config --cflags --libs bulkhead)
     step "pkg-config, C++" "${CXX:-c++}" "$here/consumer.cc" -o consumer_cxx $(pkg-config --cflags --libs bulkhead)
+    step "pkg-config, C++ with its own operators" "${CXX:-c++}" -std=c++17 -Wall -Wextra -Werror "$here/operators.cc" \
+        -o consumer_operators $(pkg-config --cflags --libs bulkhead)
     # A program in C must not be told about dlopen and the like.
     step "pkg-config --static, C" "${CC:-cc}" -static -Wl,--fatal-warnings "$here/consumer.c" -o consumer_c_static \
         $(pkg-config --static --cflags --libs bulkhead)

@@ -136,6 +136,32 @@ void store_unlock_all(void)
         pthread_mutex_unlock(&shards[i].lock);
 }
 
+void sum_add(struct sum *sum, uintptr_t addr, size_t usable)
+{
+    struct rng mixer = {addr};
+    sum->count++;
+    sum->bytes += usable;
+    sum->mix += rng_next(&mixer);
+}
+
+void shard_sum(struct shard *s, struct sum *sum)
+{
+    pthread_mutex_lock(&s->lock);
+    for (uint32_t i = 0; i < s->count; i++)
+        sum_add(sum, s->blocks[i].addr, s->blocks[i].usable);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void store_sum(struct sum *sum)
+{
+    for (size_t i = 0; i < SHARDS; i++)
+        shard_sum(&shards[i], sum);
+    for (unsigned w = 0; w < WORKERS_MAX; w++)
+        for (const struct batch *b = atomic_load(&mailboxes[w].head); b != NULL; b = b->next)
+            for (uint32_t i = 0; i < b->count; i++)
+                sum_add(sum, b->blocks[i].addr, b->blocks[i].usable);
+}
+
 void store_drain(void (*use)(const struct block *b))
 {
     /* `use` may call the allocator, whose callback may put blocks into common

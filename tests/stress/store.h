@@ -63,6 +63,17 @@ struct batch *mailbox_take_all(struct mailbox *m);
 void store_lock_all(void);
 void store_unlock_all(void);
 
+/* What a set of blocks comes to, in any order. */
+struct sum {
+    uint64_t count, bytes, mix;
+};
+
+void sum_add(struct sum *sum, uintptr_t addr, size_t usable);
+
+/* Adds the records of one shard, of everything. */
+void shard_sum(struct shard *s, struct sum *sum);
+void store_sum(struct sum *sum); /* for a single thread */
+
 /* Calls `use` with every record and empties the store. For a single thread. */
 void store_drain(void (*use)(const struct block *b));
 

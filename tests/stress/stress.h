@@ -121,6 +121,11 @@ enum counter {
     STAT_COUNT
 };
 
+/* Whether nobody else uses the allocator in this process. */
+#ifndef STRESS_ALONE
+#define STRESS_ALONE 1
+#endif
+
 struct options {
     unsigned seconds;
     unsigned grace; /* seconds beyond `seconds` before a run counts as hung */

@@ -33,6 +33,8 @@ static const char *const plant_names[PLANT_COUNT] = {
     [PLANT_HANG] = "hang",
     [PLANT_CHILD_HANG] = "child-hang",
     [PLANT_CHILD_LOST] = "child-lost",
+    [PLANT_VISIT] = "visit",
+    [PLANT_FIGURES] = "figures",
 };
 
 static _Atomic uint64_t calls;
@@ -242,6 +244,30 @@ size_t sut_usable_size(const void *p)
 size_t sut_usable_size_again(const void *p)
 {
     return sut_usable_size(p) + (due(PLANT_USABLE) ? 16 : 0);
+}
+
+typedef struct visit {
+    bh_block_visit_fun *visitor;
+    void *arg;
+} visit_t;
+
+static bool visit_one(const bh_heap_t *heap, const bh_heap_area_t *area, void *block, size_t size, void *arg)
+{
+    const visit_t *v = arg;
+    return (block != NULL && due(PLANT_VISIT)) || v->visitor(heap, area, block, size, v->arg);
+}
+
+bool sut_visit(bh_heap_t *heap, bh_block_visit_fun *visitor, void *arg)
+{
+    visit_t v = {visitor, arg};
+    return bh_heap_visit_blocks(heap, true, visit_one, &v);
+}
+
+size_t sut_used_bytes(void)
+{
+    bh_stats_t stats = {.struct_size = sizeof stats};
+    bh_stats_get(&stats);
+    return stats.used_bytes + (sut_plant == PLANT_FIGURES ? 16 : 0);
 }
 
 void sut_before_check(void *p, size_t size)

@@ -33,6 +33,8 @@ enum plant {
     PLANT_HANG,        /* an allocation never returns */
     PLANT_CHILD_HANG,  /* the same in a forked child only */
     PLANT_CHILD_LOST,  /* a block's contents differ in a forked child */
+    PLANT_VISIT,       /* a live block that visiting a heap leaves out */
+    PLANT_FIGURES,     /* statistics that count 16 bytes too many */
     PLANT_COUNT
 };
 
@@ -57,6 +59,13 @@ size_t sut_usable_size(const void *p);
 
 /* The same for a block whose usable size is known already (PLANT_USABLE). */
 size_t sut_usable_size_again(const void *p);
+
+/* Every live block of a heap of the calling thread; false: this build has no
+ * record of them. */
+bool sut_visit(bh_heap_t *heap, bh_block_visit_fun *visitor, void *arg);
+
+/* Bytes in live blocks of the whole process. */
+size_t sut_used_bytes(void);
 
 /* Called before the contents of a block are looked at, by the thread that
  * holds its record: the place where PLANT_CLOBBER acts without a data race. */

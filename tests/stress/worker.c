@@ -130,9 +130,33 @@ static struct worker_heap *random_heap(struct worker *w)
     return heap->handle == NULL ? NULL : heap;
 }
 
+static bool sum_visited(const bh_heap_t *heap, const bh_heap_area_t *area, void *block, size_t size, void *sum)
+{
+    (void)heap, (void)area;
+    if (block != NULL)
+        sum_add(sum, (uintptr_t)block, size);
+    return true;
+}
+
+/* All blocks of a heap that may be destroyed are in its own shard. Other plants
+ * make the heap and its record differ in ways of their own. */
+static void check_visit(struct worker_heap *heap, struct shard *s)
+{
+    if (!heap->to_destroy || (sut_plant != PLANT_NONE && sut_plant != PLANT_VISIT))
+        return;
+    struct sum expected = {0}, got = {0};
+    shard_sum(s, &expected);
+    if (!sut_visit(heap->handle, sum_visited, &got))
+        return;
+    if (got.count != expected.count || got.bytes != expected.bytes || got.mix != expected.mix)
+        finding("visit", "heap %" PRIu32 ": visited %" PRIu64 " blocks of %" PRIu64 " bytes, of %" PRIu64 " and %" PRIu64,
+                heap->id, got.count, got.bytes, expected.count, expected.bytes);
+}
+
 static void heap_end(struct worker *w, struct worker_heap *heap)
 {
     struct shard *s = store_heap(w->index, (unsigned)(heap - w->heaps));
+    check_visit(heap, s);
     bool destroy = heap->to_destroy && rng_chance(&w->rng, 800);
     struct block b;
     while (shard_take(s, &w->rng, &b)) {

@@ -181,10 +181,11 @@ const char *inv_segment(const bhi_segment_t *s, bool read, bool probe)
         uint64_t range = bhi_bit_range(slot, page->span_slots);
         CHECK_THAT((used & range) == 0, "S1: segment %p: spans overlap at slot %u", p, slot);
         used |= range;
-        CHECK_THAT(page->start == bhi_segment_base(s) + slot * BH_SLOT_SIZE, "I1: page of slot %u starts elsewhere", slot);
+        uintptr_t behind = page->start - (bhi_segment_base(s) + slot * BH_SLOT_SIZE);
+        CHECK_THAT(behind == 0 || (page->state == BHI_PAGE_LARGE && behind < BH_SLOT_SIZE), "I1: page of slot %u starts elsewhere", slot);
         for (unsigned i = 0; i < page->span_slots; i++)
             CHECK_THAT(page[i].back == i << BH_PAGE_DESC_SHIFT, "S1: segment %p: slot %u points back %u", p, slot + i, page[i].back);
-        size_t bytes = page->state == BHI_PAGE_LARGE ? page->block_bytes : page->span_slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE;
+        size_t bytes = page->state == BHI_PAGE_LARGE ? behind + page->block_bytes : page->span_slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE;
         for (size_t at = 0; at < page->span_slots * BH_SLOT_SIZE; at += BH_OS_PAGE_SIZE) {
             unsigned os = (unsigned)(at >> BH_OS_PAGE_SHIFT) % BH_SLOT_OS_PAGES;
             CHECK_THAT(at >= bytes || os < s->guard_from[slot + at / BH_SLOT_SIZE], "S3: page of slot %u is not all open", slot);

@@ -1,0 +1,247 @@
+/* More forms of allocation than malloc's family has: resizing with zeroes, in
+ * place, with an alignment or an offset, and copies of strings. */
+#include "bulkhead.h"
+
+#include "base/checked.h"
+#include "core/alloc.h"
+#include "core/free.h"
+#include "core/heap.h"
+#include "core/realloc.h"
+#include "core/thread.h"
+#include "meta/size_class.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+BH_INLINE bhi_heap_t *mine(const bh_heap_t *heap)
+{
+    return bhi_heap_of_handle(heap, bhi_thread_self());
+}
+
+BH_INLINE size_t product(size_t count, size_t size)
+{
+    size_t total;
+    return bh_likely(bhi_mul_ok(count, size, &total)) ? total : SIZE_MAX;
+}
+
+static void *no_memory(void)
+{
+    errno = ENOMEM;
+    return NULL;
+}
+
+/* ----------------------------------------------------------------- resizing */
+
+/* From the new size on the block becomes zero, also where it shrinks: so that
+ * growing again, in place, finds zeroes there. */
+static void *rezalloc(bhi_heap_t *heap, void *p, size_t size)
+{
+    if (p == NULL)
+        return bhi_alloc_zero(heap, size);
+    size_t before = bhi_usable(p, BHI_USE_REALLOC);
+    void *q = before != 0 ? bhi_realloc(heap, p, size) : no_memory(); /* 0: foreign */
+    if (q == NULL)
+        return NULL;
+    size_t usable = bhi_usable(q, BHI_USE_REALLOC);
+    size_t from = bhi_min(size, before);
+    memset((char *)q + from, 0, usable - from);
+    return q;
+}
+
+void *bh_recalloc(void *p, size_t count, size_t size)
+{
+    return rezalloc(bhi_thread_heap, p, product(count, size));
+}
+
+void *bh_heap_recalloc(bh_heap_t *heap, void *p, size_t count, size_t size)
+{
+    return rezalloc(mine(heap), p, product(count, size));
+}
+
+void *bh_rezalloc(void *p, size_t size)
+{
+    return rezalloc(bhi_thread_heap, p, size);
+}
+
+void *bh_heap_rezalloc(bh_heap_t *heap, void *p, size_t size)
+{
+    return rezalloc(mine(heap), p, size);
+}
+
+/* A NULL for size 0 is no failure: `p` is free then. */
+static void *reallocf(bhi_heap_t *heap, void *p, size_t size)
+{
+    void *q = bhi_realloc(heap, p, size);
+    if (q == NULL && size != 0)
+        bhi_free(p);
+    return q;
+}
+
+void *bh_reallocf(void *p, size_t size)
+{
+    return reallocf(bhi_thread_heap, p, size);
+}
+
+void *bh_heap_reallocf(bh_heap_t *heap, void *p, size_t size)
+{
+    return reallocf(mine(heap), p, size);
+}
+
+void *bh_expand(void *p, size_t size)
+{
+    size_t usable = p != NULL ? bhi_usable(p, BHI_USE_REALLOC) : 0;
+    return usable != 0 && bhi_size_fits(usable, size) ? p : no_memory();
+}
+
+void *bh_mallocn(size_t count, size_t size)
+{
+    return bhi_malloc(product(count, size));
+}
+
+void *bh_heap_mallocn(bh_heap_t *heap, size_t count, size_t size)
+{
+    return bhi_alloc(mine(heap), product(count, size));
+}
+
+/* ---------------------------------------------------------------- alignment */
+
+static void *aligned_at(bhi_heap_t *heap, size_t alignment, size_t size, size_t offset, bool zero)
+{
+    if (bh_unlikely(!bhi_is_power_of_two(alignment))) {
+        errno = EINVAL;
+        return NULL;
+    }
+    return bhi_alloc_at(heap, size, alignment, offset, zero);
+}
+
+static void *aligned_realloc(bhi_heap_t *heap, void *p, size_t alignment, size_t size, size_t offset)
+{
+    if (p == NULL || bh_unlikely(!bhi_is_power_of_two(alignment)))
+        return aligned_at(heap, alignment, size, offset, false);
+    size_t usable = bhi_usable(p, BHI_USE_REALLOC);
+    if (usable == 0) /* foreign: its size is unknown, so nothing can be kept */
+        return no_memory();
+    if (size == 0) {
+        bhi_free(p);
+        return NULL;
+    }
+    if (size <= usable && size >= usable / 2 && (((uintptr_t)p + offset) & (alignment - 1)) == 0)
+        return p;
+    void *moved = bhi_alloc_at(heap, size, alignment, offset, false);
+    if (moved == NULL)
+        return NULL;
+    memcpy(moved, p, bhi_min(size, usable));
+    bhi_free(p);
+    return moved;
+}
+
+void *bh_aligned_alloc_at(size_t alignment, size_t size, size_t offset)
+{
+    return aligned_at(bhi_thread_heap, alignment, size, offset, false);
+}
+
+void *bh_heap_aligned_alloc_at(bh_heap_t *heap, size_t alignment, size_t size, size_t offset)
+{
+    return aligned_at(mine(heap), alignment, size, offset, false);
+}
+
+void *bh_aligned_zalloc_at(size_t alignment, size_t size, size_t offset)
+{
+    return aligned_at(bhi_thread_heap, alignment, size, offset, true);
+}
+
+void *bh_heap_aligned_zalloc_at(bh_heap_t *heap, size_t alignment, size_t size, size_t offset)
+{
+    return aligned_at(mine(heap), alignment, size, offset, true);
+}
+
+void *bh_aligned_realloc(void *p, size_t alignment, size_t size)
+{
+    return aligned_realloc(bhi_thread_heap, p, alignment, size, 0);
+}
+
+void *bh_heap_aligned_realloc(bh_heap_t *heap, void *p, size_t alignment, size_t size)
+{
+    return aligned_realloc(mine(heap), p, alignment, size, 0);
+}
+
+void *bh_aligned_realloc_at(void *p, size_t alignment, size_t size, size_t offset)
+{
+    return aligned_realloc(bhi_thread_heap, p, alignment, size, offset);
+}
+
+void *bh_heap_aligned_realloc_at(bh_heap_t *heap, void *p, size_t alignment, size_t size, size_t offset)
+{
+    return aligned_realloc(mine(heap), p, alignment, size, offset);
+}
+
+size_t bh_good_size(size_t size)
+{
+    if (size <= BH_CLASS_MAX_SIZE)
+        return bhi_class_size(bhi_class_of(size));
+    return size <= PTRDIFF_MAX ? bhi_align_up(size, BH_OS_PAGE_SIZE) : size;
+}
+
+/* ------------------------------------------------------------------ strings */
+
+static char *copy(bhi_heap_t *heap, const char *s, size_t length)
+{
+    char *p = bhi_alloc(heap, length + 1);
+    if (p == NULL)
+        return NULL;
+    memcpy(p, s, length);
+    p[length] = '\0';
+    return p;
+}
+
+static char *copy_at_most(bhi_heap_t *heap, const char *s, size_t n)
+{
+    if (s == NULL)
+        return NULL;
+    size_t length = 0;
+    while (length < n && s[length] != '\0')
+        length++;
+    return copy(heap, s, length);
+}
+
+/* Into an array, since what realpath allocates may be another allocator's. */
+static char *real_path(bhi_heap_t *heap, const char *path, char *resolved)
+{
+    char found[PATH_MAX];
+    if (resolved != NULL)
+        return realpath(path, resolved);
+    return realpath(path, found) != NULL ? copy(heap, found, strlen(found)) : NULL;
+}
+
+char *bh_strdup(const char *s)
+{
+    return s != NULL ? copy(bhi_thread_heap, s, strlen(s)) : NULL;
+}
+
+char *bh_heap_strdup(bh_heap_t *heap, const char *s)
+{
+    bhi_heap_t *h = mine(heap);
+    return s != NULL ? copy(h, s, strlen(s)) : NULL;
+}
+
+char *bh_strndup(const char *s, size_t n)
+{
+    return copy_at_most(bhi_thread_heap, s, n);
+}
+
+char *bh_heap_strndup(bh_heap_t *heap, const char *s, size_t n)
+{
+    return copy_at_most(mine(heap), s, n);
+}
+
+char *bh_realpath(const char *path, char *resolved)
+{
+    return real_path(bhi_thread_heap, path, resolved);
+}
+
+char *bh_heap_realpath(bh_heap_t *heap, const char *path, char *resolved)
+{
+    return real_path(mine(heap), path, resolved);
+}

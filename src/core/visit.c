@@ -1,0 +1,65 @@
+/* Visiting. The map says which blocks are live, so neither free lists nor the
+ * blocks themselves are read. */
+#include "core/visit.h"
+
+#include "base/bits.h"
+#include "core/heap.h"
+#include "core/page.h"
+
+typedef struct visit {
+    const bh_heap_t *handle;
+    bool blocks;
+    bh_block_visit_fun *visitor;
+    void *arg;
+} visit_t;
+
+/* Live blocks among 64 of them; what another thread frees from now on is still
+ * reported, since the owner has not taken it back. */
+static uint64_t live_now(const bhi_page_t *page, uint32_t word)
+{
+    return atomic_load_explicit(&page->map[word].live, memory_order_relaxed) &
+           ~atomic_load_explicit(&page->map[word].held, memory_order_relaxed);
+}
+
+static bool visit_page(const visit_t *v, const bhi_page_t *page)
+{
+    uint32_t capacity = bhi_page_capacity(page);
+    uint32_t words = (capacity + 63) / 64;
+    bh_heap_area_t area = {
+        .blocks = (void *)page->start, /* NOLINT: this is where a number becomes a pointer */
+        .reserved = page->reserved * page->block_bytes,
+        .committed = capacity * page->block_bytes,
+        .used = BH_HARDEN_MAP ? 0 : page->used,
+        .block_size = page->block_bytes,
+    };
+    for (uint32_t w = 0; w < words; w++)
+        area.used += bhi_bit_count(live_now(page, w));
+    if (!v->visitor(v->handle, &area, NULL, area.block_size, v->arg))
+        return false;
+    for (uint32_t w = 0; v->blocks && w < words; w++) {
+        for (uint64_t live = live_now(page, w); live != 0; live &= live - 1) {
+            uintptr_t block = page->start + (w * 64 + bhi_bit_first(live)) * page->block_bytes;
+            if (!v->visitor(v->handle, &area, (void *)block, area.block_size, v->arg)) /* NOLINT: as above */
+                return false;
+        }
+    }
+    return true;
+}
+
+bool bhi_heap_visit(bhi_heap_t *heap, const bh_heap_t *handle, bool blocks, bh_block_visit_fun *visitor, void *arg)
+{
+    visit_t v = {handle, blocks, visitor, arg};
+    if (!BH_HARDEN_MAP && blocks)
+        return false; /* a measuring build knows how many are live, not which */
+    bhi_heap_drain(heap, SIZE_MAX);
+    for (unsigned c = 0; c <= BHI_CLASSES; c++) {
+        const bhi_queue_t *q = c < BHI_CLASSES ? &heap->queues[c] : &heap->full;
+        for (const bhi_page_t *page = q->first; page != NULL; page = page->next) {
+            if (page->state == BHI_PAGE_LARGE && page->used == 0)
+                continue; /* freed; kept for a moment, for a thread that looks at it */
+            if (!visit_page(&v, page))
+                return false;
+        }
+    }
+    return true;
+}
