@@ -56,6 +56,8 @@ bhi_hazard_t *bhi_hazard_take(void)
         bhi_state_unlock();
         if (word != NULL) {
             bhi_thread_hazard = word;
+            if (bhi_thread_heap != &bhi_heap_empty)
+                bhi_thread_heap->hazard = word;
             return word;
         }
     }

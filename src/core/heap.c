@@ -259,12 +259,29 @@ void bhi_heap_help(bhi_heap_t *heap)
     } while (atomic_load(&heap->pending) != NULL);
 }
 
+/* Lock held. Where the default heap of a thread stands, or would stand. */
+static bhi_heap_t **thread_chain(bhi_owner_t self)
+{
+    uint64_t mixed = (uint64_t)(self >> 6) * 0x9e3779b97f4a7c15u; /* golden ratio: Knuth, multiplicative hashing */
+    return &bhi_state->thread_heaps[(mixed >> 32) % BHI_THREAD_CHAINS];
+}
+
+static bhi_heap_t **find_in_chain(bhi_heap_t **at, const bhi_heap_t *heap)
+{
+    while (*at != NULL && *at != heap)
+        at = &(*at)->thread_next;
+    return at;
+}
+
 void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind)
 {
     bhi_heap_drain(heap, SIZE_MAX);
     atomic_store_explicit(&heap->kind, kind, memory_order_relaxed); /* from here on nothing retires */
     bhi_heap_collect(heap, false);
     bhi_state_lock();
+    bhi_heap_t **at = find_in_chain(thread_chain(bhi_heap_owner(heap)), heap);
+    if (*at != NULL)
+        *at = heap->thread_next;
     if (heap->page_count == 0)
         recycle(heap);
     else if (kind == BHI_HEAP_ORPHAN)
@@ -311,9 +328,8 @@ static bhi_heap_t *own_from(bhi_heap_t *first, bhi_owner_t self)
     return NULL;
 }
 
-bhi_heap_t *bhi_heap_take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t self)
+static bhi_heap_t *take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t self)
 {
-    bhi_state_lock();
     bhi_heap_t *heap = kind == BHI_HEAP_THREAD ? own_from(bhi_state->orphans, self) : NULL;
     if (heap != NULL) {
         orphans_remove(heap);
@@ -329,6 +345,31 @@ bhi_heap_t *bhi_heap_take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t se
         atomic_store_explicit(&heap->kind, kind, memory_order_relaxed);
         heap->home = home != NULL ? home : heap;
         heap->user_heaps = heap->user_next = heap->user_prev = NULL;
+        heap->hazard = NULL;
+    }
+    return heap;
+}
+
+bhi_heap_t *bhi_heap_take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t self)
+{
+    bhi_state_lock();
+    bhi_heap_t *heap = take(kind, home, self);
+    bhi_state_unlock();
+    return heap;
+}
+
+bhi_heap_t *bhi_heap_take_for_thread(bhi_owner_t self)
+{
+    bhi_state_lock();
+    bhi_heap_t **chain = thread_chain(self), *heap = *chain;
+    while (heap != NULL && bhi_heap_owner(heap) != self)
+        heap = heap->thread_next;
+    if (heap == NULL) {
+        heap = take(BHI_HEAP_THREAD, NULL, self);
+        if (heap != NULL) {
+            heap->thread_next = *chain;
+            *chain = heap;
+        }
     }
     bhi_state_unlock();
     return heap;

@@ -12,6 +12,11 @@ extern const bhi_heap_t bhi_heap_empty;
  * is one, else a fresh one. NULL: no memory. */
 bhi_heap_t *bhi_heap_take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t self);
 
+/* The default heap of the new thread `self`, as bhi_heap_take, but first of all
+ * the one that an earlier thread of the same identity left without giving it up
+ * (its first allocation came when no destructor would run any more). */
+bhi_heap_t *bhi_heap_take_for_thread(bhi_owner_t self);
+
 /* Owner: gives a heap up for good. kind ORPHAN or DELETED; see meta/types.h. */
 void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind);
 

@@ -24,12 +24,17 @@ bhi_heap_t *bhi_thread_heap_get(void)
         return bhi_thread_heap;
     if (!bhi_init())
         return NULL;
-    bhi_heap_t *heap = bhi_heap_take(BHI_HEAP_THREAD, NULL, bhi_thread_self());
-    if (heap == NULL || thread_ended)
-        return heap;
+    if (thread_ended)
+        return bhi_heap_take(BHI_HEAP_THREAD, NULL, bhi_thread_self());
+    bhi_heap_t *heap = bhi_heap_take_for_thread(bhi_thread_self());
+    if (heap == NULL)
+        return NULL;
     bhi_thread_heap = heap;
-    /* May fail: then the heap stays with the thread's identity and is lost at
-     * its end. */
+    if (bhi_thread_hazard == NULL)
+        bhi_thread_hazard = heap->hazard; /* not NULL where the heap was left */
+    heap->hazard = bhi_thread_hazard;
+    /* May fail, or come too late (in the last round of destructors): then the
+     * heap waits for the next thread with this identity. */
     bhi_thread_watch_end();
     return heap;
 }

@@ -238,6 +238,8 @@ typedef struct bhi_heap {
     struct bhi_heap *user_heaps;           /* owner, default heaps: list of the thread's user heaps */
     struct bhi_heap *user_next, *user_prev; /* owner */
     struct bhi_heap *list_next, *list_prev; /* lock: unused or orphan list */
+    struct bhi_heap *thread_next;          /* lock: chain of state->thread_heaps */
+    struct bhi_hazard *hazard;             /* owner, default heaps: the thread's hazard word, or NULL */
     uint32_t id;                           /* const: index in the heap table */
     uint32_t generation;                   /* lock: grows when a user heap ends; part of its handle */
     _Atomic(uint8_t) kind;                 /* owner, under lock where lists change: bhi_heap_kind_t */
@@ -261,6 +263,7 @@ struct bhi_hazard_chunk;
 
 /* --------------------------------------------------------------------- state */
 
+#define BHI_THREAD_CHAINS 1024u
 #define BHI_HEAP_DIR 4096u
 #define BHI_HEAP_DIR_CHUNK 64u
 
@@ -279,6 +282,7 @@ typedef struct bhi_state {
     struct bhi_heap *orphans;          /* head of a list; adopted from the front, added at the back */
     struct bhi_heap *orphans_last;
     _Atomic(uint32_t) orphan_count;    /* lock writes, all read as a hint */
+    struct bhi_heap *thread_heaps[BHI_THREAD_CHAINS]; /* lock: default heaps of threads, by owner */
     _Atomic(uint32_t) heap_count;      /* lock writes, all read */
     struct bhi_heap **heap_dir[BHI_HEAP_DIR];
     _Atomic(struct bhi_hazard_chunk *) hazards; /* lock writes, all read: the first chunk */

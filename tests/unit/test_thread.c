@@ -237,6 +237,69 @@ START_TEST(registering_late_gives_the_loan_back)
 }
 END_TEST
 
+/* ------------------------------------------------ the last round of destructors */
+
+static void *late_blocks[200];
+static bhi_owner_t late_self;
+static bhi_heap_t *late_heap;
+
+/* The first call of the allocator comes when no destructor will run any more. */
+static void first_in_the_last_round(void *value)
+{
+    if (atomic_fetch_add(&late_runs, 1) < 3) {
+        pthread_setspecific(late_key, value);
+        return;
+    }
+    for (int i = 0; i < 200; i++)
+        late_blocks[i] = bh_malloc(1000);
+    (void)!bh_heap_malloc(bh_heap_new(), 100);
+    late_heap = bhi_thread_heap;
+    late_self = bhi_thread_self();
+}
+
+static void *only_late(void *arg)
+{
+    pthread_setspecific(late_key, &late_key);
+    return arg;
+}
+
+static void *same_identity(void *arg)
+{
+    if (bhi_thread_self() != late_self)
+        return NULL;
+    bh_free(bh_malloc(1));
+    ck_assert_ptr_eq(bhi_thread_heap, late_heap);
+    ck_assert_ptr_nonnull(late_heap->user_heaps);
+    return arg;
+}
+
+START_TEST(a_heap_left_in_the_last_round_is_the_next_threads)
+{
+    ck_assert_ptr_nonnull(bhi_thread_heap_get());
+    pthread_key_create(&late_key, first_in_the_last_round);
+    unit_thread(leave_blocks, NULL); /* an orphan, so that there is more to lose */
+    atomic_store(&late_runs, 0);
+    unit_thread(only_late, NULL);
+    ck_assert_uint_eq(atomic_load(&late_runs), 4);
+    ck_assert_uint_eq(atomic_load(&late_heap->kind), BHI_HEAP_THREAD);
+    ck_assert_uint_eq(bhi_heap_owner(late_heap), late_self); /* nobody's, in truth */
+    for (int i = 0; i < 200; i++)
+        bh_free(late_blocks[i]);
+    free_left(NULL);
+    ck_assert_invariants();
+    ck_assert_uint_ne(late_heap->page_count, 0);
+    bool found = false;
+    for (int i = 0; i < 1000 && !found; i++)
+        found = unit_thread(same_identity, &late_key) != NULL;
+    ck_assert(found);
+    ck_assert_uint_ne(atomic_load(&late_heap->kind), BHI_HEAP_THREAD);
+    ck_assert_uint_eq(bhi_heap_owner(late_heap), BHI_OWNER_NONE);
+    ck_assert_uint_eq(late_heap->page_count, 0);
+    for (unsigned i = 0; i < BHI_THREAD_CHAINS; i++)
+        ck_assert(bhi_state->thread_heaps[i] == NULL || bhi_state->thread_heaps[i] == bhi_thread_heap);
+}
+END_TEST
+
 /* ------------------------------------------------------------ many at once */
 
 static void *_Atomic slots[256];
@@ -289,6 +352,7 @@ int main(void)
     tcase_add_test(c, user_heaps_are_deleted_at_exit);
     tcase_add_test(c, allocation_after_the_destructor);
     tcase_add_test(c, registering_late_gives_the_loan_back);
+    tcase_add_test(c, a_heap_left_in_the_last_round_is_the_next_threads);
     tcase_add_test(c, threads_in_waves);
     suite_add_tcase(s, c);
     return unit_main(s);
