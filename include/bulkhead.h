@@ -323,7 +323,9 @@ typedef void bh_deferred_free_fun(bool force, unsigned long long heartbeat, void
 
 /* Registers `fun` for the whole process, in place of the one before; NULL takes
  * it away. `fun` may allocate and free; it is not called again from within
- * itself. */
+ * itself. <stdlib.h> may tell compilers that malloc calls nothing of the file
+ * that calls it (glibc's attribute leaf): static variables of that file which
+ * `fun` changes must be atomic or volatile there. */
 BH_EXPORT void bh_register_deferred_free(bh_deferred_free_fun *fun, void *arg);
 
 #ifdef __cplusplus
