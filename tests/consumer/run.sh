@@ -37,8 +37,13 @@ step "install" cmake --install "$build" --prefix "$work/first"
 mv "$work/first" "$work/moved"
 prefix=$work/moved
 
-no_paths() { # neither where it was built nor where it was first installed
-    ! grep -rIF -e "$work/first" -e "$build" -e "$source" "$prefix"
+# Neither where it was built nor where it was first installed. A tree that lies in
+# /bulkhead is not meant by bin/bulkhead.
+no_paths() {
+    for path in "$work/first" "$build" "$source"; do
+        escaped=$(printf '%s\n' "$path" | sed 's/[][\.*^$+?(){}|]/\\&/g')
+        ! grep -rIE "(^|[^[:alnum:]_.}/-])$escaped([^[:alnum:]_-]|\$)" "$prefix" || return 1
+    done
 }
 step "no paths in installed text files" no_paths
 
