@@ -5,6 +5,9 @@
 # version, pkg-config for the shared library and the archive, add_subdirectory,
 # and the installed command.
 set -eu
+# As the project itself: a machine that has only what it installs has no make.
+CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja}
+export CMAKE_GENERATOR
 build=$(readlink -f -- "$1")
 here=$(readlink -f -- "$(dirname -- "$0")")
 source=$(readlink -f -- "$here/../..")
