@@ -184,7 +184,10 @@ test_preset() { # test_preset PRESET [PREFIX...]
         [ "$not_run" = 0 ] || echo "   $not_run skipped: $(sed -n 's/.* - \(.*\) (Skipped)$/\1/p' "$log.ctest" | tr '\n' ' ')"
         if [ "$status" -ne 0 ] && [ "${counts% *}" = 0 ]; then complain "$preset: ctest ended with $status"; fi
     fi
-    if [ "$status" -ne 0 ]; then tail -n 60 "$log.ctest" | sed 's/^/   | /'; fi
+    # What failed and what it printed, which lies between the tests that passed.
+    if [ "$status" -ne 0 ]; then
+        grep -vE '^ +Start +[0-9]+: |^ *[0-9]+/[0-9]+ Test .* Passed ' "$log.ctest" | tail -n 100 | sed 's/^/   | /'
+    fi
     rm -f "$log.ctest"
 }
 

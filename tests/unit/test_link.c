@@ -82,19 +82,30 @@ START_TEST(every_altered_word_is_refused)
 }
 END_TEST
 
-/* The multiplication of plain XOR links: the XOR of two true links, moved to a
- * third place, must not be one. */
+/* Somebody who has read three links of a list cannot make a fourth of them: not
+ * by XOR (all that plain XOR links need), not by adding the difference of two
+ * tags to a third. 40 bits of a tag cannot be counted out, so this looks how often
+ * the top 16 bits come out right: `rounds` / 2^16 times if by chance. */
 START_TEST(links_do_not_add_up)
 {
     if (!BH_HARDEN_LINKS)
         return;
     start();
-    for (int round = 0; round < 20000; round++) {
-        uint32_t a = unit_below(&seed, 4096), b = unit_below(&seed, 4096), c = unit_below(&seed, 4096);
+    enum { rounds = 1 << 22, expected = rounds >> 16 };
+    unsigned xors = 0, sums = 0;
+    for (int round = 0; round < rounds; round++) {
+        uint32_t a = unit_below(&seed, 4096), b = a ^ 1u << unit_below(&seed, 12), c = unit_below(&seed, 4096);
+        if (round % 2 == 0)
+            c = a;
         uint64_t x = encode(key, a, 1, 9), y = encode(key, b, 1, 9), z = encode(key, c, 2, 9);
-        if (a != b)
-            ck_assert(!accepted(key, x ^ y ^ z, 2, 9));
+        uint64_t true_one = encode(key, a ^ b ^ c, 2, 9);
+        xors += (x ^ y ^ z ^ true_one) >> 48 == 0;
+        sums += (y - x + z - true_one + ((uint64_t)1 << 47)) >> 48 == 0;
+        key = round % 64 == 0 ? unit_random(&seed) : key;
     }
+    /* Eight standard deviations. One step of the hash gives hundreds of times more. */
+    ck_assert_msg(xors < 2 * expected, "XOR: %u, by chance %u", xors, (unsigned)expected);
+    ck_assert_msg(sums < 2 * expected, "sums: %u, by chance %u", sums, (unsigned)expected);
 }
 END_TEST
 
