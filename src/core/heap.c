@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define DRAIN_PER_HEARTBEAT 32  /* pages; bounds the time of one allocation */
+#define DRAIN_PER_TICK 32       /* pages; bounds the time of one allocation */
 #define TICK 16                 /* heartbeats between looks at retired pages and at the clock */
 
 static const bhi_page_t page_empty = {.free = BHI_INDEX_NONE, .local_free = BHI_INDEX_NONE};
@@ -429,7 +429,7 @@ static bool adopt_page(bhi_heap_t *heap, unsigned c)
 bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c)
 {
     bhi_queue_t *q = &heap->queues[c];
-    for (;;) {
+    for (bool drained = false;; drained = true) {
         /* Every page behind the first got here with a block to give, so this
          * loop runs twice at most before it succeeds or the queue is empty. */
         while (q->first != NULL) {
@@ -437,7 +437,9 @@ bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c)
                 return q->first;
             to_full(heap, q->first);
         }
-        if (!adopt_page(heap, c))
+        if (!drained) /* blocks that other threads freed before new memory */
+            bhi_heap_drain(heap, DRAIN_PER_TICK);
+        else if (!adopt_page(heap, c))
             break;
     }
     bhi_page_t *page = bhi_page_new(heap, c);
@@ -455,6 +457,7 @@ void *bhi_heap_large(bhi_heap_t *heap, size_t size, size_t align, bool zero)
 void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shift, bool zero)
 {
     bool reads_zero = false;
+    bhi_heap_drain(heap, DRAIN_PER_TICK); /* large blocks that other threads freed are worth not to wait */
     bhi_page_t *page = bhi_page_new_large(heap, size + shift, align, &reads_zero);
     if (page == NULL)
         return NULL;
@@ -510,9 +513,8 @@ static void purge_due(void)
 void bhi_heap_heartbeat(bhi_heap_t *heap)
 {
     beat(false);
-    if (((uintptr_t)heap->pending_mine | (uintptr_t)atomic_load_explicit(&heap->pending, memory_order_relaxed)) != 0)
-        bhi_heap_drain(heap, DRAIN_PER_HEARTBEAT);
     if (bh_unlikely(heartbeat % TICK == 0)) {
+        bhi_heap_drain(heap, DRAIN_PER_TICK);
         retire_tick(heap, false);
         purge_due();
     }

@@ -13,17 +13,17 @@
 #define OPEN_STEP ((size_t)64 * 1024)
 #define REGION_LEAST ((size_t)1 << 20)
 
+/* Whole cache lines. The owner writes its pages' maps at every malloc and free:
+ * two threads with maps in one line took three times as long. */
 static size_t chunk_size(size_t size)
 {
-    if (size <= 16)
-        return 16;
-    return size <= 32 ? 32 : bhi_align_up(size, BH_CACHE_LINE);
+    return bhi_align_up(size, BH_CACHE_LINE);
 }
 
-/* 16, 32, 64, 128, ... 2048 */
+/* 64, 128, ... 2048 */
 static size_t chunk_index(size_t chunk)
 {
-    return chunk <= 16 ? 0 : chunk <= 32 ? 1 : 1 + chunk / BH_CACHE_LINE;
+    return chunk / BH_CACHE_LINE - 1;
 }
 
 void bhi_pool_add_region(uintptr_t at, size_t size)
@@ -63,13 +63,6 @@ void *bhi_pool_take(size_t size)
         memcpy(&pool->free[index], p, sizeof(void *));
         memset(p, 0, chunk);
         return p;
-    }
-    /* Chunks of 64 bytes and more start on a cache line of their own. What is
-     * skipped lies in an OS page that is open already. */
-    while (chunk >= BH_CACHE_LINE && (pool->at & (BH_CACHE_LINE - 1)) != 0) {
-        void *piece = (void *)pool->at; /* NOLINT: control memory is addressed by number */
-        pool->at += 16;
-        bhi_pool_give(piece, 16);
     }
     if (!make_room(chunk))
         return NULL;

@@ -4,7 +4,7 @@
 
 #include "meta/types.h"
 
-/* A zeroed chunk of at least `size` bytes (16 or 32, else 64-aligned), or NULL. */
+/* A zeroed chunk of at least `size` bytes, on cache lines of its own, or NULL. */
 void *bhi_pool_take(size_t size);
 /* Gives back a chunk with the size that it was taken with; size <= 2048. */
 void bhi_pool_give(void *chunk, size_t size);

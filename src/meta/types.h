@@ -186,18 +186,19 @@ typedef struct bhi_arena {
     size_t size;         /* const: bytes */
     uintptr_t descs;     /* const: descriptor of slot 0 */
     bhi_segment_t *headers; /* const */
-    uint32_t segments;   /* const */
-    uint32_t top;        /* lock: segments from here on were never used */
+    /* Every free reads this one; no lock lies in its cache line. */
     _Atomic(size_t) blocks_open; /* lock writes, all read: bytes of blocks whose descriptors are accessible */
+    uint32_t segments;   /* const */
+    uint32_t top BH_ALIGNED(BH_CACHE_LINE); /* lock: segments from here on were never used */
     size_t headers_open; /* lock */
     bhi_segment_t *runs[BHI_RUN_BINS]; /* lock: free runs below top */
-} bhi_arena_t;
+} BH_ALIGNED(BH_CACHE_LINE) bhi_arena_t;
 
 /* ---------------------------------------------------------------------- pool */
 
-/* Memory for control data: chunks of 16, 32 or multiples of 64 bytes, zeroed
+/* Memory for control data: chunks of whole cache lines up to 2 KiB, zeroed
  * when handed out, on free lists by size when given back. */
-#define BHI_POOL_SIZES 34u
+#define BHI_POOL_SIZES 32u
 typedef struct bhi_pool {
     uintptr_t at, open_end, end;      /* lock: bump region */
     void *free[BHI_POOL_SIZES];       /* lock */
