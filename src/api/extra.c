@@ -91,8 +91,7 @@ void *bh_heap_reallocf(bh_heap_t *heap, void *p, size_t size)
 
 void *bh_expand(void *p, size_t size)
 {
-    size_t usable = p != NULL ? bhi_usable(p, BHI_USE_REALLOC) : 0;
-    return usable != 0 && bhi_size_fits(usable, size) ? p : no_memory();
+    return p != NULL && bhi_expand(p, size) ? p : no_memory();
 }
 
 void *bh_mallocn(size_t count, size_t size)
@@ -127,7 +126,7 @@ static void *aligned_realloc(bhi_heap_t *heap, void *p, size_t alignment, size_t
         bhi_free(p);
         return NULL;
     }
-    if (size <= usable && size >= usable / 2 && (((uintptr_t)p + offset) & (alignment - 1)) == 0)
+    if ((((uintptr_t)p + offset) & (alignment - 1)) == 0 && bhi_expand(p, size))
         return p;
     void *moved = bhi_alloc_at(heap, size, alignment, offset, false);
     if (moved == NULL)

@@ -25,6 +25,12 @@ BH_INLINE uint64_t bhi_bit_range(unsigned first, unsigned n)
     return (~(uint64_t)0 >> (64 - n)) << first;
 }
 
+/* Puts an element in or takes it out; i < 64. */
+BH_INLINE void bhi_bit_put(uint64_t *set, unsigned i, bool in)
+{
+    *set = (*set & ~((uint64_t)1 << i)) | (uint64_t)in << i;
+}
+
 /* Every position where a run of n set bits starts; 1 <= n <= 64. Doubling:
  * after a step of width w, bit i says that i .. i+w-1 are all set. */
 BH_INLINE uint64_t bhi_bit_run_starts(uint64_t set, unsigned n)

@@ -62,13 +62,6 @@ static uint32_t live_index(const bhi_arena_t *arena, const bhi_page_t *page, uin
     return index;
 }
 
-/* Whether only the calling thread can end the page. */
-static bool is_mine(const bhi_page_t *page)
-{
-    const bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
-    return heap != NULL && bhi_heap_owner(heap) == bhi_thread_self();
-}
-
 /* Keeps another's page from ending, or reports that it has ended. */
 static bhi_hazard_t *keep(const bhi_arena_t *arena, bhi_page_t *page, uintptr_t p, bhi_use_t use)
 {
@@ -86,7 +79,7 @@ bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use)
     bhi_page_t *page = page_at(p, use, &arena);
     if (page == NULL)
         return (bhi_block_t){NULL, 0, 0};
-    bhi_hazard_t *hazard = is_mine(page) ? NULL : keep(arena, page, p, use);
+    bhi_hazard_t *hazard = bhi_page_is_mine(page) ? NULL : keep(arena, page, p, use);
     bhi_block_t block = {page, live_index(arena, page, p, use), page->block_bytes};
     if (hazard != NULL)
         bhi_hazard_clear(hazard);
@@ -122,7 +115,7 @@ bool bhi_block_find(uintptr_t p, bhi_block_t *out)
     if (arena == NULL || p - arena->base >= atomic_load_explicit(&arena->blocks_open, memory_order_relaxed))
         return false;
     bhi_page_t *page = page_around(arena, p);
-    if (page == NULL || !is_mine(page) || p < page->start)
+    if (page == NULL || !bhi_page_is_mine(page) || p < page->start)
         return false;
     /* Behind the span that starts before p there may be free slots. */
     size_t into = p - page->start;
@@ -186,7 +179,7 @@ void bhi_free_slow(void *ptr)
     bhi_arena_t *arena;
     bhi_page_t *page = page_at(p, BHI_USE_FREE, &arena);
     if (page != NULL) {
-        if (is_mine(page))
+        if (bhi_page_is_mine(page))
             free_owned(atomic_load_explicit(&page->heap, memory_order_relaxed), page, live_index(arena, page, p, BHI_USE_FREE), p);
         else
             free_remote(arena, page, p);

@@ -27,6 +27,13 @@ bool bhi_block_find(uintptr_t p, bhi_block_t *out);
 /* Frees p by the long way: remote, large, full, user heap, and every violation. */
 void bhi_free_slow(void *p);
 
+/* Whether the calling thread owns the page: only it can end such a one. */
+BH_INLINE bool bhi_page_is_mine(const bhi_page_t *page)
+{
+    const bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+    return heap != NULL && atomic_load_explicit(&heap->owner, memory_order_relaxed) == bhi_thread_self();
+}
+
 BH_INLINE void bhi_free(void *p)
 {
     uintptr_t off = (uintptr_t)p - bhi_process.block_base;

@@ -66,8 +66,8 @@ static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned
     page->memory_zero = zero;
     page->free_zero = false;
     page->next = page->prev = NULL;
-    unsigned in_segment = slots < BH_SEGMENT_SLOTS ? slots : 1;
-    for (unsigned i = 1; i < in_segment; i++)
+    bool huge = bhi_page_segment(page, &(unsigned){0})->kind == BHI_SEGMENT_HUGE;
+    for (unsigned i = 1; i < slots && !huge; i++)
         page[i].back = (uint16_t)(i << BH_PAGE_DESC_SHIFT);
 }
 
@@ -151,7 +151,7 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
 {
     size_t bytes = bhi_align_up(size > 0 ? size : 1, BH_OS_PAGE_SIZE);
     uint64_t slots = ((uint64_t)bytes + BH_OS_PAGE_SIZE + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT;
-    bool huge = slots >= BH_SEGMENT_SLOTS || align > BH_SEGMENT_SIZE;
+    bool huge = slots > BH_SEGMENT_SLOTS || align > BH_SEGMENT_SIZE;
 
     bhi_state_lock();
     void *map = bhi_pool_take(sizeof(bhi_map_word_t));
@@ -190,6 +190,32 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     publish(page, heap, BHI_PAGE_LARGE, NULL);
     *zero = span.zero;
     return page;
+}
+
+bool bhi_page_grow(bhi_page_t *page, size_t size)
+{
+    unsigned slot;
+    bhi_segment_t *segment = bhi_page_segment(page, &slot);
+    if (page->state != BHI_PAGE_LARGE || segment->kind != BHI_SEGMENT_SLOTS || size > BH_SEGMENT_SIZE)
+        return false;
+    size_t before = page->start & (BH_SLOT_SIZE - 1); /* see bhi_heap_large_at */
+    size_t bytes = bhi_align_up(before + size, BH_OS_PAGE_SIZE);
+    unsigned had = page->span_slots, slots = (unsigned)((bytes + BH_OS_PAGE_SIZE + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT);
+    bhi_state_lock();
+    bool grown = slots <= had || bhi_span_grow(segment, slot, had, slots);
+    if (grown && !bhi_guard_move(segment, slot, slots, guard_start(bytes))) {
+        if (slots > had)
+            bhi_span_give(segment, slot + had, slots - had, true);
+        grown = false;
+    }
+    bhi_state_unlock();
+    if (!grown)
+        return false;
+    for (unsigned i = had; i < slots; i++)
+        page[i].back = (uint16_t)(i << BH_PAGE_DESC_SHIFT);
+    page->span_slots = slots;
+    page->block_bytes = bytes - before;
+    return true;
 }
 
 /* ------------------------------------------------------------------- lists */

@@ -16,6 +16,10 @@ bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned size_class);
  * aligned to `align`, is live; in no queue yet. *zero: its memory reads zero. */
 bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool *zero);
 
+/* Owner: makes a LARGE page's block at least `size` bytes long, more than it is,
+ * where it stands. False when what lies behind it is in use. */
+bool bhi_page_grow(bhi_page_t *page, size_t size);
+
 /* Owner: moves local_free to the empty `free`, if there is anything. */
 bool bhi_page_reuse(bhi_page_t *page);
 

@@ -1,5 +1,6 @@
 /* Resizing. A block stays where it is while it is at least half used; the sized
- * frees accept exactly that. */
+ * frees accept exactly that. One of its thread with a span of its own grows where
+ * it stands if there is room behind it. */
 #include "core/realloc.h"
 
 #include "core/alloc.h"
@@ -23,12 +24,26 @@ size_t bhi_usable(const void *p, int use)
     return bhi_block_of((uintptr_t)p, (bhi_use_t)use).bytes;
 }
 
+/* Whether the block serves `size` bytes where it stands, grown if need be. */
+static bool stays(const bhi_block_t *block, size_t size)
+{
+    if (size <= block->bytes)
+        return bhi_size_fits(block->bytes, size);
+    return bhi_page_is_mine(block->page) && bhi_page_grow(block->page, size);
+}
+
+bool bhi_expand(void *p, size_t size)
+{
+    bhi_block_t block = bhi_block_of((uintptr_t)p, BHI_USE_REALLOC);
+    return block.bytes != 0 && stays(&block, size);
+}
+
 void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size)
 {
     if (p == NULL)
         return bhi_alloc(heap, size);
-    size_t usable = bhi_usable(p, BHI_USE_REALLOC);
-    if (usable == 0) { /* foreign: its size is unknown, so nothing can be kept */
+    bhi_block_t block = bhi_block_of((uintptr_t)p, BHI_USE_REALLOC);
+    if (block.bytes == 0) { /* foreign: its size is unknown, so nothing can be kept */
         errno = ENOMEM;
         return NULL;
     }
@@ -36,12 +51,12 @@ void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size)
         bhi_free(p);
         return NULL;
     }
-    if (size <= usable && size >= usable / 2)
+    if (stays(&block, size))
         return p;
     void *moved = bhi_alloc(heap, size);
     if (moved == NULL)
         return NULL;
-    memcpy(moved, p, size < usable ? size : usable);
+    memcpy(moved, p, size < block.bytes ? size : block.bytes);
     bhi_free(p);
     return moved;
 }

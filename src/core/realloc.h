@@ -7,6 +7,10 @@
 /* Semantics of bh_realloc; a block that moves comes from `heap`. */
 void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size);
 
+/* Whether the block p (not NULL) serves `size` bytes where it stands; it is grown
+ * for that if need be and possible. False for a foreign p. */
+bool bhi_expand(void *p, size_t size);
+
 /* True when a block of `usable` bytes may have been requested, or resized in
  * place, with `size`: what sized frees are checked against. */
 bool bhi_size_fits(size_t usable, size_t size);

@@ -13,7 +13,7 @@
 #include "meta/segment.h"
 #include "os/os.h"
 
-#define GUARD_LAST (BH_SLOT_OS_PAGES - 1)
+#define LAST_OS_PAGE (BH_SLOT_OS_PAGES - 1)
 
 static bool guards_wanted(void)
 {
@@ -53,100 +53,144 @@ static uintptr_t page_address(const bhi_segment_t *s, unsigned slot, unsigned os
     return bhi_segment_base(s) + ((size_t)slot << BH_SLOT_SHIFT) + ((size_t)os_page << BH_OS_PAGE_SHIFT);
 }
 
-/* Closes OS pages from..guard_from-1 of a slot. */
-static void close_tail(bhi_segment_t *s, unsigned slot, unsigned from)
+static uint16_t region_bit(unsigned os_page)
 {
-    unsigned n = s->guard_from[slot] - from;
-    uintptr_t at = page_address(s, slot, from);
-    size_t size = (size_t)n << BH_OS_PAGE_SHIFT;
+    return (uint16_t)(1u << os_page);
+}
+
+/* The guard regions below OS page `to`. */
+static uint16_t regions_below(unsigned to)
+{
+    return (uint16_t)((1u << to) - 1);
+}
+
+/* Closes an OS page. Those behind it in its slot hold no block's bytes. */
+static void close_page(bhi_segment_t *s, unsigned slot, unsigned os_page)
+{
+    if (os_page >= s->open_to[slot] || (s->regions[slot] & region_bit(os_page)) != 0)
+        return;
     uint64_t bit = (uint64_t)1 << slot;
+    uintptr_t at = page_address(s, slot, os_page);
     size_t before = bhi_segment_mappings(s, bit);
-    bool done = false;
+    bool by_mprotect = (s->by_mprotect & bit) != 0, done = false;
     /* Where the rest of the slot is closed by mprotect, stay with it: the
      * boundary moves and costs no further mapping. */
-    if (bhi_process.guards_by_madvise && !(s->by_mprotect & bit)) {
-        done = bhi_os_guard_install(at, size) == 0;
-        if (done) {
-            s->by_region |= bit;
-            s->region_from[slot] = (uint8_t)from;
-        } else
+    if (bhi_process.guards_by_madvise && !by_mprotect) {
+        done = bhi_os_guard_install(at, BH_OS_PAGE_SIZE) == 0;
+        if (done)
+            s->regions[slot] |= region_bit(os_page);
+        else
             atomic_fetch_add_explicit(&bhi_state->advice_refused, 1, memory_order_relaxed);
     }
-    if (!done && ((s->by_mprotect & bit) != 0 || mapping_budget_left())) {
-        done = bhi_os_protect_none(at, size) == 0;
+    if (!done && (by_mprotect || mapping_budget_left())) {
+        done = bhi_os_protect_none(at, (size_t)(s->open_to[slot] - os_page) << BH_OS_PAGE_SHIFT) == 0;
         if (done)
-            s->by_mprotect |= bit;
+            s->open_to[slot] = (uint8_t)os_page;
     }
-    if (done)
-        s->guard_from[slot] = (uint8_t)from;
-    else
+    if (!done)
         atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
+    bhi_segment_note(s, slot);
     bhi_mappings_recount(before, bhi_segment_mappings(s, bit));
+}
+
+/* Slots first..last, the last one up to OS page last_to. */
+typedef struct part {
+    unsigned first, last, last_to;
+} part_t;
+
+static unsigned part_end(const part_t *part, unsigned slot)
+{
+    return slot == part->last ? part->last_to : BH_SLOT_OS_PAGES;
+}
+
+static uint64_t part_slots(const part_t *part)
+{
+    return bhi_bit_range(part->first, part->last - part->first + 1);
 }
 
 /* A sandbox refuses to take guard regions away. A fresh mapping has none; the
  * slots hold no blocks yet. All of them are then closed by mprotect. */
-static bool remap(bhi_segment_t *s, unsigned first, unsigned last)
+static bool remap(bhi_segment_t *s, const part_t *part)
 {
-    uint64_t range = bhi_bit_range(first, last - first + 1);
-    if (bhi_os_rereserve(page_address(s, first, 0), (size_t)(last - first + 1) << BH_SLOT_SHIFT) != 0)
+    size_t size = (size_t)(part->last - part->first + 1) << BH_SLOT_SHIFT;
+    if (bhi_os_rereserve(page_address(s, part->first, 0), size) != 0)
         return false;
-    for (unsigned i = first; i <= last; i++)
-        s->guard_from[i] = 0;
-    s->by_mprotect |= range;
-    s->by_region &= ~range;
+    for (unsigned i = part->first; i <= part->last; i++)
+        s->regions[i] = s->open_to[i] = 0;
     return true;
 }
 
-/* Slots whose OS pages without access were opened, but whose guard regions
- * stay: closes them again. */
-static void close_again(bhi_segment_t *s, uint64_t slots, unsigned last, unsigned last_to)
+/* Opens what is closed by mprotect, with one call from the first such OS page to
+ * the last. The other pages between them are accessible, before and after. */
+static bool open_closed(bhi_segment_t *s, const part_t *part)
 {
-    for (; slots != 0; slots &= slots - 1) {
+    uintptr_t from = 0, to = 0;
+    for (uint64_t slots = s->by_mprotect & part_slots(part); slots != 0; slots &= slots - 1) {
         unsigned slot = bhi_bit_first(slots);
-        unsigned to = slot == last ? last_to : BH_SLOT_OS_PAGES;
-        if (s->guard_from[slot] >= to)
+        if (s->open_to[slot] >= part_end(part, slot))
             continue;
-        size_t size = (size_t)(to - s->guard_from[slot]) << BH_OS_PAGE_SHIFT;
-        if (bhi_os_protect_none(page_address(s, slot, s->guard_from[slot]), size) == 0)
+        from = from != 0 ? from : page_address(s, slot, s->open_to[slot]);
+        to = page_address(s, slot, part_end(part, slot));
+    }
+    return from == to || bhi_os_open(from, to - from) == 0;
+}
+
+/* After remap. */
+static bool open_all(const bhi_segment_t *s, const part_t *part)
+{
+    uintptr_t from = page_address(s, part->first, 0);
+    return bhi_os_open(from, page_address(s, part->last, part->last_to) - from) == 0;
+}
+
+/* Takes guard regions away, in the same way. */
+static bool remove_regions(bhi_segment_t *s, const part_t *part)
+{
+    uintptr_t from = 0, to = 0;
+    for (uint64_t slots = s->by_region & part_slots(part); slots != 0; slots &= slots - 1) {
+        unsigned slot = bhi_bit_first(slots);
+        unsigned regions = s->regions[slot] & regions_below(part_end(part, slot));
+        if (regions == 0)
+            continue;
+        from = from != 0 ? from : page_address(s, slot, bhi_bit_first(regions));
+        to = page_address(s, slot, bhi_bit_last(regions) + 1);
+    }
+    return from == to || bhi_os_guard_remove(from, to - from) == 0;
+}
+
+/* What open_closed opened, of slots whose guard regions stay: closes it again. */
+static void close_again(bhi_segment_t *s, const part_t *part)
+{
+    for (uint64_t slots = s->by_mprotect & part_slots(part); slots != 0; slots &= slots - 1) {
+        unsigned slot = bhi_bit_first(slots);
+        unsigned from = s->open_to[slot], to = part_end(part, slot);
+        if (from >= to || bhi_os_protect_none(page_address(s, slot, from), (size_t)(to - from) << BH_OS_PAGE_SHIFT) == 0)
             continue;
         atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
-        s->guard_from[slot] = (uint8_t)((s->by_region >> slot & 1) != 0 && s->region_from[slot] < to ? s->region_from[slot] : to);
+        s->open_to[slot] = (uint8_t)to;
     }
 }
 
-/* Opens slots first..last, the last one up to OS page `last_to`. */
-static bool open_range(bhi_segment_t *s, unsigned first, unsigned last, unsigned last_to)
+/* Makes a part accessible. `empty`: no slot of it holds a block. */
+static bool open_part(bhi_segment_t *s, const part_t *part, bool empty)
 {
-    uint64_t range = bhi_bit_range(first, last - first + 1);
-    /* Slots that are open to their end afterwards. */
-    uint64_t whole = last_to == BH_SLOT_OS_PAGES ? range : range & ~((uint64_t)1 << last);
-    uintptr_t from = page_address(s, first, 0);
-    size_t size = page_address(s, last, last_to) - from;
-    size_t before = bhi_segment_mappings(s, range);
-    uint64_t closed = s->by_mprotect & range;
-    if (closed != 0 && bhi_os_open(from, size) != 0)
-        return false;
-    if ((s->by_region & range) != 0 && bhi_os_guard_remove(from, size) != 0) {
-        bool remapped = remap(s, first, last);
+    size_t before = bhi_segment_mappings(s, part_slots(part));
+    bool open = open_closed(s, part);
+    if (open && !remove_regions(s, part)) {
+        bool remapped = empty && remap(s, part);
         if (!remapped)
-            close_again(s, closed, last, last_to);
-        if (!remapped || bhi_os_open(from, size) != 0) {
-            bhi_mappings_recount(before, bhi_segment_mappings(s, range));
-            return false;
-        }
+            close_again(s, part);
+        open = remapped && open_all(s, part);
     }
-    s->by_region &= ~whole;
-    s->by_mprotect &= ~whole;
-    for (unsigned i = first; i <= last; i++) {
-        unsigned to = i == last ? last_to : BH_SLOT_OS_PAGES;
-        if (to > s->guard_from[i])
-            s->guard_from[i] = (uint8_t)to;
+    for (unsigned i = part->first; i <= part->last; i++) {
+        unsigned to = part_end(part, i);
+        if (open && s->open_to[i] < to)
+            s->open_to[i] = (uint8_t)to;
+        if (open)
+            s->regions[i] &= (uint16_t)~regions_below(to);
+        bhi_segment_note(s, i);
     }
-    if (s->region_from[last] < last_to)
-        s->region_from[last] = (uint8_t)last_to; /* those below are gone */
-    bhi_mappings_recount(before, bhi_segment_mappings(s, range));
-    return true;
+    bhi_mappings_recount(before, bhi_segment_mappings(s, part_slots(part)));
+    return open;
 }
 
 /* Without budget left for mappings: opens all slots that were never used, so
@@ -155,34 +199,39 @@ static void open_rest(bhi_segment_t *s)
 {
     for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
         unsigned n = 0;
-        while (i + n < BH_SEGMENT_SLOTS && s->guard_from[i + n] == 0)
+        while (i + n < BH_SEGMENT_SLOTS && s->open_to[i + n] == 0)
             n++;
         if (n > 0)
-            open_range(s, i, i + n - 1, BH_SLOT_OS_PAGES);
+            open_part(s, &(part_t){i, i + n - 1, BH_SLOT_OS_PAGES}, true);
         i += n;
     }
 }
 
-bool bhi_guard_fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from)
+static bool fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from, bool empty)
 {
-    unsigned last = slot + n - 1;
-    if (!guards_wanted())
-        last_from = BH_SLOT_OS_PAGES;
+    part_t part = {slot, slot + n - 1, guards_wanted() ? last_from : BH_SLOT_OS_PAGES};
     /* Where slots are opened one by one, the guard is what stays closed. */
-    if (s->by_slot && s->guard_from[last] == 0 && guards_wanted() && !mapping_budget_left())
+    if (s->by_slot && s->open_to[part.last] == 0 && guards_wanted() && !mapping_budget_left())
         open_rest(s);
-    bool closed = s->guard_from[last] < last_from;
-    for (unsigned i = slot; i < last; i++)
-        closed |= s->guard_from[i] < BH_SLOT_OS_PAGES;
-    if (closed && !open_range(s, slot, last, last_from))
+    if (!open_part(s, &part, empty))
         return false;
     if (!guards_wanted())
         return true;
-    if (s->guard_from[last] > last_from)
-        close_tail(s, last, last_from);
-    if (slot > 0 && s->guard_from[slot - 1] == BH_SLOT_OS_PAGES && (s->free >> (slot - 1) & 1) != 0)
-        close_tail(s, slot - 1, GUARD_LAST);
+    close_page(s, part.last, last_from);
+    close_page(s, part.last, LAST_OS_PAGE); /* for the span behind it */
+    if (slot > 0 && (s->free >> (slot - 1) & 1) != 0)
+        close_page(s, slot - 1, LAST_OS_PAGE);
     return true;
+}
+
+bool bhi_guard_fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from)
+{
+    return fit(s, slot, n, last_from, true);
+}
+
+bool bhi_guard_move(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from)
+{
+    return fit(s, slot, n, last_from, false);
 }
 
 void bhi_guard_batch(bhi_segment_t *s)
@@ -192,17 +241,15 @@ void bhi_guard_batch(bhi_segment_t *s)
     uintptr_t at[64];
     uint8_t slots[64];
     unsigned n = 0;
-    for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
-        if ((s->free >> i & 1) != 0 && s->guard_from[i] == BH_SLOT_OS_PAGES) {
-            at[n] = page_address(s, i, GUARD_LAST);
-            slots[n++] = (uint8_t)i;
-        }
+    for (uint64_t set = s->free & ~s->ended; set != 0; set &= set - 1) {
+        slots[n] = (uint8_t)bhi_bit_first(set);
+        at[n] = page_address(s, slots[n], LAST_OS_PAGE);
+        n++;
     }
     unsigned done = n > 1 ? (unsigned)bhi_os_guard_install_many(at, n, BH_OS_PAGE_SIZE) : 0;
     for (unsigned i = 0; i < done; i++) {
-        s->guard_from[slots[i]] = (uint8_t)GUARD_LAST;
-        s->by_region |= (uint64_t)1 << slots[i];
-        s->region_from[slots[i]] = (uint8_t)GUARD_LAST;
+        s->regions[slots[i]] |= region_bit(LAST_OS_PAGE);
+        bhi_segment_note(s, slots[i]);
     }
     bhi_state->batch_refused = n > 1 && done == 0;
 }

@@ -8,11 +8,16 @@
 /* Start-up: do guard regions work on this kernel? Fills bhi_process. */
 void bhi_guard_init(void);
 
-/* Makes the n slots from `slot` accessible but for the OS pages of the last
- * one from `last_from` on, and sees to it that the OS page before the first
- * slot is not. A guard that cannot be placed is counted, never an error. False
- * when the slots cannot be made accessible. */
+/* Makes the n slots from `slot`, which hold no block, accessible up to OS page
+ * `last_from` of the last one, and sees to it that this OS page, the last one of
+ * that slot and the one before the first slot are not accessible. What lies
+ * between the first two may be. A guard that cannot be placed is counted, never
+ * an error. False when the slots cannot be made accessible. */
 bool bhi_guard_fit(bhi_segment_t *segment, unsigned slot, unsigned n, unsigned last_from);
+
+/* The same for a span that has grown and keeps its contents. After false the
+ * guards are as they were. */
+bool bhi_guard_move(bhi_segment_t *segment, unsigned slot, unsigned n, unsigned last_from);
 
 /* Places the guards of all free slots of a segment with one kernel call. */
 void bhi_guard_batch(bhi_segment_t *segment);

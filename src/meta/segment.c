@@ -88,6 +88,17 @@ static void purge_link(bhi_segment_t *s)
 
 /* ------------------------------------------------------------------ opening */
 
+void bhi_segment_note(bhi_segment_t *s, unsigned slot)
+{
+    const unsigned last = BH_SLOT_OS_PAGES - 1;
+    unsigned open_to = s->open_to[slot], regions = s->regions[slot];
+    bool ended = open_to <= last || (regions >> last & 1) != 0;
+    bhi_bit_put(&s->by_mprotect, slot, open_to < BH_SLOT_OS_PAGES);
+    bhi_bit_put(&s->by_region, slot, regions != 0);
+    bhi_bit_put(&s->ended, slot, ended);
+    bhi_bit_put(&s->ready, slot, ended && open_to >= last && (regions & ((1u << last) - 1)) == 0);
+}
+
 /* Opens a fresh segment at once where guard regions work on it; slot by slot
  * where they do not (older kernel, sandbox, locked memory: there every page
  * opened is a page in memory) or where the kernel will not give 4 MiB. */
@@ -107,18 +118,18 @@ static void open_segment(bhi_segment_t *s)
             bhi_os_guard_remove(last, BH_OS_PAGE_SIZE);
         }
     }
-    memset(s->guard_from, s->by_slot ? 0 : (int)BH_SLOT_OS_PAGES, sizeof s->guard_from);
-    s->by_mprotect = s->by_slot ? ALL_SLOTS : 0;
+    memset(s->open_to, s->by_slot ? 0 : (int)BH_SLOT_OS_PAGES, sizeof s->open_to);
+    memset(s->regions, 0, sizeof s->regions);
+    s->by_mprotect = s->ended = s->by_slot ? ALL_SLOTS : 0;
     if (!s->by_slot && BH_HARDEN_GUARDS && bhi_process.options.guard != BHI_GUARD_NONE) {
-        s->guard_from[BH_SEGMENT_SLOTS - 1] = (uint8_t)(BH_SLOT_OS_PAGES - 1);
-        s->region_from[BH_SEGMENT_SLOTS - 1] = (uint8_t)(BH_SLOT_OS_PAGES - 1);
-        s->by_region = (uint64_t)1 << (BH_SEGMENT_SLOTS - 1);
+        s->regions[BH_SEGMENT_SLOTS - 1] = (uint16_t)(1u << (BH_SLOT_OS_PAGES - 1));
+        bhi_segment_note(s, BH_SEGMENT_SLOTS - 1);
     }
 }
 
 static void segment_init(bhi_segment_t *s)
 {
-    memset(s, 0, offsetof(bhi_segment_t, guard_from));
+    memset(s, 0, offsetof(bhi_segment_t, open_to));
     s->kind = BHI_SEGMENT_SLOTS;
     s->bucket = BHI_BUCKETS;
     s->free = ALL_SLOTS;
@@ -141,12 +152,13 @@ void bhi_segment_adopt_huge(bhi_segment_t *first, uint32_t n, size_t accessible,
         bhi_segment_t *s = first + i;
         segment_init(s);
         s->by_slot = true;
-        s->by_mprotect = ALL_SLOTS;
+        memset(s->regions, 0, sizeof s->regions);
         for (unsigned slot = 0; slot < BH_SEGMENT_SLOTS; slot++) {
             size_t pages = accessible >> BH_OS_PAGE_SHIFT;
             if (pages > BH_SLOT_OS_PAGES)
                 pages = BH_SLOT_OS_PAGES;
-            s->guard_from[slot] = (uint8_t)pages;
+            s->open_to[slot] = (uint8_t)pages;
+            bhi_segment_note(s, slot);
             accessible -= pages << BH_OS_PAGE_SHIFT;
             if (pages > 0 && dirty)
                 s->dirty |= (uint64_t)1 << slot;
@@ -162,7 +174,7 @@ size_t bhi_segment_mappings(const bhi_segment_t *s, uint64_t slots)
 {
     size_t cost = 0;
     for (slots &= s->by_mprotect; slots != 0; slots &= slots - 1) {
-        unsigned from = s->guard_from[bhi_bit_first(slots)];
+        unsigned from = s->open_to[bhi_bit_first(slots)];
         cost += from > 0 && from < BH_SLOT_OS_PAGES ? 2 : 0;
     }
     return cost;
@@ -197,19 +209,44 @@ static uint64_t warm_starts(const bhi_segment_t *s, unsigned n, uint64_t aligned
     return bhi_bit_run_starts(s->dirty, n) & aligned;
 }
 
+/* Those of `starts` whose guards are in place for a page with many blocks, and
+ * no others are in the way: taking them saves kernel calls. */
+static uint64_t ready_starts(const bhi_segment_t *s, unsigned n, uint64_t starts)
+{
+    uint64_t whole = n > 1 ? bhi_bit_run_starts(~(s->by_mprotect | s->by_region), n - 1) : ALL_SLOTS;
+    return starts & whole & s->ready >> (n - 1) & (s->ended << 1 | 1);
+}
+
+static void take_slots(bhi_segment_t *s, uint64_t range)
+{
+    s->free &= ~range;
+    s->dirty &= ~range;
+    s->aged &= ~range;
+    if (s->dirty == 0)
+        purge_unlink(s);
+    bucket_update(s);
+}
+
 static bhi_span_t take_from(bhi_segment_t *s, unsigned n, uint64_t starts)
 {
     unsigned which = bhi_random_below(&bhi_state->random, bhi_bit_count(starts));
     unsigned slot = bhi_bit_nth(starts, which);
     uint64_t range = bhi_bit_range(slot, n);
     bhi_span_t span = {s, slot, (s->dirty & range) == 0};
-    s->free &= ~range;
-    s->dirty &= ~range;
     s->heads |= (uint64_t)1 << slot;
-    if (s->dirty == 0)
-        purge_unlink(s);
-    bucket_update(s);
+    take_slots(s, range);
     return span;
+}
+
+bool bhi_span_grow(bhi_segment_t *s, unsigned slot, unsigned n, unsigned to)
+{
+    if (slot + to > BH_SEGMENT_SLOTS)
+        return false;
+    uint64_t range = bhi_bit_range(slot + n, to - n);
+    if ((s->free & range) != range)
+        return false;
+    take_slots(s, range);
+    return true;
 }
 
 bhi_span_t bhi_span_take_in_new_segment(unsigned n, unsigned align_slots)
@@ -223,17 +260,21 @@ bhi_span_t bhi_span_take_in_new_segment(unsigned n, unsigned align_slots)
 bhi_span_t bhi_span_take(unsigned n, unsigned align_slots)
 {
     uint64_t aligned = align_slots <= 1 ? ALL_SLOTS : aligned_slots(align_slots);
-    bhi_segment_t *cold = NULL;
+    bhi_segment_t *warm = NULL, *cold = NULL;
     for (unsigned bucket = bhi_bit_last(n); bucket < BHI_BUCKETS; bucket++) {
         bhi_segment_t *s = bhi_state->buckets[bucket];
         for (int i = 0; s != NULL && i < SPAN_TRIES; i++, s = s->next) {
-            uint64_t starts = warm_starts(s, n, aligned);
-            if (starts != 0)
-                return take_from(s, n, starts);
+            uint64_t ready = ready_starts(s, n, warm_starts(s, n, aligned));
+            if (ready != 0)
+                return take_from(s, n, ready);
+            if (warm == NULL && warm_starts(s, n, aligned) != 0)
+                warm = s;
             if (cold == NULL && span_starts(s, n, aligned) != 0)
                 cold = s;
         }
     }
+    if (warm != NULL)
+        return take_from(warm, n, warm_starts(warm, n, aligned));
     if (cold != NULL)
         return take_from(cold, n, span_starts(cold, n, aligned));
     return bhi_span_take_in_new_segment(n, align_slots);
@@ -275,16 +316,32 @@ static uint64_t purge_slots(bhi_segment_t *s, uint64_t slots, size_t *bytes)
     return done;
 }
 
+/* What is due: slots that were free and dirty when this looked at the segment
+ * last, and ever since. A slot that the program takes and gives back in between
+ * is not: it would only be faulted in again. */
+static uint64_t due_slots(bhi_segment_t *s, bool all)
+{
+    uint64_t due = all ? s->dirty : s->aged;
+    s->aged = s->dirty & ~due;
+    if (s->free == ALL_SLOTS && due == s->dirty)
+        return ALL_SLOTS;
+    return due;
+}
+
 /* The lock is given up around kernel calls. Meanwhile the slots belong to
  * nobody (`purging`), and purge_busy keeps other purgers away. */
-static size_t purge_segment(bhi_segment_t *s)
+static size_t purge_segment(bhi_segment_t *s, bool all)
 {
     size_t bytes = 0;
-    bool whole = s->free == ALL_SLOTS;
-    s->purging = whole ? ALL_SLOTS : s->dirty;
+    s->purging = due_slots(s, all);
+    bool whole = s->purging == ALL_SLOTS;
     s->free &= ~s->purging;
-    s->dirty = 0;
+    s->dirty &= ~s->purging;
     purge_unlink(s);
+    if (s->dirty != 0)
+        purge_link(s);
+    if (s->purging == 0)
+        return 0;
     bucket_update(s);
     bhi_state->purge_busy = s;
     bhi_state_unlock();
@@ -312,7 +369,7 @@ size_t bhi_purge(uint64_t now, bool all, unsigned most)
     size_t bytes = 0;
     while (most-- > 0 && bhi_state->purge_busy == NULL && bhi_state->purge_first != NULL &&
            (all || bhi_state->purge_first->purge_at <= now))
-        bytes += purge_segment(bhi_state->purge_first);
+        bytes += purge_segment(bhi_state->purge_first, all);
     return bytes;
 }
 

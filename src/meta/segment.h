@@ -19,6 +19,13 @@ bhi_span_t bhi_span_take_in_new_segment(unsigned n, unsigned align_slots);
 /* Gives a span back. `dirty`: its memory may be non-zero. */
 void bhi_span_give(bhi_segment_t *segment, unsigned slot, unsigned n, bool dirty);
 
+/* Adds the slots behind a span of n to it, to make it `to` slots long. False if
+ * they are not free. The contents of what was added are of any kind. */
+bool bhi_span_grow(bhi_segment_t *segment, unsigned slot, unsigned n, unsigned to);
+
+/* Keeps S5 after open_to or regions of a slot were set. */
+void bhi_segment_note(bhi_segment_t *segment, unsigned slot);
+
 /* Turns a huge span whose memory could not be taken away into segments of free
  * slots. `accessible` bytes from its start on can be read and written. */
 void bhi_segment_adopt_huge(bhi_segment_t *first, uint32_t n, size_t accessible, bool dirty);
@@ -29,8 +36,10 @@ size_t bhi_segment_mappings(const bhi_segment_t *segment, uint64_t slots);
 /* Replaces a part of the process's estimate. */
 void bhi_mappings_recount(size_t before, size_t after);
 
-/* Returns memory that is due (`all`: all free memory) to the kernel. Gives the
- * lock up during kernel calls; bounded by `most` segments. Returns bytes. */
+/* Returns memory that is due (`all`: all free memory) to the kernel: that of
+ * slots which were free for at least the delay. A segment is looked at once per
+ * delay, so it may be twice that. Gives the lock up during kernel calls; bounded
+ * by `most` segments. Returns bytes. */
 size_t bhi_purge(uint64_t now, bool all, unsigned most);
 
 /* Sets how long free memory is kept, in ms, also for what waits already. Takes

@@ -29,7 +29,7 @@
  *     | blocks ... |G| blocks  |G|            G = guard, last OS page of a slot
  *
  *   control reservation at another random base
- *     |none| state |none| descriptors, 128 B a slot |none| headers, 256 B a
+ *     |none| state |none| descriptors, 128 B a slot |none| headers, 512 B a
  *     segment |none| pool: maps, heaps |none|
  *   Descriptors are opened from the left as segments come into use; blocks_open
  *   says how far. For p - block_base < blocks_open
@@ -154,14 +154,19 @@ typedef enum bhi_segment_kind {
  *
  *   S1  free, and the spans in use, partition the 64 slots
  *   S2  dirty is a subset of free; a free slot that is not dirty reads zero
- *   S3  OS page i of slot s is accessible <=> i < guard_from[s] */
+ *   S3  OS page i of slot s is accessible <=> i < open_to[s] and bit i of
+ *       regions[s] is 0
+ *   S4  aged is a subset of dirty
+ *   S5  by_mprotect, by_region, ended and ready say of each slot whether
+ *       open_to < 16; whether it has a guard region; whether its last OS page is
+ *       closed; whether that one is closed and no other */
 typedef struct bhi_segment {
     uint64_t free;        /* slots that no span uses and nobody purges */
     uint64_t dirty;       /* free slots whose memory may be non-zero */
+    uint64_t aged;        /* those of them that were already when the purge last looked */
     uint64_t purging;     /* slots that a thread returns to the kernel right now */
     uint64_t heads;       /* first slots of spans in use */
-    uint64_t by_mprotect; /* slots that have OS pages without access by mprotect */
-    uint64_t by_region;   /* slots that have guard regions; a slot may have both */
+    uint64_t by_mprotect, by_region, ended, ready; /* S5 */
     struct bhi_segment *next, *prev;             /* bucket list, or free-run bin */
     struct bhi_segment *purge_next, *purge_prev; /* purge queue */
     uint64_t purge_at;    /* ms; 0 = not in the purge queue */
@@ -170,10 +175,10 @@ typedef struct bhi_segment {
     uint8_t bucket;       /* index into state->buckets, BHI_BUCKETS = in none */
     bool by_slot;         /* opened slot by slot: guards are pages never opened */
     bool in_run;          /* first or last segment of a free run; all of a run is without access and zero */
-    uint8_t guard_from[64];
-    uint8_t region_from[64]; /* first OS page of a slot's guard regions; only where by_region */
-} BH_ALIGNED(256) bhi_segment_t;
-_Static_assert(sizeof(bhi_segment_t) == 256, "headers are indexed by shift");
+    uint8_t open_to[64];  /* OS pages from here on have no access: mprotect, or never opened */
+    uint16_t regions[64]; /* guard regions, a bit for each OS page */
+} BH_ALIGNED(512) bhi_segment_t;
+_Static_assert(sizeof(bhi_segment_t) == 512, "headers are indexed by shift");
 
 /* Segments with free slots, by longest free run: bucket b holds runs of 2^b ..
  * 2^(b+1)-1 slots. */

@@ -10,12 +10,21 @@
 #include <unistd.h>
 
 #define TOTAL (128 * MIB)
-/* Descriptor: 128 bytes for 15 of a slot's 16 OS pages, rounded up. */
-#define DESCRIPTORS 0.0022
+#define SLOT 65536.0
+#define DESCRIPTOR 128.0 /* bytes a slot */
 #define BITS_PER_BLOCK 2.0
 /* Maps are rounded up to a cache line, control data are opened in OS pages, and
  * pages with their last block short of the guard leave a part unused. */
 #define ROUNDING 0.0015
+
+/* Of the blocks' bytes. A span is 1, 4 or 8 slots for blocks up to 8, 32 and 128
+ * KiB, and holds what fits before its last OS page. */
+static double descriptors(size_t size)
+{
+    unsigned slots = size <= 8192 ? 1 : size <= 32768 ? 4 : 8;
+    unsigned blocks = (unsigned)((slots * SLOT - 4096.0) / (double)size);
+    return slots * DESCRIPTOR / (blocks * (double)size);
+}
 
 static int measure(size_t size)
 {
@@ -34,7 +43,7 @@ static int measure(size_t size)
     }
     size_t growth = limits_rss() - start;
     double overhead = (double)growth / (double)(count * size) - 1.0;
-    double bound = DESCRIPTORS + BITS_PER_BLOCK / 8.0 / (double)size + ROUNDING;
+    double bound = descriptors(size) + BITS_PER_BLOCK / 8.0 / (double)size + ROUNDING;
     limits_result(overhead <= bound && overhead > 0, "control-data: %zu B blocks, %zu MiB: %.3f %% on top (bound %.3f %%)",
                   size, TOTAL / MIB, overhead * 100.0, bound * 100.0);
     return limits_end();

@@ -133,8 +133,10 @@ static const char *free_slot(const bhi_segment_t *s, unsigned slot, bool read)
                    atomic_load(&page->local_heap) == NULL,
                "I6: segment %p: free slot %u has a page", p, slot);
     if (read && (s->dirty >> slot & 1) == 0)
-        CHECK_THAT(zero(bhi_segment_base(s) + slot * BH_SLOT_SIZE, (size_t)s->guard_from[slot] << BH_OS_PAGE_SHIFT),
-                   "S2: segment %p: slot %u is said to be clean and is not zero", p, slot);
+        for (unsigned os = 0; os < BH_SLOT_OS_PAGES; os++)
+            CHECK_THAT(!inv_is_open(s, slot, os) ||
+                           zero(bhi_segment_base(s) + slot * BH_SLOT_SIZE + ((size_t)os << BH_OS_PAGE_SHIFT), BH_OS_PAGE_SIZE),
+                       "S2: segment %p: slot %u is said to be clean and is not zero", p, slot);
     return NULL;
 }
 
@@ -142,8 +144,8 @@ bool inv_open_is_open(const bhi_segment_t *s)
 {
     uintptr_t base = bhi_segment_base(s);
     for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
-        for (unsigned os = 0; os < s->guard_from[i]; os++) {
-            if (!unit_readable(base + i * BH_SLOT_SIZE + ((size_t)os << BH_OS_PAGE_SHIFT)))
+        for (unsigned os = 0; os < BH_SLOT_OS_PAGES; os++) {
+            if (inv_is_open(s, i, os) && !unit_readable(base + i * BH_SLOT_SIZE + ((size_t)os << BH_OS_PAGE_SHIFT)))
                 return false;
         }
     }
@@ -156,10 +158,8 @@ static const char *probe_access(const bhi_segment_t *s)
     for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
         for (unsigned os = 0; os < BH_SLOT_OS_PAGES; os++) {
             bool open = unit_readable(base + i * BH_SLOT_SIZE + ((size_t)os << BH_OS_PAGE_SHIFT));
-            CHECK_THAT(open == (os < s->guard_from[i]),
-                       "S3: segment %p: OS page %u of slot %u is %s, guard_from %u, by_mprotect %d, by_slot %d",
-                       (const void *)s, os, i, open ? "open" : "closed", s->guard_from[i],
-                       (int)(s->by_mprotect >> i & 1), s->by_slot);
+            CHECK_THAT(open == inv_is_open(s, i, os), "S3: segment %p: OS page %u of slot %u is %s, open_to %u, regions %x, by_slot %d",
+                       (const void *)s, os, i, open ? "open" : "closed", s->open_to[i], s->regions[i], s->by_slot);
         }
     }
     return NULL;
@@ -173,7 +173,18 @@ const char *inv_segment(const bhi_segment_t *s, bool read, bool probe)
     if (text != NULL)
         return text;
     CHECK_THAT((s->dirty & ~s->free) == 0, "S2: segment %p: a dirty slot is not free", p);
+    CHECK_THAT((s->aged & ~s->dirty) == 0, "S4: segment %p: an aged slot is not dirty", p);
     CHECK_THAT(s->purging == 0, "segment %p: purging at rest", p);
+    for (unsigned slot = 0; slot < BH_SEGMENT_SLOTS; slot++) {
+        unsigned closed = 0;
+        for (unsigned os = 0; os < BH_SLOT_OS_PAGES; os++)
+            closed |= inv_is_open(s, slot, os) ? 0 : 1u << os;
+        unsigned last = 1u << (BH_SLOT_OS_PAGES - 1);
+        CHECK_THAT((s->by_mprotect >> slot & 1) == (s->open_to[slot] < BH_SLOT_OS_PAGES) &&
+                       (s->by_region >> slot & 1) == (s->regions[slot] != 0) && (s->ended >> slot & 1) == ((closed & last) != 0) &&
+                       (s->ready >> slot & 1) == (closed == last),
+                   "S5: segment %p: slot %u", p, slot);
+    }
     for (uint64_t heads = s->heads; heads != 0; heads &= heads - 1) {
         unsigned slot = bhi_bit_first(heads);
         const bhi_page_t *page = bhi_segment_desc(s, slot);
@@ -188,7 +199,7 @@ const char *inv_segment(const bhi_segment_t *s, bool read, bool probe)
         size_t bytes = page->state == BHI_PAGE_LARGE ? behind + page->block_bytes : page->span_slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE;
         for (size_t at = 0; at < page->span_slots * BH_SLOT_SIZE; at += BH_OS_PAGE_SIZE) {
             unsigned os = (unsigned)(at >> BH_OS_PAGE_SHIFT) % BH_SLOT_OS_PAGES;
-            CHECK_THAT(at >= bytes || os < s->guard_from[slot + at / BH_SLOT_SIZE], "S3: page of slot %u is not all open", slot);
+            CHECK_THAT(at >= bytes || inv_is_open(s, slot + (unsigned)(at / BH_SLOT_SIZE), os), "S3: page of slot %u is not all open", slot);
         }
         text = inv_page(page);
         if (text != NULL)
@@ -319,7 +330,7 @@ const char *inv_all_open_is_open(void)
         for (uint32_t i = 0; i < a->top;) {
             const bhi_segment_t *s = &a->headers[i];
             bool slots = s->kind == BHI_SEGMENT_SLOTS;
-            CHECK_THAT(!slots || inv_open_is_open(s), "S3: an OS page that guard_from calls accessible is not");
+            CHECK_THAT(!slots || inv_open_is_open(s), "S3: an OS page that the header calls accessible is not");
             i += slots ? 1 : s->run;
         }
     }

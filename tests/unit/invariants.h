@@ -25,6 +25,12 @@ const char *inv_heap(const bhi_heap_t *heap);
  * found from the heaps are the pages found from the segments. */
 const char *inv_all(bool read, bool probe);
 
+/* S3: what the header says about an OS page of a slot. */
+BH_INLINE bool inv_is_open(const bhi_segment_t *segment, unsigned slot, unsigned os)
+{
+    return os < segment->open_to[slot] && (segment->regions[slot] >> os & 1) == 0;
+}
+
 /* Half of S3: false when an OS page that the header calls accessible is not.
  * This half is what a program would crash on. */
 bool inv_open_is_open(const bhi_segment_t *segment);

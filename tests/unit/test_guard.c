@@ -39,7 +39,7 @@ static void may_fail(uint32_t kinds, uint32_t rarely)
 
 static void open_pages_are_open(const bhi_segment_t *s)
 {
-    ck_assert_msg(inv_open_is_open(s), "S3: an OS page that guard_from calls accessible is not");
+    ck_assert_msg(inv_open_is_open(s), "S3: an OS page that the header calls accessible is not");
 }
 
 static void exact(const bhi_segment_t *s)
@@ -48,8 +48,8 @@ static void exact(const bhi_segment_t *s)
     for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
         for (unsigned os = 0; os < BH_SLOT_OS_PAGES; os++) {
             bool open = unit_readable(base + i * BH_SLOT_SIZE + ((size_t)os << BH_OS_PAGE_SHIFT));
-            ck_assert_msg(open == (os < s->guard_from[i]), "S3: slot %u, OS page %u is %s, guard_from %u, by_mprotect %d", i, os,
-                          open ? "open" : "closed", s->guard_from[i], (int)(s->by_mprotect >> i & 1));
+            ck_assert_msg(open == inv_is_open(s, i, os), "S3: slot %u, OS page %u is %s, open_to %u, regions %x", i, os,
+                          open ? "open" : "closed", s->open_to[i], s->regions[i]);
         }
     }
 }
@@ -97,13 +97,12 @@ static void churn(int rounds, void (*check)(const bhi_segment_t *), bool may_ref
         for (unsigned i = 0; i < count; i++) {
             const bhi_segment_t *s = held[i].span.segment;
             unsigned last = held[i].span.slot + held[i].n - 1;
-            for (unsigned slot = held[i].span.slot; slot < last; slot++)
-                ck_assert_uint_eq(s->guard_from[slot], BH_SLOT_OS_PAGES);
-            ck_assert_uint_ge(s->guard_from[last], held[i].last_from);
+            for (unsigned at = 0; at < (held[i].n - 1) * BH_SLOT_OS_PAGES + held[i].last_from; at++)
+                ck_assert(inv_is_open(s, held[i].span.slot + at / BH_SLOT_OS_PAGES, at % BH_SLOT_OS_PAGES));
             if (!may_refuse && BH_HARDEN_GUARDS && bhi_process.options.guard != BHI_GUARD_NONE) {
-                ck_assert_uint_le(s->guard_from[last], held[i].last_from);
+                ck_assert(!inv_is_open(s, last, held[i].last_from) && !inv_is_open(s, last, BH_SLOT_OS_PAGES - 1));
                 unsigned slot = held[i].span.slot; /* a guard below it too */
-                ck_assert(slot == 0 || s->guard_from[slot - 1] < BH_SLOT_OS_PAGES || (s->purging >> (slot - 1) & 1) != 0);
+                ck_assert(slot == 0 || !inv_is_open(s, slot - 1, BH_SLOT_OS_PAGES - 1) || (s->purging >> (slot - 1) & 1) != 0);
             }
         }
         if (count > 0 && round % 8 == 0)

@@ -75,6 +75,72 @@ START_TEST(special_cases)
 }
 END_TEST
 
+/* A block with a span of its own grows where it stands, its guard moves along,
+ * and what is in the way stops it. */
+START_TEST(large_blocks_grow_in_place)
+{
+    uint64_t seed = unit_seed("grow");
+    unsigned stayed = 0, moved = 0;
+    unsigned char *blocks[6] = {NULL};
+    size_t sizes[6] = {0};
+    for (int round = 0; round < 400; round++) {
+        unsigned i = unit_below(&seed, 6);
+        size_t next = BH_CLASS_MAX_SIZE + 1 + unit_below(&seed, unit_below(&seed, 8) == 0 ? 4 << 20 : 1 << 19);
+        if (blocks[i] == NULL || next < sizes[i]) {
+            bh_free(blocks[i]);
+            blocks[i] = unit_below(&seed, 4) == 0 ? bh_aligned_alloc_at(64, next, 8) : bh_malloc(next);
+        } else {
+            bool may_move = unit_below(&seed, 3) != 0;
+            unsigned char *q = may_move ? bh_realloc(blocks[i], next) : bh_expand(blocks[i], next);
+            stayed += q == blocks[i] && next > sizes[i];
+            moved += q != NULL && q != blocks[i];
+            ck_assert(holds(blocks[i] = q != NULL ? q : blocks[i], sizes[i], i));
+            if (q == NULL)
+                continue;
+        }
+        ck_assert_uint_ge(bh_usable_size(blocks[i]), next);
+        sizes[i] = bh_usable_size(blocks[i]);
+        fill(blocks[i], sizes[i], i);
+        if (BH_HARDEN_GUARDS && bhi_process.options.guard != BHI_GUARD_NONE)
+            ck_assert(!unit_readable((uintptr_t)blocks[i] + sizes[i]));
+        ck_assert_invariants();
+    }
+    ck_assert_msg(stayed > 20 && moved > 5, "%u stayed, %u moved", stayed, moved);
+    for (unsigned i = 0; i < 6; i++) {
+        ck_assert(blocks[i] == NULL || holds(blocks[i], sizes[i], i));
+        bh_free(blocks[i]);
+    }
+    ck_assert_invariants();
+}
+END_TEST
+
+static int no_guards(bhi_os_call_t call)
+{
+    return call == BHI_OS_GUARD || call == BHI_OS_MPROTECT ? EPERM : 0;
+}
+
+/* What refuses to open the memory behind a block must not cost its contents. */
+START_TEST(a_refusal_to_grow_moves_the_block)
+{
+    enum { SIZE = 300000, MORE = 500000 };
+    unsigned char *p = bh_malloc(SIZE), *q = bh_malloc(MORE);
+    bh_free(q); /* room that needs no call */
+    fill(p, SIZE, 5);
+    bhi_os_fail_hook = no_guards;
+    q = bh_expand(p, MORE);
+    bhi_os_fail_hook = NULL;
+    ck_assert(holds(p, SIZE, 5));
+    ck_assert(q == NULL || q == p);
+    if (q == NULL && BH_HARDEN_GUARDS && bhi_process.options.guard != BHI_GUARD_NONE)
+        ck_assert(!unit_readable((uintptr_t)p + bh_usable_size(p)));
+    ck_assert_invariants();
+    p = bh_realloc(p, MORE);
+    ck_assert(holds(p, SIZE, 5));
+    bh_free(p);
+    ck_assert_invariants();
+}
+END_TEST
+
 static int no_memory(bhi_os_call_t call)
 {
     return call == BHI_OS_MMAP || call == BHI_OS_MPROTECT ? ENOMEM : 0;
@@ -117,6 +183,8 @@ int main(void)
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_test(c, contents_survive);
     tcase_add_test(c, special_cases);
+    tcase_add_test(c, large_blocks_grow_in_place);
+    tcase_add_test(c, a_refusal_to_grow_moves_the_block);
     tcase_add_test(c, a_refusal_leaves_the_block_alone);
     tcase_add_test(c, sizes_that_fit);
     suite_add_tcase(s, c);

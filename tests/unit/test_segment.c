@@ -151,7 +151,10 @@ START_TEST(a_purge_returns_memory_and_an_empty_segment)
     ck_assert_uint_eq(bhi_purge(span.segment->purge_at - 1, false, 10), 0); /* not due yet */
     ck_assert_int_eq(p[0], 1);
     ck_assert(atomic_load(&bhi_state->purge_next_at) != 0);
-    size_t bytes = bhi_purge(span.segment->purge_at, false, 10);
+    ck_assert_uint_eq(bhi_purge(span.segment->purge_at, false, 1), 0); /* the first look */
+    ck_assert_int_eq(p[0], 1);
+    ck_assert_uint_eq(span.segment->aged, span.segment->dirty);
+    size_t bytes = bhi_purge(span.segment->purge_at, false, 1);
     ck_assert_uint_ge(bytes, 20 * BH_SLOT_SIZE);
     if (other.segment == span.segment) {
         ck_assert_uint_eq(span.segment->dirty, 0);
@@ -161,6 +164,56 @@ START_TEST(a_purge_returns_memory_and_an_empty_segment)
         ck_assert(!unit_readable((uintptr_t)p));
     }
     ck_assert_uint_eq(atomic_load(&bhi_state->purge_next_at), 0);
+    unlock();
+}
+END_TEST
+
+/* What the program used since the last look stays: it would fault it in again. */
+START_TEST(a_purge_takes_what_nobody_used_for_the_delay)
+{
+    start();
+    lock();
+    bhi_segment_t *s;
+    bhi_span_t used, idle;
+    do { /* until there is something between the two */
+        s = bhi_span_take_in_new_segment(1, 1).segment; /* keeps the segment busy */
+        used = bhi_span_take(30, 1), idle = bhi_span_take(10, 1);
+    } while (used.segment != s || idle.segment != s || used.slot + 30 == idle.slot || idle.slot + 10 == used.slot);
+    uint64_t idle_slots = bhi_bit_range(idle.slot, 10), used_slots = bhi_bit_range(used.slot, 30);
+    bhi_span_give(s, used.slot, 30, true);
+    bhi_span_give(s, idle.slot, 10, true);
+    bhi_purge(s->purge_at, false, 1);
+    ck_assert_uint_eq(s->aged, idle_slots | used_slots);
+    bhi_span_t again = bhi_span_take(30, 1);
+    ck_assert(again.segment == s && again.slot == used.slot && !again.zero); /* warm, and no other fits */
+    ck_assert_uint_eq(s->aged, idle_slots);
+    bhi_span_give(s, again.slot, 30, true);
+    ck_assert_uint_eq(bhi_purge(s->purge_at, false, 1), 10 * BH_SLOT_SIZE);
+    ck_assert(s->dirty == used_slots && s->aged == used_slots && s->purge_at != 0);
+    ck_assert_uint_eq(bhi_purge(s->purge_at, false, 1), 30 * BH_SLOT_SIZE);
+    ck_assert(s->dirty == 0 && s->purge_at == 0);
+    unlock();
+}
+END_TEST
+
+/* Of two warm places the one whose guards are in place, so that no kernel call
+ * is needed for it. */
+START_TEST(a_place_with_its_guards_comes_first)
+{
+    if (!BH_HARDEN_GUARDS)
+        return;
+    start();
+    lock();
+    bhi_span_t spans[4]; /* wherever they lie, the next one fits */
+    for (unsigned i = 0; i < 4; i++) {
+        spans[i] = i == 0 ? bhi_span_take_in_new_segment(5, 1) : bhi_span_take(5, 1);
+        ck_assert(spans[i].segment == spans[0].segment);
+        ck_assert(bhi_guard_fit(spans[i].segment, spans[i].slot, 5, i == 3 ? BH_SLOT_OS_PAGES - 1 : 2));
+    }
+    for (unsigned i = 0; i < 4; i++)
+        bhi_span_give(spans[i].segment, spans[i].slot, 5, true);
+    bhi_span_t span = bhi_span_take(5, 1);
+    ck_assert(span.segment == spans[3].segment && span.slot == spans[3].slot);
     unlock();
 }
 END_TEST
@@ -235,6 +288,8 @@ int main(void)
     tcase_add_test(c, spans_against_a_model);
     tcase_add_test(c, spans_with_refused_purges);
     tcase_add_test(c, a_purge_returns_memory_and_an_empty_segment);
+    tcase_add_test(c, a_purge_takes_what_nobody_used_for_the_delay);
+    tcase_add_test(c, a_place_with_its_guards_comes_first);
     tcase_add_test(c, a_refused_purge_leaves_the_slots_dirty);
     tcase_add_test(c, places_are_random);
     tcase_add_test(c, a_huge_span_becomes_slots);
