@@ -41,6 +41,19 @@ BH_INLINE uint64_t bhi_mul_wide(uint64_t a, uint64_t b, uint64_t *low)
 #endif
 }
 
+/* Both halves of the product, XORed; b stays in memory, which saves a register. */
+BH_INLINE uint64_t bhi_mul_fold(uint64_t a, const uint64_t *b)
+{
+#if defined(__x86_64__)
+    uint64_t low, high;
+    __asm__("mulq %3" : "=a"(low), "=d"(high) : "%0"(a), "m"(*b) : "cc");
+    return high ^ low;
+#else
+    uint64_t low, high = bhi_mul_wide(a, *b, &low);
+    return high ^ low;
+#endif
+}
+
 BH_INLINE size_t bhi_min(size_t a, size_t b)
 {
     return a < b ? a : b;

@@ -12,6 +12,9 @@
 #define BH_NOINLINE __attribute__((noinline))
 #define BH_COLD __attribute__((noinline, cold))
 #define BH_INLINE static inline __attribute__((always_inline))
+/* For data that another file of the library defines: reached without a detour
+ * through the table of addresses that a preloaded library could redirect. */
+#define BH_HIDDEN __attribute__((visibility("hidden")))
 #define BH_ALIGNED(n) __attribute__((aligned(n)))
 
 /* In a loop that waits for another processor. */

@@ -62,9 +62,13 @@ static uint32_t live_index(const bhi_arena_t *arena, const bhi_page_t *page, uin
     return index;
 }
 
-/* Keeps another's page from ending, or reports that it has ended. */
+/* Keeps another's page from ending, or reports that it has ended. Without the map
+ * nothing is checked: a correct program's page does not end before its block has
+ * been taken back, after the OR. */
 static bhi_hazard_t *keep(const bhi_arena_t *arena, bhi_page_t *page, uintptr_t p, bhi_use_t use)
 {
+    if (!BH_HARDEN_MAP)
+        return NULL;
     bhi_hazard_t *hazard = bhi_hazard_set(page);
     /* Sequentially consistent, as are the hazard's store and the owner's store
      * of NULL before it looks at hazards: NULL here, or it sees ours. */
@@ -129,24 +133,48 @@ bool bhi_block_find(uintptr_t p, bhi_block_t *out)
     return true;
 }
 
-/* Another thread's block: mark it held, announce its group, and if the page was
- * not signalled since the owner last looked, signal it. */
-static void free_remote(const bhi_arena_t *arena, bhi_page_t *page, uintptr_t p)
+/* Another thread's live block: marks it held, announces its group, and if the page
+ * was not signalled since the owner last looked, signals it. Ends the hazard. */
+BH_INLINE void hold(bhi_hazard_t *hazard, bhi_page_t *page, uint32_t index, uintptr_t p)
 {
-    bhi_hazard_t *hazard = keep(arena, page, p, BHI_USE_FREE);
-    uint32_t index = live_index(arena, page, p, BHI_USE_FREE);
     uint64_t want = BHI_REMOTE_QUEUED | (uint64_t)1 << (BHI_REMOTE_GROUP_BIT + (index >> page->group_shift));
     if (!bhi_map_set_held(page->map, index))
         bhi_violation(BHI_DOUBLE_FREE, p);
     /* Before the announcement: whoever kept the page for our hazard looks at it
      * again when the announcement arrives. */
-    bhi_hazard_clear(hazard);
+    if (BH_HARDEN_MAP)
+        bhi_hazard_clear(hazard);
     /* Both accesses sequentially consistent: if our bits are still there, the
      * owner takes them after our held bit was set. */
     if ((atomic_load(&page->remote) & want) == want)
         return;
     if ((atomic_fetch_or(&page->remote, want) & BHI_REMOTE_QUEUED) == 0)
         bhi_page_signal(page);
+}
+
+/* The common case of all this: a block of another thread's page with many blocks.
+ * False, and nothing has happened, if it is not that. */
+static bool free_remote(uintptr_t p)
+{
+    uintptr_t off = p - bhi_process.block_base;
+    if (off >= atomic_load_explicit(bhi_process.block_open, memory_order_relaxed))
+        return false;
+    bhi_page_t *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, off));
+    const bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+    bhi_hazard_t *hazard = bhi_thread_hazard;
+    if (heap == NULL || bhi_heap_owner(heap) == bhi_thread_self() || (BH_HARDEN_MAP && hazard == NULL))
+        return false;
+    if (BH_HARDEN_MAP)
+        atomic_store(&hazard->page, page);
+    uint32_t index;
+    if (bh_unlikely(atomic_load(&page->heap) == NULL) || !bhi_page_divide(page, p, &index) ||
+        bh_unlikely(!bhi_map_is_live(page->map, index))) {
+        if (BH_HARDEN_MAP)
+            bhi_hazard_clear(hazard);
+        return false;
+    }
+    hold(hazard, page, index, p);
+    return true;
 }
 
 static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintptr_t p)
@@ -172,17 +200,19 @@ static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintp
 
 void bhi_free_slow(void *ptr)
 {
-    if (ptr == NULL)
+    uintptr_t p = (uintptr_t)ptr;
+    if (p == 0 || free_remote(p))
         return;
     int saved = errno;
-    uintptr_t p = (uintptr_t)ptr;
     bhi_arena_t *arena;
     bhi_page_t *page = page_at(p, BHI_USE_FREE, &arena);
     if (page != NULL) {
-        if (bhi_page_is_mine(page))
+        if (bhi_page_is_mine(page)) {
             free_owned(atomic_load_explicit(&page->heap, memory_order_relaxed), page, live_index(arena, page, p, BHI_USE_FREE), p);
-        else
-            free_remote(arena, page, p);
+        } else {
+            bhi_hazard_t *hazard = keep(arena, page, p, BHI_USE_FREE);
+            hold(hazard, page, live_index(arena, page, p, BHI_USE_FREE), p);
+        }
     }
     errno = saved;
 }

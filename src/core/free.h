@@ -42,7 +42,7 @@ BH_INLINE void bhi_free(void *p)
         bhi_heap_t *heap = bhi_thread_heap;
         if (bh_likely(atomic_load_explicit(&page->local_heap, memory_order_relaxed) == heap)) {
             uint32_t index;
-            if (bhi_page_divide(page, (uintptr_t)p, &index) && bh_likely(bhi_map_clear_live(page->map, index))) {
+            if (bh_likely(bhi_page_divide_own(page, (uintptr_t)p, &index)) && bh_likely(bhi_map_clear_live(page->map, index))) {
                 bhi_page_push_local(page, index, (uintptr_t)p);
                 if (bh_unlikely(--page->used == 0)) {
                     if (page->retire == 0)

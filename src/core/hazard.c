@@ -68,6 +68,8 @@ bhi_hazard_t *bhi_hazard_take(void)
 
 bool bhi_hazard_on(const bhi_page_t *page)
 {
+    if (!BH_HARDEN_MAP)
+        return false; /* nobody sets one */
     uint32_t left = atomic_load(&bhi_state->hazard_count);
     struct bhi_hazard_chunk *chunk = atomic_load_explicit(&bhi_state->hazards, memory_order_acquire);
     while (left > 0) {

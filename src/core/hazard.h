@@ -12,7 +12,7 @@
 
 #include "meta/types.h"
 
-extern BH_THREAD_LOCAL bhi_hazard_t *bhi_thread_hazard;
+extern BH_HIDDEN BH_THREAD_LOCAL bhi_hazard_t *bhi_thread_hazard;
 
 /* The word to use: the calling thread's, taken now if it has none, else the
  * shared one with its lock. Never NULL. */

@@ -6,7 +6,7 @@
 #include "meta/types.h"
 
 /* The heap of a thread that has none yet: read-only, its only page is empty. */
-extern const bhi_heap_t bhi_heap_empty;
+extern BH_HIDDEN const bhi_heap_t bhi_heap_empty;
 
 /* A heap owned by `self`: with kind THREAD an orphan with all its pages if there
  * is one, else a fresh one. NULL: no memory. */

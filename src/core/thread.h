@@ -7,7 +7,7 @@
 
 /* The thread's default heap; bhi_heap_empty before its first allocation and
  * after its end. */
-extern BH_THREAD_LOCAL bhi_heap_t *bhi_thread_heap;
+extern BH_HIDDEN BH_THREAD_LOCAL bhi_heap_t *bhi_thread_heap;
 
 /* Identity of the calling thread while it lives. */
 BH_INLINE bhi_owner_t bhi_thread_self(void)

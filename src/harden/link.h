@@ -36,10 +36,7 @@
 
 BH_INLINE uint64_t bhi_link_hash(uint64_t key, uint64_t next, uint64_t at)
 {
-    uint64_t mul = bhi_process.link_mul;
-    uint64_t low, high = bhi_mul_wide((at << 24 | next) ^ key, mul, &low);
-    high = bhi_mul_wide(high ^ low, mul, &low);
-    return high ^ low;
+    return bhi_mul_fold(bhi_mul_fold((at << 24 | next) ^ key, &bhi_process.link_mul), &bhi_process.link_mul);
 }
 
 /* next, at: indexes below 2^24; key: the list's. */

@@ -94,8 +94,9 @@ typedef enum bhi_page_state {
 /* Index that no block has; the end of a list. Links hold 24-bit indexes. */
 #define BHI_INDEX_NONE 0xffffffu
 
-/* Descriptor, one for each slot. First line: all that malloc and the owner's
- * free touch. Second line: what other threads write, and rare things.
+/* Descriptor, one for each slot. First line: what every free reads, written
+ * seldom, so that it stays in the caches of all threads that free into the page.
+ * Second line: what the owner writes at each malloc and free, and rare things.
  *
  *   I1  free(p) is legal <=> p = start + i * block_size, i < capacity,
  *       live(i) and not held(i)
@@ -114,32 +115,32 @@ typedef struct bhi_page {
     uintptr_t start;            /* const: address of block 0, in the span's first slot; its start but for bhi_heap_large_at */
     uint64_t reciprocal;        /* const: ceil(2^64 / block_size); 0 for a single block */
     bhi_map_word_t *map;        /* const: ceil(reserved / 64) words */
-    uint64_t key;               /* owner, secret: link codec, key of `free`; see harden/link.h */
+    _Atomic(struct bhi_heap *) heap;      /* owner writes; NULL when free */
+    _Atomic(uint64_t) remote;             /* atomic; survives the page's release */
     uint32_t block_size;        /* const: bytes; 0 for a single block */
     _Atomic(uint32_t) capacity; /* owner writes: blocks put on the lists so far */
+    uint16_t back;              /* const: bytes of descriptors back to that of the span's first slot; 0 in that one */
+    uint8_t group_shift;        /* const */
+    uint8_t size_class;         /* const */
+    uint32_t reserved;          /* const: blocks that fit */
+
+    uint64_t key;               /* owner, secret: link codec, key of `free`; see harden/link.h */
     uint32_t free;              /* owner: first of `free`, or BHI_INDEX_NONE */
     uint32_t local_free;        /* owner: first of `local_free`, or BHI_INDEX_NONE */
     uint32_t used;              /* owner */
-    uint16_t back;              /* const: bytes of descriptors back to that of the span's first slot; 0 in that one */
     uint8_t retire;             /* owner: ticks left (heap.c), 0 = not retired */
-    uint8_t size_class;         /* const */
-
-    _Atomic(uint64_t) remote;             /* atomic; survives the page's release */
-    _Atomic(struct bhi_heap *) heap;      /* owner writes; NULL when free */
-    _Atomic(struct bhi_page *) pending_next; /* whoever has the page on its stack */
+    uint8_t state;              /* owner: bhi_page_state_t; readable by all as a hint */
+    bool memory_zero;           /* owner: fresh blocks are known to read zero */
+    bool free_zero;             /* owner: every block on `free` is zero but for its link */
     struct bhi_page *next, *prev;         /* owner: queue links */
+    _Atomic(struct bhi_page *) pending_next; /* whoever has the page on its stack */
     size_t block_bytes;                   /* const: block size also for a single block */
-    uint32_t reserved;                    /* const: blocks that fit */
     uint32_t span_slots;                  /* const */
-    uint8_t state;                        /* owner: bhi_page_state_t; readable by all as a hint */
-    uint8_t group_shift;                  /* const */
-    bool memory_zero;                     /* owner: fresh blocks are known to read zero */
-    bool free_zero;                       /* owner: every block on `free` is zero but for its link */
     uint8_t pad[4];
 } BH_ALIGNED(128) bhi_page_t;
 
 _Static_assert(sizeof(bhi_page_t) == (1 << BH_PAGE_DESC_SHIFT), "lookup multiplies by 128");
-_Static_assert(offsetof(bhi_page_t, remote) == 64, "owner and remote threads use different lines");
+_Static_assert(offsetof(bhi_page_t, key) == 64, "what the owner writes often is not what others read");
 
 /* ------------------------------------------------------------------- segment */
 
@@ -253,7 +254,7 @@ typedef struct bhi_heap {
     bhi_random_t random;                   /* owner, secret */
 
     _Atomic(struct bhi_page *) pending BH_ALIGNED(BH_CACHE_LINE); /* atomic: stack of pages with remote frees */
-    _Atomic(bhi_owner_t) owner;            /* atomic */
+    _Atomic(bhi_owner_t) owner BH_ALIGNED(BH_CACHE_LINE); /* atomic; every remote free reads it */
 } BH_ALIGNED(BH_CACHE_LINE) bhi_heap_t;
 
 /* -------------------------------------------------------------------- hazards */
@@ -277,7 +278,7 @@ struct bhi_hazard_chunk;
  * only pointer to it is on the read-only process page. */
 typedef struct bhi_state {
     bhi_lock_t lock;                   /* one lock for all below; nothing is called back under it */
-    _Atomic(uint32_t) arena_count;     /* lock writes, all read */
+    _Atomic(uint32_t) arena_count BH_ALIGNED(BH_CACHE_LINE); /* lock writes, all read */
     bhi_arena_t arenas[BH_ARENA_MAX];  /* entries below arena_count are const but for tagged fields */
     bhi_segment_t *buckets[BHI_BUCKETS];
     bhi_segment_t *purge_first, *purge_last;
@@ -311,7 +312,7 @@ typedef struct bhi_state {
 
 /* True between the fork handlers of the thread that forks: it holds the lock
  * then, and other libraries' handlers may allocate in it. */
-extern BH_THREAD_LOCAL bool bhi_forking;
+extern BH_HIDDEN BH_THREAD_LOCAL bool bhi_forking;
 
 BH_INLINE void bhi_state_lock(void)
 {

@@ -31,7 +31,7 @@ typedef union bhi_process_page {
     char whole_os_pages[(sizeof(bhi_process_t) + BH_OS_PAGE_SIZE - 1) & ~(BH_OS_PAGE_SIZE - 1)];
 } bhi_process_page_t;
 
-extern bhi_process_page_t bhi_process_page;
+extern BH_HIDDEN bhi_process_page_t bhi_process_page;
 #define bhi_process (bhi_process_page.p)
 
 #endif
