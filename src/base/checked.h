@@ -41,17 +41,23 @@ BH_INLINE uint64_t bhi_mul_wide(uint64_t a, uint64_t b, uint64_t *low)
 #endif
 }
 
-/* Both halves of the product, XORed; b stays in memory, which saves a register. */
-BH_INLINE uint64_t bhi_mul_fold(uint64_t a, const uint64_t *b)
+/* The same with the second factor in memory, which saves a register. */
+BH_INLINE uint64_t bhi_mul_wide_by(uint64_t a, const uint64_t *b, uint64_t *low)
 {
 #if defined(__x86_64__)
-    uint64_t low, high;
-    __asm__("mulq %3" : "=a"(low), "=d"(high) : "%0"(a), "m"(*b) : "cc");
-    return high ^ low;
+    uint64_t high;
+    __asm__("mulq %3" : "=a"(*low), "=d"(high) : "0"(a), "m"(*b) : "cc");
+    return high;
 #else
-    uint64_t low, high = bhi_mul_wide(a, *b, &low);
-    return high ^ low;
+    return bhi_mul_wide(a, *b, low);
 #endif
+}
+
+/* Both halves of that product, XORed. */
+BH_INLINE uint64_t bhi_mul_fold(uint64_t a, const uint64_t *b)
+{
+    uint64_t low, high = bhi_mul_wide_by(a, b, &low);
+    return high ^ low;
 }
 
 BH_INLINE size_t bhi_min(size_t a, size_t b)

@@ -83,12 +83,12 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
 void *bhi_malloc_generic(size_t size)
 {
     bhi_heap_t *heap = bhi_thread_heap;
-    if (bh_likely(size <= BH_SMALL_MAX) && heap->direct[(size + 7) >> 3]->local_free != BHI_INDEX_NONE) {
+    if (bh_likely(size <= BH_SMALL_MAX) && heap->direct[(size + 7) >> 3]->local_free != BHI_PLACE_NONE) {
         bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path may have refused it */
         bhi_heap_heartbeat(heap);
         /* It may be another one now, and a callback may have refilled it. */
         bhi_page_t *page = heap->direct[(size + 7) >> 3];
-        if (page->free != BHI_INDEX_NONE || bhi_page_reuse(page)) {
+        if (page->free != BHI_PLACE_NONE || bhi_page_reuse(page)) {
             void *p = bhi_page_pop(page);
             if (bh_likely(p != NULL))
                 return p;

@@ -41,9 +41,10 @@ BH_INLINE void bhi_free(void *p)
         bhi_page_t *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, off));
         bhi_heap_t *heap = bhi_thread_heap;
         if (bh_likely(atomic_load_explicit(&page->local_heap, memory_order_relaxed) == heap)) {
-            uint32_t index;
-            if (bh_likely(bhi_page_divide_own(page, (uintptr_t)p, &index)) && bh_likely(bhi_map_clear_live(page->map, index))) {
-                bhi_page_push_local(page, index, (uintptr_t)p);
+            uint64_t index = 0;
+            bool starts = !BH_HARDEN_MAP || bhi_page_place_index(page, (uintptr_t)p - page->start, &index);
+            if (starts && bh_likely(bhi_map_clear_live(page->map, index))) {
+                bhi_page_push_local(page, (uintptr_t)p);
                 if (bh_unlikely(--page->used == 0)) {
                     if (page->retire == 0)
                         bhi_heap_after_free(heap, page);

@@ -13,10 +13,11 @@
 #include <errno.h>
 #include <string.h>
 
-#define DRAIN_PER_TICK 32       /* pages; bounds the time of one allocation */
+#define DRAIN_AT_ONCE 32        /* pages; bounds the time of one allocation */
+#define DRAIN_TICKS 32          /* ticks between looks at the pending stack; before new memory it is looked at too */
 #define TICK 16                 /* heartbeats between looks at retired pages and at the clock */
 
-static const bhi_page_t page_empty = {.free = BHI_INDEX_NONE, .local_free = BHI_INDEX_NONE};
+static const bhi_page_t page_empty = {.free = BHI_PLACE_NONE, .local_free = BHI_PLACE_NONE};
 
 #define EMPTY ((bhi_page_t *)(uintptr_t)&page_empty)
 
@@ -438,7 +439,7 @@ bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c)
             to_full(heap, q->first);
         }
         if (!drained) /* blocks that other threads freed before new memory */
-            bhi_heap_drain(heap, DRAIN_PER_TICK);
+            bhi_heap_drain(heap, DRAIN_AT_ONCE);
         else if (!adopt_page(heap, c))
             break;
     }
@@ -457,7 +458,7 @@ void *bhi_heap_large(bhi_heap_t *heap, size_t size, size_t align, bool zero)
 void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shift, bool zero)
 {
     bool reads_zero = false;
-    bhi_heap_drain(heap, DRAIN_PER_TICK); /* large blocks that other threads freed are worth not to wait */
+    bhi_heap_drain(heap, DRAIN_AT_ONCE); /* large blocks that other threads freed are worth not to wait */
     bhi_page_t *page = bhi_page_new_large(heap, size + shift, align, &reads_zero);
     if (page == NULL)
         return NULL;
@@ -514,7 +515,8 @@ void bhi_heap_heartbeat(bhi_heap_t *heap)
 {
     beat(false);
     if (bh_unlikely(heartbeat % TICK == 0)) {
-        bhi_heap_drain(heap, DRAIN_PER_TICK);
+        if (heartbeat % (DRAIN_TICKS * TICK) == 0)
+            bhi_heap_drain(heap, DRAIN_AT_ONCE);
         retire_tick(heap, false);
         purge_due();
     }

@@ -58,7 +58,7 @@ static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned
     page->start = start;
     page->map = map;
     page->key = bhi_random_u64(&heap->random);
-    page->free = page->local_free = BHI_INDEX_NONE;
+    page->free = page->local_free = BHI_PLACE_NONE;
     page->used = 0;
     page->back = 0;
     page->span_slots = slots;
@@ -230,30 +230,32 @@ static void extend(bhi_page_t *page)
         n = 1;
     if (n > page->reserved - capacity)
         n = page->reserved - capacity;
-    uint32_t next = BHI_INDEX_NONE;
+    uint32_t next = BHI_PLACE_NONE;
     for (uint32_t index = capacity + n; index-- > capacity;) {
-        bhi_link_write(bhi_page_block(page, index), bhi_link_encode(page->key, next, index));
-        next = index;
+        uint32_t place = index * page->block_size;
+        bhi_link_write(page->start + place, bhi_link_encode(page->key, next, place));
+        next = place;
     }
-    page->free = capacity;
+    page->free = next;
     page->free_zero = page->memory_zero;
     atomic_store_explicit(&page->capacity, capacity + n, memory_order_relaxed);
 }
 
-static bool is_free_block(const bhi_page_t *page, uint32_t index)
+static bool is_free_block(const bhi_page_t *page, uint32_t place)
 {
-    return index < bhi_page_capacity(page) && (!BH_HARDEN_MAP || !bhi_map_is_live(page->map, index));
+    uint64_t index;
+    return bhi_page_place_index(page, place, &index) && (!BH_HARDEN_MAP || !bhi_map_is_live(page->map, index));
 }
 
 bool bhi_page_reuse(bhi_page_t *page)
 {
     uint32_t head = page->local_free;
-    if (head == BHI_INDEX_NONE)
+    if (head == BHI_PLACE_NONE)
         return false;
     if (bh_unlikely(!is_free_block(page, head)))
         bhi_violation(BHI_CORRUPT_LIST, page->start);
     page->free = head;
-    page->local_free = BHI_INDEX_NONE;
+    page->local_free = BHI_PLACE_NONE;
     page->key += BH_LINK_NEXT_LIST; /* what was local_free's key is now free's */
     page->free_zero = false;
     return true;
@@ -261,9 +263,10 @@ bool bhi_page_reuse(bhi_page_t *page)
 
 bool bhi_page_refill(bhi_page_t *page)
 {
-    if (page->free < bhi_page_capacity(page))
+    uint64_t index;
+    if (bhi_page_place_index(page, page->free, &index))
         return true;
-    if (bh_unlikely(page->free != BHI_INDEX_NONE))
+    if (bh_unlikely(page->free != BHI_PLACE_NONE))
         bhi_violation(BHI_CORRUPT_LIST, page->start);
     /* Groups only: the page may be on a pending stack, so QUEUED stays. */
     if ((atomic_load_explicit(&page->remote, memory_order_relaxed) >> 32) != 0)
@@ -284,14 +287,15 @@ void bhi_page_not_free(const bhi_page_t *page, uint32_t index)
 
 void bhi_page_check_head(const bhi_page_t *page)
 {
-    uint32_t index = page->free, next;
-    if (bh_likely(index >= bhi_page_capacity(page)))
+    uint32_t place = page->free, next;
+    uint64_t index;
+    if (bh_likely(!bhi_page_place_index(page, place, &index)))
         return;
-    uintptr_t block = bhi_page_block(page, index);
-    if (!bhi_link_decode(page->key, bhi_link_read(block), index, &next))
+    uintptr_t block = page->start + place;
+    if (!bhi_link_decode(page->key, bhi_link_read(block), place, &next))
         bhi_violation(BHI_CORRUPT_LINK, block);
     if (BH_HARDEN_MAP && !bhi_map_is_free(page->map, index))
-        bhi_page_not_free(page, index);
+        bhi_page_not_free(page, (uint32_t)index);
 }
 
 void bhi_page_collect(bhi_page_t *page, uint32_t groups)
@@ -317,7 +321,7 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups)
             page->used -= bhi_bit_count(taken);
             for (; taken != 0; taken &= taken - 1) {
                 uint32_t index = w * 64 + bhi_bit_first(taken);
-                bhi_page_push_local(page, index, bhi_page_block(page, index));
+                bhi_page_push_local(page, bhi_page_block(page, index));
             }
         }
     }

@@ -77,12 +77,12 @@ BH_INLINE bool bhi_page_divide(const bhi_page_t *page, uintptr_t p, uint32_t *in
     return bh_likely(rest < page->reciprocal) && bh_likely(quotient < bhi_page_capacity(page));
 }
 
-/* The same for the page's owner. */
-BH_INLINE bool bhi_page_divide_own(const bhi_page_t *page, uintptr_t p, uint32_t *index)
+/* The same for the page's owner, and by place, which is below 2^32. */
+BH_INLINE bool bhi_page_place_index(const bhi_page_t *page, uint64_t place, uint64_t *index)
 {
-    uint64_t rest, quotient = bhi_mul_wide(p - page->start, page->reciprocal, &rest);
-    *index = (uint32_t)quotient;
-    return bh_likely(rest < page->reciprocal) && bh_likely(quotient < bhi_page_own_capacity(page));
+    uint64_t rest;
+    *index = bhi_mul_wide_by(place, &page->reciprocal, &rest);
+    return bh_likely(rest < page->reciprocal) && bh_likely((uint32_t)*index < bhi_page_own_capacity(page));
 }
 
 /* The same as bhi_page_divide for any page, and one that has ended. */
@@ -106,12 +106,13 @@ BH_INLINE uint8_t bhi_page_retire_ticks(const bhi_page_t *page)
  * look: the list is empty, or its head is not to be handed out. */
 BH_INLINE void *bhi_page_pop(bhi_page_t *page)
 {
-    uint32_t index = page->free;
-    if (bh_unlikely(index >= bhi_page_own_capacity(page)))
+    uint32_t place = page->free;
+    uint64_t index = 0;
+    if (BH_HARDEN_MAP ? !bhi_page_place_index(page, place, &index) : bh_unlikely(place == BHI_PLACE_NONE))
         return NULL;
-    uintptr_t block = bhi_page_block(page, index);
+    uintptr_t block = page->start + place;
     uint32_t next;
-    if (bh_unlikely(!bhi_link_decode(page->key, bhi_link_read(block), index, &next)))
+    if (bh_unlikely(!bhi_link_decode(page->key, bhi_link_read(block), place, &next)))
         return NULL;
     if (bh_unlikely(!bhi_map_set_live(page->map, index)))
         return NULL;
@@ -122,10 +123,11 @@ BH_INLINE void *bhi_page_pop(bhi_page_t *page)
 }
 
 /* Owner: puts a block that is free in the map onto local_free. */
-BH_INLINE void bhi_page_push_local(bhi_page_t *page, uint32_t index, uintptr_t block)
+BH_INLINE void bhi_page_push_local(bhi_page_t *page, uintptr_t block)
 {
-    bhi_link_write(block, bhi_link_encode(page->key + BH_LINK_NEXT_LIST, page->local_free, index));
-    page->local_free = index;
+    uint32_t place = (uint32_t)(block - page->start);
+    bhi_link_write(block, bhi_link_encode(page->key + BH_LINK_NEXT_LIST, page->local_free, place));
+    page->local_free = place;
 }
 
 #endif

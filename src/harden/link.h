@@ -4,7 +4,7 @@
  * may have read all of them. A link is
  *
  *   bits 63..24  tag: 40 bits of a keyed hash of (successor, location, list)
- *   bits 23..0   successor's index, XOR a part of the key
+ *   bits 23..0   successor's place (meta/types.h), XOR a part of the key
  *
  * so a link that was altered, copied to another block, another list or from an
  * earlier life of the same list, or put together from others fails to decode but
@@ -30,7 +30,7 @@
 
 #include <string.h>
 
-#define BH_LINK_INDEX_MASK ((uint64_t)0xffffff)
+#define BH_LINK_PLACE_MASK ((uint64_t)0xffffff)
 
 #define BH_LINK_NEXT_LIST ((uint64_t)1 << 48) /* added to a list's key: that of the list after it */
 
@@ -39,16 +39,16 @@ BH_INLINE uint64_t bhi_link_hash(uint64_t key, uint64_t next, uint64_t at)
     return bhi_mul_fold(bhi_mul_fold((at << 24 | next) ^ key, &bhi_process.link_mul), &bhi_process.link_mul);
 }
 
-/* next, at: indexes below 2^24; key: the list's. */
+/* next, at: places below 2^24; key: the list's. */
 BH_INLINE uint64_t bhi_link_encode(uint64_t key, uint64_t next, uint64_t at)
 {
     if (!BH_HARDEN_LINKS)
         return next;
-    uint64_t tag = bhi_link_hash(key, next, at) & ~BH_LINK_INDEX_MASK;
-    return tag | (next ^ (key & BH_LINK_INDEX_MASK));
+    uint64_t tag = bhi_link_hash(key, next, at) & ~BH_LINK_PLACE_MASK;
+    return tag | (next ^ (key & BH_LINK_PLACE_MASK));
 }
 
-/* Successor of the block at index `at`; false when the word is not a link of
+/* Successor of the block at place `at`; false when the word is not a link of
  * this place in this list. */
 BH_INLINE bool bhi_link_decode(uint64_t key, uint64_t word, uint64_t at, uint32_t *next)
 {
@@ -56,9 +56,9 @@ BH_INLINE bool bhi_link_decode(uint64_t key, uint64_t word, uint64_t at, uint32_
         *next = (uint32_t)word;
         return true;
     }
-    uint64_t index = (word ^ key) & BH_LINK_INDEX_MASK;
-    *next = (uint32_t)index;
-    return ((bhi_link_hash(key, index, at) ^ word) >> 24) == 0;
+    uint64_t place = (word ^ key) & BH_LINK_PLACE_MASK;
+    *next = (uint32_t)place;
+    return ((bhi_link_hash(key, place, at) ^ word) >> 24) == 0;
 }
 
 BH_INLINE uint64_t bhi_link_read(uintptr_t block)

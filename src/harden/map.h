@@ -11,19 +11,19 @@
 #include "base/constants.h"
 #include "meta/types.h"
 
-BH_INLINE bhi_map_word_t *bhi_map_word(bhi_map_word_t *map, uint32_t index)
+BH_INLINE bhi_map_word_t *bhi_map_word(bhi_map_word_t *map, uint64_t index)
 {
     return &map[index >> 6];
 }
 
-BH_INLINE uint64_t bhi_map_bit(uint32_t index)
+BH_INLINE uint64_t bhi_map_bit(uint64_t index)
 {
     return (uint64_t)1 << (index & 63);
 }
 
 /* Owner, malloc: free -> live. False when the block is not free (live, held or
  * the trace of a racing double free): it must not be handed out. */
-BH_INLINE bool bhi_map_set_live(bhi_map_word_t *map, uint32_t index)
+BH_INLINE bool bhi_map_set_live(bhi_map_word_t *map, uint64_t index)
 {
     if (!BH_HARDEN_MAP)
         return true;
@@ -37,7 +37,7 @@ BH_INLINE bool bhi_map_set_live(bhi_map_word_t *map, uint32_t index)
 }
 
 /* Owner, free: live -> free. False when the block is not live or is held. */
-BH_INLINE bool bhi_map_clear_live(bhi_map_word_t *map, uint32_t index)
+BH_INLINE bool bhi_map_clear_live(bhi_map_word_t *map, uint64_t index)
 {
     if (!BH_HARDEN_MAP)
         return true;
@@ -51,7 +51,7 @@ BH_INLINE bool bhi_map_clear_live(bhi_map_word_t *map, uint32_t index)
 }
 
 /* Any thread: live and not held. */
-BH_INLINE bool bhi_map_is_live(bhi_map_word_t *map, uint32_t index)
+BH_INLINE bool bhi_map_is_live(bhi_map_word_t *map, uint64_t index)
 {
     if (!BH_HARDEN_MAP)
         return true;
@@ -62,7 +62,7 @@ BH_INLINE bool bhi_map_is_live(bhi_map_word_t *map, uint32_t index)
 }
 
 /* Owner: neither live nor held. */
-BH_INLINE bool bhi_map_is_free(bhi_map_word_t *map, uint32_t index)
+BH_INLINE bool bhi_map_is_free(bhi_map_word_t *map, uint64_t index)
 {
     bhi_map_word_t *w = bhi_map_word(map, index);
     uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
@@ -76,7 +76,7 @@ BH_INLINE bool bhi_map_is_free(bhi_map_word_t *map, uint32_t index)
  * The test of `live` stands before the OR only. After it the owner may take
  * the block back at once (another thread's announcement of the same group is
  * enough), so that live = 0 then proves nothing. */
-BH_INLINE bool bhi_map_set_held(bhi_map_word_t *map, uint32_t index)
+BH_INLINE bool bhi_map_set_held(bhi_map_word_t *map, uint64_t index)
 {
     bhi_map_word_t *w = bhi_map_word(map, index);
     uint64_t bit = bhi_map_bit(index);
@@ -107,7 +107,7 @@ BH_INLINE uint64_t bhi_map_take_held(bhi_map_word_t *w, uint64_t *stray)
 }
 
 /* Owner: the block is not live but held; see bhi_map_take_held. */
-BH_INLINE bool bhi_map_is_stray(bhi_map_word_t *map, uint32_t index)
+BH_INLINE bool bhi_map_is_stray(bhi_map_word_t *map, uint64_t index)
 {
     bhi_map_word_t *w = bhi_map_word(map, index);
     uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);

@@ -91,8 +91,11 @@ typedef enum bhi_page_state {
 #define BHI_REMOTE_QUEUED ((uint64_t)1)
 #define BHI_REMOTE_GROUP_BIT 32u
 
-/* Index that no block has; the end of a list. Links hold 24-bit indexes. */
-#define BHI_INDEX_NONE 0xffffffu
+/* Lists name a block by its place, bytes from the page's first block on: malloc
+ * waits for a link before it can read the next, and an addition is sooner done
+ * than a multiplication. 24 bits. This one is no block's; the end of a list. */
+#define BHI_PLACE_NONE 0xffffffu
+_Static_assert(BH_SPAN_SLOTS_LARGE * BH_SLOT_SIZE < BHI_PLACE_NONE, "a place fits a link");
 
 /* Descriptor, one for each slot. First line: what every free reads, written
  * seldom, so that it stays in the caches of all threads that free into the page.
@@ -125,8 +128,8 @@ typedef struct bhi_page {
     uint32_t reserved;          /* const: blocks that fit */
 
     uint64_t key;               /* owner, secret: link codec, key of `free`; see harden/link.h */
-    uint32_t free;              /* owner: first of `free`, or BHI_INDEX_NONE */
-    uint32_t local_free;        /* owner: first of `local_free`, or BHI_INDEX_NONE */
+    uint32_t free;              /* owner: place of the first of `free`, or BHI_PLACE_NONE */
+    uint32_t local_free;        /* owner: place of the first of `local_free`, or BHI_PLACE_NONE */
     uint32_t used;              /* owner */
     uint8_t retire;             /* owner: ticks left (heap.c), 0 = not retired */
     uint8_t state;              /* owner: bhi_page_state_t; readable by all as a hint */

@@ -158,9 +158,14 @@ void world_write(world_t *w, uint32_t index, uint64_t word)
     bhi_link_write(bhi_page_block(w->page, index), word);
 }
 
+uint64_t world_forge_place(const world_t *w, uint32_t place, uint32_t at, uint16_t list)
+{
+    return bhi_link_encode(w->page->key + list * BH_LINK_NEXT_LIST, place & BH_LINK_PLACE_MASK, at * w->page->block_size);
+}
+
 uint64_t world_forge(const world_t *w, uint32_t next, uint32_t at, uint16_t list)
 {
-    return bhi_link_encode(w->page->key + list * BH_LINK_NEXT_LIST, next, at);
+    return world_forge_place(w, next == WORLD_NO_BLOCK ? BHI_PLACE_NONE : next * w->page->block_size, at, list);
 }
 
 void world_stamp(world_t *w, uint32_t index, uint64_t word)
@@ -177,10 +182,10 @@ static void walk(const world_t *w, uint32_t head, uint16_t id, world_list_t *lis
 {
     list->n = 0;
     list->id = id;
-    for (uint32_t at = head; at != BHI_INDEX_NONE && list->n < WORLD_LIST;) {
+    for (uint32_t at = head; at != BHI_PLACE_NONE && list->n < WORLD_LIST;) {
         uint32_t next;
-        list->index[list->n++] = at;
-        if (!bhi_link_decode(w->page->key + id * BH_LINK_NEXT_LIST, world_read(w, at), at, &next))
+        list->index[list->n++] = at / w->page->block_size;
+        if (!bhi_link_decode(w->page->key + id * BH_LINK_NEXT_LIST, bhi_link_read(w->page->start + at), at, &next))
             attack_broken("a list is broken before the attack");
         at = next;
     }

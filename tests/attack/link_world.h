@@ -48,7 +48,9 @@ bool world_build(world_t *w, uint64_t seed);
 /* The attacker's hands: any word of a block of the page. */
 uint64_t world_read(const world_t *w, uint32_t index);
 void world_write(world_t *w, uint32_t index, uint64_t word);
-/* A link with the page's true keys. */
+/* A link with the page's true keys, to a block (WORLD_NO_BLOCK: the end), and to
+ * any place within 24 bits. */
+uint64_t world_forge_place(const world_t *w, uint32_t place, uint32_t at, uint16_t list);
 uint64_t world_forge(const world_t *w, uint32_t next, uint32_t at, uint16_t list);
 
 /* The attacker also decides what the program stores in this block: `word`, now

@@ -114,7 +114,7 @@ static bool rename_list(world_t *w)
     const world_list_t *list = some_list(w);
     uint16_t id = list == &w->free ? w->local.id : w->free.id;
     for (uint32_t i = 0; i < list->n; i++)
-        world_write(w, list->index[i], world_forge(w, i + 1 < list->n ? list->index[i + 1] : BHI_INDEX_NONE, list->index[i], id));
+        world_write(w, list->index[i], world_forge(w, i + 1 < list->n ? list->index[i + 1] : WORLD_NO_BLOCK, list->index[i], id));
     return true;
 }
 
@@ -130,7 +130,23 @@ static bool beyond(world_t *w)
     uint32_t off = attack_below(&w->random, 2) == 0 ? attack_below(&w->random, 4) : attack_below(&w->random, 1u << 23);
     return forge_to(w, w->page->reserved + off);
 }
-static bool end_early(world_t *w) { return forge_to(w, BHI_INDEX_NONE); }
+static bool end_early(world_t *w)
+{
+    const world_list_t *list = some_list(w);
+    uint32_t at = some_of(w, list);
+    world_write(w, at, world_forge(w, WORLD_NO_BLOCK, at, list->id));
+    return true;
+}
+/* Into a block instead of to its start, mostly within the page. */
+static bool between(world_t *w)
+{
+    const world_list_t *list = some_list(w);
+    uint32_t at = some_of(w, list), size = w->page->block_size;
+    uint32_t within = attack_below(&w->random, 8) == 0 ? 1u << 24 : bhi_page_capacity(w->page) * size;
+    uint32_t place = attack_below(&w->random, within) / size * size + 1 + attack_below(&w->random, size - 1);
+    world_write(w, at, world_forge_place(w, place, at, list->id));
+    return true;
+}
 static bool to_held(world_t *w)
 {
     return forge_to(w, w->helds > 0 ? w->held[attack_below(&w->random, w->helds)] : WORLD_NO_BLOCK);
@@ -228,6 +244,7 @@ static const struct {
     {"forge: to a fresh block", to_fresh},
     {"forge: beyond the page", beyond},
     {"forge: early end", end_early},
+    {"forge: into a block", between},
     {"forge: under a later id", later_id},
     {"forge: all links", storm},
     {"forge, contents too: live block", stamp_live},

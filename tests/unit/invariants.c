@@ -47,14 +47,15 @@ static bool held(const bhi_page_t *page, uint32_t i)
 static long walk(const bhi_page_t *page, uint32_t first, uint64_t key, uint8_t *seen)
 {
     long n = 0;
-    for (uint32_t at = first; at != BHI_INDEX_NONE; n++) {
-        if (at >= bhi_page_capacity(page) || seen[at] != 0)
+    for (uint32_t at = first; at != BHI_PLACE_NONE; n++) {
+        uint32_t index = at / page->block_size;
+        if (at % page->block_size != 0 || index >= bhi_page_capacity(page) || seen[index] != 0)
             return -1;
-        seen[at] = 1;
-        if (BH_HARDEN_MAP && live(page, at))
+        seen[index] = 1;
+        if (BH_HARDEN_MAP && live(page, index))
             return -1;
         uint32_t next;
-        if (!bhi_link_decode(key, bhi_link_read(bhi_page_block(page, at)), at, &next))
+        if (!bhi_link_decode(key, bhi_link_read(page->start + at), at, &next))
             return -1;
         at = next;
     }

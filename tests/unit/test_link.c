@@ -35,7 +35,7 @@ START_TEST(round_trip)
     start();
     for (int i = 0; i < 200000; i++) {
         uint64_t k = unit_random(&seed);
-        uint32_t next = i % 5 == 0 ? BHI_INDEX_NONE : unit_below(&seed, BHI_INDEX_NONE);
+        uint32_t next = i % 5 == 0 ? BHI_PLACE_NONE : unit_below(&seed, BHI_PLACE_NONE);
         uint32_t at = unit_below(&seed, 1u << 13);
         uint16_t list = (uint16_t)unit_random(&seed);
         ck_assert(decodes(k, encode(k, next, at, list), at, list, next));

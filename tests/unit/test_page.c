@@ -244,7 +244,7 @@ static void live_list_head(void *arg)
     void *p = bh_malloc(24), *q = bh_malloc(24);
     bhi_block_t block = bhi_block_of((uintptr_t)q, BHI_USE_QUERY);
     bh_free(p);
-    block.page->local_free = block.index; /* live */
+    block.page->local_free = block.index * block.page->block_size; /* live */
     for (int i = 0; i < 100000; i++)
         p = bh_malloc(24);
 }
