@@ -5,6 +5,23 @@
 
 #include "bulkhead.h"
 
+#include "base/checked.h"
+#include "core/heap.h"
+#include "core/thread.h"
+
+/* The heap that a handle names: one of the calling thread's, or the process ends. */
+BH_INLINE bhi_heap_t *bhi_api_heap(const bh_heap_t *heap)
+{
+    return bhi_heap_of_handle(heap, bhi_thread_self());
+}
+
+/* The product of the sizes, or one that no allocation satisfies. */
+BH_INLINE size_t bhi_api_product(size_t count, size_t size)
+{
+    size_t total;
+    return bh_likely(bhi_mul_ok(count, size, &total)) ? total : SIZE_MAX;
+}
+
 /* Ends the process after the line "bulkhead: ERROR: new-failed: ...": a
  * throwing operator new has no memory, and no C++ library is there whose
  * std::bad_alloc it could throw. Returning NULL instead would be undefined

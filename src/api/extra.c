@@ -1,30 +1,15 @@
 /* More forms of allocation than malloc's family has: resizing with zeroes, in
  * place, with an alignment or an offset, and copies of strings. */
-#include "bulkhead.h"
-
-#include "base/checked.h"
+#include "api/api.h"
 #include "core/alloc.h"
 #include "core/free.h"
-#include "core/heap.h"
 #include "core/realloc.h"
-#include "core/thread.h"
 #include "meta/size_class.h"
 
 #include <errno.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
-
-BH_INLINE bhi_heap_t *mine(const bh_heap_t *heap)
-{
-    return bhi_heap_of_handle(heap, bhi_thread_self());
-}
-
-BH_INLINE size_t product(size_t count, size_t size)
-{
-    size_t total;
-    return bh_likely(bhi_mul_ok(count, size, &total)) ? total : SIZE_MAX;
-}
 
 static void *no_memory(void)
 {
@@ -52,12 +37,12 @@ static void *rezalloc(bhi_heap_t *heap, void *p, size_t size)
 
 void *bh_recalloc(void *p, size_t count, size_t size)
 {
-    return rezalloc(bhi_thread_heap, p, product(count, size));
+    return rezalloc(bhi_thread_heap, p, bhi_api_product(count, size));
 }
 
 void *bh_heap_recalloc(bh_heap_t *heap, void *p, size_t count, size_t size)
 {
-    return rezalloc(mine(heap), p, product(count, size));
+    return rezalloc(bhi_api_heap(heap), p, bhi_api_product(count, size));
 }
 
 void *bh_rezalloc(void *p, size_t size)
@@ -67,7 +52,7 @@ void *bh_rezalloc(void *p, size_t size)
 
 void *bh_heap_rezalloc(bh_heap_t *heap, void *p, size_t size)
 {
-    return rezalloc(mine(heap), p, size);
+    return rezalloc(bhi_api_heap(heap), p, size);
 }
 
 /* A NULL for size 0 is no failure: `p` is free then. */
@@ -86,7 +71,7 @@ void *bh_reallocf(void *p, size_t size)
 
 void *bh_heap_reallocf(bh_heap_t *heap, void *p, size_t size)
 {
-    return reallocf(mine(heap), p, size);
+    return reallocf(bhi_api_heap(heap), p, size);
 }
 
 void *bh_expand(void *p, size_t size)
@@ -96,12 +81,12 @@ void *bh_expand(void *p, size_t size)
 
 void *bh_mallocn(size_t count, size_t size)
 {
-    return bhi_malloc(product(count, size));
+    return bhi_malloc(bhi_api_product(count, size));
 }
 
 void *bh_heap_mallocn(bh_heap_t *heap, size_t count, size_t size)
 {
-    return bhi_alloc(mine(heap), product(count, size));
+    return bhi_alloc(bhi_api_heap(heap), bhi_api_product(count, size));
 }
 
 /* ---------------------------------------------------------------- alignment */
@@ -143,7 +128,7 @@ void *bh_aligned_alloc_at(size_t alignment, size_t size, size_t offset)
 
 void *bh_heap_aligned_alloc_at(bh_heap_t *heap, size_t alignment, size_t size, size_t offset)
 {
-    return aligned_at(mine(heap), alignment, size, offset, false);
+    return aligned_at(bhi_api_heap(heap), alignment, size, offset, false);
 }
 
 void *bh_aligned_zalloc_at(size_t alignment, size_t size, size_t offset)
@@ -153,7 +138,7 @@ void *bh_aligned_zalloc_at(size_t alignment, size_t size, size_t offset)
 
 void *bh_heap_aligned_zalloc_at(bh_heap_t *heap, size_t alignment, size_t size, size_t offset)
 {
-    return aligned_at(mine(heap), alignment, size, offset, true);
+    return aligned_at(bhi_api_heap(heap), alignment, size, offset, true);
 }
 
 void *bh_aligned_realloc(void *p, size_t alignment, size_t size)
@@ -163,7 +148,7 @@ void *bh_aligned_realloc(void *p, size_t alignment, size_t size)
 
 void *bh_heap_aligned_realloc(bh_heap_t *heap, void *p, size_t alignment, size_t size)
 {
-    return aligned_realloc(mine(heap), p, alignment, size, 0);
+    return aligned_realloc(bhi_api_heap(heap), p, alignment, size, 0);
 }
 
 void *bh_aligned_realloc_at(void *p, size_t alignment, size_t size, size_t offset)
@@ -173,7 +158,7 @@ void *bh_aligned_realloc_at(void *p, size_t alignment, size_t size, size_t offse
 
 void *bh_heap_aligned_realloc_at(bh_heap_t *heap, void *p, size_t alignment, size_t size, size_t offset)
 {
-    return aligned_realloc(mine(heap), p, alignment, size, offset);
+    return aligned_realloc(bhi_api_heap(heap), p, alignment, size, offset);
 }
 
 size_t bh_good_size(size_t size)
@@ -221,7 +206,7 @@ char *bh_strdup(const char *s)
 
 char *bh_heap_strdup(bh_heap_t *heap, const char *s)
 {
-    bhi_heap_t *h = mine(heap);
+    bhi_heap_t *h = bhi_api_heap(heap);
     return s != NULL ? copy(h, s, strlen(s)) : NULL;
 }
 
@@ -232,7 +217,7 @@ char *bh_strndup(const char *s, size_t n)
 
 char *bh_heap_strndup(bh_heap_t *heap, const char *s, size_t n)
 {
-    return copy_at_most(mine(heap), s, n);
+    return copy_at_most(bhi_api_heap(heap), s, n);
 }
 
 char *bh_realpath(const char *path, char *resolved)
@@ -242,5 +227,5 @@ char *bh_realpath(const char *path, char *resolved)
 
 char *bh_heap_realpath(bh_heap_t *heap, const char *path, char *resolved)
 {
-    return real_path(mine(heap), path, resolved);
+    return real_path(bhi_api_heap(heap), path, resolved);
 }

@@ -1,13 +1,9 @@
 /* The bh_ functions of bulkhead.h. Thin: each is its fast path and a call. */
-#include "bulkhead.h"
-
-#include "base/checked.h"
+#include "api/api.h"
 #include "core/alloc.h"
 #include "core/free.h"
-#include "core/heap.h"
 #include "core/init.h"
 #include "core/realloc.h"
-#include "core/thread.h"
 #include "meta/segment.h"
 #include "meta/size_class.h"
 
@@ -30,16 +26,9 @@ void *bh_zalloc(size_t size)
     return bhi_alloc_zero(bhi_thread_heap, size);
 }
 
-/* The product of the sizes, or one that no allocation satisfies. */
-BH_INLINE size_t product(size_t count, size_t size)
-{
-    size_t total;
-    return bh_likely(bhi_mul_ok(count, size, &total)) ? total : SIZE_MAX;
-}
-
 void *bh_calloc(size_t count, size_t size)
 {
-    return bhi_alloc_zero(bhi_thread_heap, product(count, size));
+    return bhi_alloc_zero(bhi_thread_heap, bhi_api_product(count, size));
 }
 
 void *bh_realloc(void *p, size_t size)
@@ -49,7 +38,7 @@ void *bh_realloc(void *p, size_t size)
 
 void *bh_reallocarray(void *p, size_t count, size_t size)
 {
-    return bhi_realloc(bhi_thread_heap, p, product(count, size));
+    return bhi_realloc(bhi_thread_heap, p, bhi_api_product(count, size));
 }
 
 void bh_free(void *p)
@@ -123,11 +112,6 @@ size_t bh_usable_size(const void *p)
 
 /* ------------------------------------------------------------------- heaps */
 
-BH_INLINE bhi_heap_t *mine(const bh_heap_t *heap)
-{
-    return bhi_heap_of_handle(heap, bhi_thread_self());
-}
-
 bh_heap_t *bh_heap_new(void)
 {
     bhi_heap_t *heap = bhi_thread_user_heap_new();
@@ -141,51 +125,51 @@ bh_heap_t *bh_heap_new(void)
 void bh_heap_delete(bh_heap_t *heap)
 {
     if (heap != NULL)
-        bhi_thread_user_heap_end(mine(heap));
+        bhi_thread_user_heap_end(bhi_api_heap(heap));
 }
 
 void bh_heap_destroy(bh_heap_t *heap)
 {
     if (heap == NULL)
         return;
-    bhi_heap_t *h = mine(heap);
+    bhi_heap_t *h = bhi_api_heap(heap);
     bhi_heap_destroy_pages(h);
     bhi_thread_user_heap_end(h);
 }
 
 void *bh_heap_malloc(bh_heap_t *heap, size_t size)
 {
-    return bhi_alloc(mine(heap), size);
+    return bhi_alloc(bhi_api_heap(heap), size);
 }
 
 void *bh_heap_zalloc(bh_heap_t *heap, size_t size)
 {
-    return bhi_alloc_zero(mine(heap), size);
+    return bhi_alloc_zero(bhi_api_heap(heap), size);
 }
 
 void *bh_heap_calloc(bh_heap_t *heap, size_t count, size_t size)
 {
-    return bhi_alloc_zero(mine(heap), product(count, size));
+    return bhi_alloc_zero(bhi_api_heap(heap), bhi_api_product(count, size));
 }
 
 void *bh_heap_realloc(bh_heap_t *heap, void *p, size_t size)
 {
-    return bhi_realloc(mine(heap), p, size);
+    return bhi_realloc(bhi_api_heap(heap), p, size);
 }
 
 void *bh_heap_reallocarray(bh_heap_t *heap, void *p, size_t count, size_t size)
 {
-    return bhi_realloc(mine(heap), p, product(count, size));
+    return bhi_realloc(bhi_api_heap(heap), p, bhi_api_product(count, size));
 }
 
 void *bh_heap_aligned_alloc(bh_heap_t *heap, size_t alignment, size_t size)
 {
-    return aligned(mine(heap), alignment, size, false);
+    return aligned(bhi_api_heap(heap), alignment, size, false);
 }
 
 void *bh_heap_aligned_zalloc(bh_heap_t *heap, size_t alignment, size_t size)
 {
-    return aligned(mine(heap), alignment, size, true);
+    return aligned(bhi_api_heap(heap), alignment, size, true);
 }
 
 /* ------------------------------------------------------------- maintenance */

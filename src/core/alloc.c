@@ -24,14 +24,20 @@ static void *in_class(bhi_heap_t *heap, unsigned c, bool zero)
     return p;
 }
 
-static void *try_once(bhi_heap_t *heap, size_t size, size_t align, bool zero)
+/* What is asked for: a block, `shift` bytes behind an address with that alignment. */
+typedef struct request {
+    size_t size, align, shift;
+    bool zero;
+} request_t;
+
+static void *try_once(bhi_heap_t *heap, const request_t *r)
 {
-    if (align <= BH_SLOT_SIZE) {
-        unsigned c = bhi_class_of_aligned(size, align != 0 ? align : 1);
+    if (r->align <= BH_SLOT_SIZE && r->shift == 0) {
+        unsigned c = bhi_class_of_aligned(r->size, r->align != 0 ? r->align : 1);
         if (c < BHI_CLASSES)
-            return in_class(heap, c, zero);
+            return in_class(heap, c, r->zero);
     }
-    return bhi_heap_large(heap, size, align, zero);
+    return bhi_heap_large_at(heap, r->size, r->align, r->shift, r->zero);
 }
 
 /* After a failure: empty pages that were kept for reuse may be what is missing. */
@@ -41,6 +47,28 @@ static void give_back(bhi_heap_t *heap)
     bhi_state_lock();
     bhi_purge(0, true, 64);
     bhi_state_unlock();
+}
+
+/* With the calling thread's heap for the empty one, and a second try. */
+static void *serve(bhi_heap_t *heap, const request_t *r)
+{
+    bool lent = heap == &bhi_heap_empty;
+    if (lent)
+        heap = bhi_thread_heap_get();
+    void *p = NULL;
+    if (heap != NULL) {
+        bhi_heap_heartbeat(heap);
+        p = try_once(heap, r);
+        if (bh_unlikely(p == NULL)) {
+            give_back(heap);
+            p = try_once(heap, r);
+        }
+        if (lent)
+            bhi_thread_heap_done(heap);
+    }
+    if (bh_unlikely(p == NULL))
+        errno = ENOMEM;
+    return p;
 }
 
 void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
@@ -60,23 +88,7 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         if (page != NULL)
             bhi_page_check_head(page);
     }
-    bool lent = heap == &bhi_heap_empty;
-    if (lent)
-        heap = bhi_thread_heap_get();
-    void *p = NULL;
-    if (heap != NULL) {
-        bhi_heap_heartbeat(heap);
-        p = try_once(heap, size, align, zero);
-        if (bh_unlikely(p == NULL)) {
-            give_back(heap);
-            p = try_once(heap, size, align, zero);
-        }
-        if (lent)
-            bhi_thread_heap_done(heap);
-    }
-    if (bh_unlikely(p == NULL))
-        errno = ENOMEM;
-    return p;
+    return serve(heap, &(request_t){size, align, 0, zero});
 }
 
 /* The commonest case first: the class's page has taken blocks back. */
@@ -114,21 +126,5 @@ void *bhi_alloc_at(bhi_heap_t *heap, size_t size, size_t align, size_t offset, b
         errno = ENOMEM;
         return NULL;
     }
-    int saved = errno;
-    bool lent = heap == &bhi_heap_empty;
-    if (lent)
-        heap = bhi_thread_heap_get();
-    void *p = NULL;
-    if (heap != NULL) {
-        bhi_heap_heartbeat(heap);
-        p = bhi_heap_large_at(heap, size, align, shift, zero);
-        if (bh_unlikely(p == NULL)) {
-            give_back(heap);
-            p = bhi_heap_large_at(heap, size, align, shift, zero);
-        }
-        if (lent)
-            bhi_thread_heap_done(heap);
-    }
-    errno = p != NULL ? saved : ENOMEM;
-    return p;
+    return serve(heap, &(request_t){size, align, shift, zero});
 }

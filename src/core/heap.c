@@ -450,11 +450,6 @@ bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c)
     return bhi_page_refill(page) ? page : NULL;
 }
 
-void *bhi_heap_large(bhi_heap_t *heap, size_t size, size_t align, bool zero)
-{
-    return bhi_heap_large_at(heap, size, align, 0, zero);
-}
-
 void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shift, bool zero)
 {
     bool reads_zero = false;
