@@ -192,7 +192,7 @@ static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintp
     }
     if (!bhi_map_clear_live(page->map, index))
         bhi_violation(BHI_DOUBLE_FREE, p);
-    bhi_page_push_local(page, p);
+    bhi_page_push_local(page, p, p - page->start);
     page->used--;
     if (page->used == 0 || page->state == BHI_PAGE_FULL)
         bhi_heap_after_free(heap, page);

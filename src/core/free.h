@@ -37,14 +37,14 @@ BH_INLINE bool bhi_page_is_mine(const bhi_page_t *page)
 BH_INLINE void bhi_free(void *p)
 {
     uintptr_t off = (uintptr_t)p - bhi_process.block_base;
-    if (bh_likely(off < atomic_load_explicit(bhi_process.block_open, memory_order_relaxed))) {
+    bhi_heap_t *heap = bhi_thread_heap;
+    if (bh_likely(off < heap->open)) {
         bhi_page_t *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, off));
-        bhi_heap_t *heap = bhi_thread_heap;
-        if (bh_likely(atomic_load_explicit(&page->local_heap, memory_order_relaxed) == heap)) {
-            uint64_t index = 0;
-            bool starts = !BH_HARDEN_MAP || bhi_page_place_index(page, (uintptr_t)p - page->start, &index);
+        if (bh_likely(bhi_page_is_local(page, heap))) {
+            uint64_t place = (uintptr_t)p - page->start, index = 0;
+            bool starts = !BH_HARDEN_MAP || bhi_page_place_index(page, place, &index);
             if (starts && bh_likely(bhi_map_clear_live(page->map, index))) {
-                bhi_page_push_local(page, (uintptr_t)p);
+                bhi_page_push_local(page, (uintptr_t)p, place);
                 if (bh_unlikely(--page->used == 0)) {
                     if (page->retire == 0)
                         bhi_heap_after_free(heap, page);

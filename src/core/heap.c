@@ -389,7 +389,7 @@ static bool move_page(bhi_heap_t *from, bhi_heap_t *to, bhi_page_t *page)
     }
     bhi_heap_unlink(from, page);
     from->page_count--;
-    to->page_count++;
+    bhi_page_enters(to);
     atomic_store_explicit(&page->local_heap, to, memory_order_relaxed);
     page->retire = 0;
     queue_append(to, page);

@@ -79,7 +79,7 @@ static void publish(bhi_page_t *page, bhi_heap_t *heap, bhi_page_state_t state, 
     page->state = (uint8_t)state;
     atomic_store_explicit(&page->local_heap, local, memory_order_relaxed);
     atomic_store_explicit(&page->heap, heap, memory_order_seq_cst);
-    heap->page_count++;
+    bhi_page_enters(heap);
 }
 
 bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned c)
@@ -321,7 +321,7 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups)
             page->used -= bhi_bit_count(taken);
             for (; taken != 0; taken &= taken - 1) {
                 uint32_t index = w * 64 + bhi_bit_first(taken);
-                bhi_page_push_local(page, bhi_page_block(page, index));
+                bhi_page_push_local(page, bhi_page_block(page, index), index * page->block_size);
             }
         }
     }

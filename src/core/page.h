@@ -102,6 +102,26 @@ BH_INLINE uint8_t bhi_page_retire_ticks(const bhi_page_t *page)
     return page->block_size <= 8 * 1024 ? 16 : 4;
 }
 
+/* Owner: counts a page that the heap has now, and lets free find it. */
+BH_INLINE void bhi_page_enters(bhi_heap_t *heap)
+{
+    heap->page_count++;
+    heap->open = atomic_load_explicit(bhi_process.block_open, memory_order_relaxed);
+}
+
+/* Whether a page is the calling thread's, in its class queue. */
+BH_INLINE bool bhi_page_is_local(const bhi_page_t *page, const bhi_heap_t *heap)
+{
+#if defined(__x86_64__) && !BH_SANITIZED
+    /* The atomic load, in one instruction with the comparison. */
+    bool same;
+    __asm__("cmpq %1, %2" : "=@cce"(same) : "m"(page->local_heap), "r"(heap));
+    return same;
+#else
+    return atomic_load_explicit(&page->local_heap, memory_order_relaxed) == heap;
+#endif
+}
+
 /* Owner: first block of `free`, now live, or NULL when the generic path must
  * look: the list is empty, or its head is not to be handed out. */
 BH_INLINE void *bhi_page_pop(bhi_page_t *page)
@@ -123,11 +143,10 @@ BH_INLINE void *bhi_page_pop(bhi_page_t *page)
 }
 
 /* Owner: puts a block that is free in the map onto local_free. */
-BH_INLINE void bhi_page_push_local(bhi_page_t *page, uintptr_t block)
+BH_INLINE void bhi_page_push_local(bhi_page_t *page, uintptr_t block, uint64_t place)
 {
-    uint32_t place = (uint32_t)(block - page->start);
     bhi_link_write(block, bhi_link_encode(page->key + BH_LINK_NEXT_LIST, page->local_free, place));
-    page->local_free = place;
+    page->local_free = (uint32_t)place;
 }
 
 #endif

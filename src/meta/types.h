@@ -239,6 +239,7 @@ typedef enum bhi_heap_kind {
  *       the empty page
  *   H3  pages on `pending` or `pending_mine` have QUEUED set */
 typedef struct bhi_heap {
+    size_t open;                           /* owner: a copy of the first arena's blocks_open, not older than its newest page */
     bhi_page_t *direct[BH_DIRECT_ENTRIES]; /* owner */
     bhi_queue_t queues[BHI_CLASSES];       /* owner: pages in state ACTIVE */
     bhi_queue_t full;                      /* owner: pages in state FULL or LARGE */
