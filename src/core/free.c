@@ -167,8 +167,7 @@ static bool free_remote(uintptr_t p)
     if (BH_HARDEN_MAP)
         atomic_store(&hazard->page, page);
     uint32_t index;
-    if (bh_unlikely(atomic_load(&page->heap) == NULL) || !bhi_page_divide(page, p, &index) ||
-        bh_unlikely(!bhi_map_is_live(page->map, index))) {
+    if (bh_unlikely(atomic_load(&page->heap) == NULL) || bh_unlikely(!bhi_page_divide(page, p, &index))) {
         if (BH_HARDEN_MAP)
             bhi_hazard_clear(hazard);
         return false;

@@ -39,7 +39,9 @@ BH_INLINE void bhi_free(void *p)
     uintptr_t off = (uintptr_t)p - bhi_process.block_base;
     bhi_heap_t *heap = bhi_thread_heap;
     if (bh_likely(off < heap->open)) {
-        bhi_page_t *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, off));
+        /* Of a span of several slots only the first leads to the page: blocks above
+         * 8 KiB mostly go the long way, all others save two instructions. */
+        bhi_page_t *page = bhi_desc_at(bhi_process.descs, off);
         if (bh_likely(bhi_page_is_local(page, heap))) {
             uint64_t place = (uintptr_t)p - page->start, index = 0;
             bool starts = !BH_HARDEN_MAP || bhi_page_place_index(page, place, &index);
