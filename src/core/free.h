@@ -34,6 +34,23 @@ BH_INLINE bool bhi_page_is_mine(const bhi_page_t *page)
     return heap != NULL && atomic_load_explicit(&heap->owner, memory_order_relaxed) == bhi_thread_self();
 }
 
+/* Bytes of the live block p if it is of a page in the calling thread's class queues
+ * (and in its first slot), else 0, also for NULL. As the first half of bhi_free:
+ * programs such as Redis ask for each block's size. */
+BH_INLINE size_t bhi_local_bytes(uintptr_t p)
+{
+    uintptr_t off = p - bhi_process.block_base;
+    bhi_heap_t *heap = bhi_thread_heap;
+    if (bh_likely(off < heap->open)) {
+        bhi_page_t *page = bhi_desc_at(bhi_process.descs, off);
+        uint64_t index;
+        if (bh_likely(bhi_page_is_local(page, heap)) && bhi_page_place_index(page, p - page->start, &index) &&
+            bh_likely(bhi_map_is_live(page->map, index)))
+            return page->block_size;
+    }
+    return 0;
+}
+
 BH_INLINE void bhi_free(void *p)
 {
     uintptr_t off = (uintptr_t)p - bhi_process.block_base;

@@ -21,7 +21,8 @@ bool bhi_size_fits(size_t usable, size_t size)
 
 size_t bhi_usable(const void *p, int use)
 {
-    return bhi_block_of((uintptr_t)p, (bhi_use_t)use).bytes;
+    size_t bytes = bhi_local_bytes((uintptr_t)p);
+    return bh_likely(bytes != 0) ? bytes : bhi_block_of((uintptr_t)p, (bhi_use_t)use).bytes;
 }
 
 /* Whether the block serves `size` bytes where it stands, grown if need be. */
@@ -42,6 +43,8 @@ void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size)
 {
     if (p == NULL)
         return bhi_alloc(heap, size);
+    if (size != 0 && bhi_size_fits(bhi_local_bytes((uintptr_t)p), size))
+        return p;
     bhi_block_t block = bhi_block_of((uintptr_t)p, BHI_USE_REALLOC);
     if (block.bytes == 0) { /* foreign: its size is unknown, so nothing can be kept */
         errno = ENOMEM;
