@@ -187,8 +187,8 @@ static void *lose(void *p, size_t size)
 
 void *sut_realloc(bh_heap_t *heap, void *p, size_t size)
 {
-    if (decoy_contains(p)) {
-        void *moved = bh_malloc(size == 0 ? 1 : size);
+    if (decoy_contains(p)) { /* as the allocator would, but that it is not freed */
+        void *moved = size == 0 ? NULL : heap == NULL ? bh_malloc(size) : bh_heap_malloc(heap, size);
         if (moved != NULL)
             memcpy(moved, p, size < DECOY_BLOCK ? size : DECOY_BLOCK);
         return moved;
