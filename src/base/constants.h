@@ -12,6 +12,12 @@
 #ifndef BH_HARDEN_LINKS
 #define BH_HARDEN_LINKS 1 /* keyed encoding of free-list links */
 #endif
+#ifndef BH_HARDEN_RANDOM
+#define BH_HARDEN_RANDOM 1 /* random order of blocks, delayed reuse */
+#endif
+#ifndef BH_HARDEN_CLEAR
+#define BH_HARDEN_CLEAR 1 /* a new page carries nothing of what its memory held before */
+#endif
 #ifndef BH_HARDEN_GUARDS
 #define BH_HARDEN_GUARDS 1 /* inaccessible OS page after every page */
 #endif
@@ -47,6 +53,11 @@
 
 /* Largest size class; above it a block has a span of its own. */
 #define BH_CLASS_MAX_SIZE ((size_t)128 * 1024)
+
+/* Freed blocks come back when that many bytes of their class, and at most that many
+ * blocks, have gathered in their page; see core/page.c. */
+#define BH_REUSE_BYTES ((size_t)8 * 1024)
+#define BH_REUSE_BLOCKS 64u
 
 /* Multi-block spans in slots: up to 8 KiB, 32 KiB, 128 KiB blocks. A 128 KiB
  * block needs more than one block per span to be worth a descriptor; 8 slots

@@ -91,11 +91,11 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
     return serve(heap, &(request_t){size, align, 0, zero});
 }
 
-/* The commonest case first: the class's page has taken blocks back. */
+/* The commonest case first: the class's page has blocks that were freed. */
 void *bhi_malloc_generic(size_t size)
 {
     bhi_heap_t *heap = bhi_thread_heap;
-    if (bh_likely(size <= BH_SMALL_MAX) && heap->direct[(size + 7) >> 3]->local_free != BHI_PLACE_NONE) {
+    if (bh_likely(size <= BH_SMALL_MAX) && heap != &bhi_heap_empty) {
         bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path may have refused it */
         bhi_heap_heartbeat(heap);
         /* It may be another one now, and a callback may have refilled it. */

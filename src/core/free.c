@@ -30,8 +30,8 @@ _Noreturn static void no_page(const bhi_arena_t *arena, const bhi_page_t *page, 
     uint8_t kind = arena->headers[(p - arena->base) >> BH_SEGMENT_SHIFT].kind;
     bool first_slot = (p & (BH_SEGMENT_SIZE - 1)) < BH_SLOT_SIZE;
     bool inside_huge = kind == BHI_SEGMENT_HUGE_REST || (kind == BHI_SEGMENT_HUGE && !first_slot);
-    bool was_block = !inside_huge && page->block_bytes != 0 && p >= page->start &&
-                     (p - page->start) % page->block_bytes == 0 && (p - page->start) / page->block_bytes < page->reserved;
+    bool was_block = !inside_huge && bhi_page_bytes(page) != 0 && p >= page->start &&
+                     (p - page->start) % bhi_page_bytes(page) == 0 && (p - page->start) / bhi_page_bytes(page) < page->reserved;
     bhi_violation(violations[use][was_block ? FREED : INVALID], p);
 }
 
@@ -84,7 +84,7 @@ bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use)
     if (page == NULL)
         return (bhi_block_t){NULL, 0, 0};
     bhi_hazard_t *hazard = bhi_page_is_mine(page) ? NULL : keep(arena, page, p, use);
-    bhi_block_t block = {page, live_index(arena, page, p, use), page->block_bytes};
+    bhi_block_t block = {page, live_index(arena, page, p, use), bhi_page_bytes(page)};
     if (hazard != NULL)
         bhi_hazard_clear(hazard);
     return block;
@@ -126,10 +126,10 @@ bool bhi_block_find(uintptr_t p, bhi_block_t *out)
     if (into >= (size_t)page->span_slots << BH_SLOT_SHIFT)
         return false;
     uint64_t rest;
-    uint64_t index = page->block_size != 0 ? bhi_mul_wide(into, page->reciprocal, &rest) : into >= page->block_bytes;
+    uint64_t index = page->block_size != 0 ? bhi_mul_wide(into, page->reciprocal, &rest) : into >= bhi_page_bytes(page);
     if (index >= bhi_page_capacity(page) || !bhi_map_is_live(page->map, (uint32_t)index))
         return false;
-    *out = (bhi_block_t){page, (uint32_t)index, page->block_bytes};
+    *out = (bhi_block_t){page, (uint32_t)index, bhi_page_bytes(page)};
     return true;
 }
 
@@ -191,7 +191,8 @@ static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintp
     }
     if (!bhi_map_clear_live(page->map, index))
         bhi_violation(BHI_DOUBLE_FREE, p);
-    bhi_page_push_local(page, p, p - page->start);
+    if (!BH_HARDEN_MAP)
+        bhi_page_push_local(page, p, p - page->start);
     page->used--;
     if (page->used == 0 || page->state == BHI_PAGE_FULL)
         bhi_heap_after_free(heap, page);

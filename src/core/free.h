@@ -63,7 +63,8 @@ BH_INLINE void bhi_free(void *p)
             uint64_t place = (uintptr_t)p - page->start, index = 0;
             bool starts = !BH_HARDEN_MAP || bhi_page_place_index(page, place, &index);
             if (starts && bh_likely(bhi_map_clear_live(page->map, index))) {
-                bhi_page_push_local(page, (uintptr_t)p, place);
+                if (!BH_HARDEN_MAP)
+                    bhi_page_push_local(page, (uintptr_t)p, place);
                 if (bh_unlikely(--page->used == 0)) {
                     if (page->retire == 0)
                         bhi_heap_after_free(heap, page);

@@ -15,6 +15,8 @@
 
 #define DRAIN_AT_ONCE 32        /* pages; bounds the time of one allocation */
 #define DRAIN_TICKS 32          /* ticks between looks at the pending stack; before new memory it is looked at too */
+#define LOOK 16                 /* pages; how far a search for one with enough free blocks goes */
+#define ADOPT_MOST 4            /* pages taken from ended threads before a new one is made */
 #define TICK 16                 /* heartbeats between looks at retired pages and at the clock */
 
 static const bhi_page_t page_empty = {.free = BHI_PLACE_NONE, .local_free = BHI_PLACE_NONE};
@@ -56,6 +58,19 @@ static void queue_append(bhi_heap_t *heap, bhi_page_t *page)
     q->last = page;
     if (page->state == BHI_PAGE_ACTIVE && q->first == page)
         direct_update(heap, page->size_class);
+}
+
+static void queue_prepend(bhi_heap_t *heap, bhi_page_t *page)
+{
+    bhi_queue_t *q = &heap->queues[page->size_class];
+    page->prev = NULL;
+    page->next = q->first;
+    if (q->first != NULL)
+        q->first->prev = page;
+    else
+        q->last = page;
+    q->first = page;
+    direct_update(heap, page->size_class);
 }
 
 void bhi_heap_unlink(bhi_heap_t *heap, bhi_page_t *page)
@@ -103,13 +118,13 @@ static bool has_thread(const bhi_heap_t *heap)
     return kind == BHI_HEAP_THREAD || kind == BHI_HEAP_USER;
 }
 
-/* The last page of a class is worth keeping for a while: a program that frees
+/* The page that serves a class is worth keeping for a while: a program that frees
  * its last block of a size often asks for one again. */
 static void retire(bhi_heap_t *heap, bhi_page_t *page)
 {
     unsigned c = page->size_class;
     bhi_queue_t *q = &heap->queues[c];
-    if (has_thread(heap) && q->first == page && q->last == page) {
+    if (has_thread(heap) && q->first == page) {
         page->retire = bhi_page_retire_ticks(page);
         heap->retired[c >> 6] |= (uint64_t)1 << (c & 63);
         return;
@@ -334,6 +349,7 @@ static bhi_heap_t *take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t self
     bhi_heap_t *heap = kind == BHI_HEAP_THREAD ? own_from(bhi_state->orphans, self) : NULL;
     if (heap != NULL) {
         orphans_remove(heap);
+        heap->generation++; /* another owner */
     } else {
         heap = own_from(bhi_state->heaps_unused, self);
         if (heap != NULL)
@@ -427,27 +443,67 @@ static bool adopt_page(bhi_heap_t *heap, unsigned c)
 
 /* --------------------------------------------------------------- allocation */
 
+/* Makes a page the first of its queue, or the last. */
+static void to_front(bhi_heap_t *heap, bhi_page_t *page)
+{
+    bhi_heap_unlink(heap, page);
+    queue_prepend(heap, page);
+}
+
+static void to_back(bhi_heap_t *heap, bhi_page_t *page)
+{
+    bhi_heap_unlink(heap, page);
+    page->retire = 0;
+    queue_append(heap, page);
+}
+
+/* A page with few free blocks and nothing fresh would hand those out again soon
+ * after they were freed. So it waits behind others until enough have gathered in
+ * it, or in all of them. False: the queue is empty, or only few are free in it. */
+static bool choose_page(bhi_heap_t *heap, bhi_queue_t *q)
+{
+    bhi_page_t *first = q->first, *page = first;
+    uint32_t spare, sum = 0;
+    unsigned sparse = 0;
+    for (; page != NULL && sparse < LOOK && bhi_page_is_sparse(page, &spare); page = page->next) {
+        sum += spare;
+        sparse++;
+    }
+    if (sparse == 0)
+        return first != NULL;
+    if (page != NULL && sparse < LOOK) {
+        to_back(heap, first);
+        to_front(heap, page);
+        return true;
+    }
+    if (sparse < LOOK && sum < bhi_page_reuse_least(first))
+        return false;
+    to_back(heap, first);
+    return true;
+}
+
 bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c)
 {
     bhi_queue_t *q = &heap->queues[c];
-    for (bool drained = false;; drained = true) {
+    for (unsigned tries = 0;; tries++) {
         /* Every page behind the first got here with a block to give, so this
-         * loop runs twice at most before it succeeds or the queue is empty. */
-        while (q->first != NULL) {
+         * loop runs twice at most before it succeeds or gives up. */
+        while (choose_page(heap, q)) {
             if (bhi_page_refill(q->first))
                 return q->first;
             to_full(heap, q->first);
         }
-        if (!drained) /* blocks that other threads freed before new memory */
+        if (tries == 0) /* blocks that other threads freed before new memory */
             bhi_heap_drain(heap, DRAIN_AT_ONCE);
-        else if (!adopt_page(heap, c))
+        else if (tries > ADOPT_MOST || !adopt_page(heap, c))
             break;
     }
     bhi_page_t *page = bhi_page_new(heap, c);
-    if (page == NULL)
-        return NULL;
-    queue_append(heap, page);
-    return bhi_page_refill(page) ? page : NULL;
+    if (page != NULL)
+        queue_prepend(heap, page);
+    else
+        page = q->first; /* better soon than never */
+    return page != NULL && bhi_page_refill(page) ? page : NULL;
 }
 
 void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shift, bool zero)
@@ -460,11 +516,11 @@ void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shif
     /* Nobody has the block's address yet. It stays in the first slot of its
      * span, which is all that lookups rely on. */
     page->start += shift;
-    page->block_bytes -= shift;
+    page->single_bytes -= shift;
     queue_append(heap, page);
     void *block = (void *)page->start; /* NOLINT: this is where a number becomes a pointer */
     if (zero && !reads_zero)
-        memset(block, 0, page->block_bytes);
+        memset(block, 0, page->single_bytes);
     return block;
 }
 

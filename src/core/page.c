@@ -53,6 +53,28 @@ static bhi_span_t take_span(size_t bytes, unsigned slots, unsigned align_slots)
     return span;
 }
 
+/* Mark of slot i of a span that held a large block of the heap as it is now: with
+ * every owner that it gets, it is another one. Two heaps may agree by chance, once in
+ * 2^25; then one's large block shows what the other's held. */
+static uint32_t residue_of(const bhi_heap_t *heap, unsigned i)
+{
+    uint32_t mixed = heap->generation * 0x9e3779b1u + heap->id + 1; /* golden ratio: Knuth, multiplicative hashing */
+    return (mixed << BH_SEGMENT_SLOTS_SHIFT | i) | (uint32_t)1 << 31;
+}
+
+/* Whether `bytes` from the first slot on hold nothing but contents of a large block
+ * of this heap. Whatever the slots hold from now on is not that. */
+static bool claim_residue(bhi_page_t *first, unsigned slots, const bhi_heap_t *heap, size_t bytes)
+{
+    bool own = true;
+    for (unsigned i = 0; i < slots; i++) {
+        own &= first[i].residue == residue_of(heap, i);
+        first[i].residue = 0;
+    }
+    /* Then the first slot's descriptor still tells of that block. */
+    return own && bytes <= (first->start & (BH_SLOT_SIZE - 1)) + first->single_bytes;
+}
+
 static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned slots, void *map, bool zero)
 {
     page->start = start;
@@ -102,7 +124,7 @@ bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned c)
     bhi_page_t *page = bhi_segment_desc(span.segment, span.slot);
     set_up(page, heap, bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT), slots, map, span.zero);
     page->block_size = (uint32_t)size;
-    page->block_bytes = size;
+    page->fresh = 0;
     page->reciprocal = bhi_class_reciprocal(size);
     page->size_class = (uint8_t)c;
     page->reserved = reserved;
@@ -110,6 +132,7 @@ bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned c)
     while (((reserved - 1) >> shift) >= GROUPS)
         shift++;
     page->group_shift = shift;
+    claim_residue(page, slots, heap, 0);
     publish(page, heap, BHI_PAGE_ACTIVE, heap);
     return page;
 }
@@ -177,9 +200,10 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
         }
         return NULL;
     }
+    bool own = huge || claim_residue(page, (unsigned)slots, heap, bytes);
     set_up(page, heap, start, (unsigned)slots, map, span.zero);
     page->block_size = 0;
-    page->block_bytes = bytes;
+    page->single_bytes = bytes;
     page->reciprocal = 0;
     page->size_class = BHI_CLASSES;
     page->reserved = 1;
@@ -188,6 +212,10 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     bhi_map_set_live(page->map, 0);
     atomic_store_explicit(&page->capacity, 1, memory_order_relaxed);
     publish(page, heap, BHI_PAGE_LARGE, NULL);
+    if (BH_HARDEN_CLEAR && !span.zero && !own) {
+        memset((void *)start, 0, bytes); /* NOLINT: blocks are numbers here */
+        span.zero = true;
+    }
     *zero = span.zero;
     return page;
 }
@@ -201,8 +229,9 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
     size_t before = page->start & (BH_SLOT_SIZE - 1); /* see bhi_heap_large_at */
     size_t bytes = bhi_align_up(before + size, BH_OS_PAGE_SIZE);
     unsigned had = page->span_slots, slots = (unsigned)((bytes + BH_OS_PAGE_SIZE + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT);
+    bool zero = page->memory_zero;
     bhi_state_lock();
-    bool grown = slots <= had || bhi_span_grow(segment, slot, had, slots);
+    bool grown = slots <= had || bhi_span_grow(segment, slot, had, slots, &zero);
     if (grown && !bhi_guard_move(segment, slot, slots, guard_start(bytes))) {
         if (slots > had)
             bhi_span_give(segment, slot + had, slots - had, true);
@@ -213,52 +242,163 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
         return false;
     for (unsigned i = had; i < slots; i++)
         page[i].back = (uint16_t)(i << BH_PAGE_DESC_SHIFT);
+    if (slots > had)
+        claim_residue(page + had, slots - had, atomic_load_explicit(&page->heap, memory_order_relaxed), 0);
     page->span_slots = slots;
-    page->block_bytes = bytes - before;
+    uintptr_t end = page->start + page->single_bytes;
+    if (BH_HARDEN_CLEAR && !zero)
+        memset((void *)end, 0, page->start - before + bytes - end); /* NOLINT: blocks are numbers here */
+    page->single_bytes = bytes - before;
     return true;
 }
 
 /* ------------------------------------------------------------------- lists */
 
-/* Puts the next blocks on the empty `free` list: one OS page's worth, so that
- * a program that needs few touches few. Bounded work. */
+#define LIST_MOST 64u /* blocks on a list, from which on no further word of the map is looked at */
+
+static bhi_random_t *random_of(const bhi_page_t *page)
+{
+    return &atomic_load_explicit(&page->heap, memory_order_relaxed)->random;
+}
+
+/* Puts blocks, given by index, on the empty `free` in random order. */
+static void list_blocks(bhi_page_t *page, uint32_t *index, uint32_t n)
+{
+    if (BH_HARDEN_RANDOM)
+        bhi_random_shuffle(random_of(page), index, n);
+    /* Copies: for all the compiler knows, a link may change the descriptor. */
+    uint64_t key = page->key + BH_LINK_NEXT_LIST;
+    uintptr_t start = page->start;
+    uint32_t size = page->block_size, next = BHI_PLACE_NONE;
+    for (const uint32_t *i = index + n; i != index;) {
+        uint32_t place = *--i * size;
+        bhi_link_write(start + place, bhi_link_encode(key, next, place));
+        next = place;
+    }
+    page->key = key;
+    page->free = next;
+}
+
+/* First block of the last word of the map below capacity. */
+static uint32_t last_word(const bhi_page_t *page)
+{
+    return (bhi_page_capacity(page) - 1) & ~(uint32_t)63;
+}
+
+/* How many fresh blocks to list: an OS page's worth of small ones; of others about
+ * half as many as are in use, since each may be the first in its OS page. */
+static uint32_t extension(const bhi_page_t *page)
+{
+    size_t most = page->block_size <= BH_OS_PAGE_SIZE ? BH_OS_PAGE_SIZE / page->block_size : 1;
+    if (most >= 64)
+        return 64;
+    return (uint32_t)bhi_max(1, bhi_min(page->used / 2, most));
+}
+
+/* Lists some of the fresh blocks of one word of the map, which are 64 but for the
+ * page's last ones: so a page of few blocks hands them out in an order that is any
+ * with the same probability, a page of many in one that is so for each 64 of them.
+ * Bounded work. */
 static void extend(bhi_page_t *page)
 {
     uint32_t capacity = bhi_page_capacity(page);
-    uint32_t n = (uint32_t)(BH_OS_PAGE_SIZE / page->block_size);
-    if (n == 0)
-        n = 1;
-    if (n > page->reserved - capacity)
-        n = page->reserved - capacity;
-    uint32_t next = BHI_PLACE_NONE;
-    for (uint32_t index = capacity + n; index-- > capacity;) {
-        uint32_t place = index * page->block_size;
-        bhi_link_write(page->start + place, bhi_link_encode(page->key, next, place));
-        next = place;
+    if (page->fresh == 0) {
+        uint32_t more = page->reserved - capacity < 64 ? page->reserved - capacity : 64;
+        page->fresh = bhi_bit_range(0, more);
+        atomic_store_explicit(&page->capacity, capacity + more, memory_order_relaxed);
     }
-    page->free = next;
-    page->free_zero = page->memory_zero;
-    atomic_store_explicit(&page->capacity, capacity + n, memory_order_relaxed);
+    uint32_t index[64], base = last_word(page), n = extension(page), count = bhi_bit_count(page->fresh), have = 0;
+    uint64_t from = page->fresh;
+    if (n == 1) /* the shuffle below, for the first of them only */
+        from = (uint64_t)1 << bhi_bit_nth(from, BH_HARDEN_RANDOM ? bhi_random_below(random_of(page), count) : 0);
+    for (; from != 0; from &= from - 1)
+        index[have++] = base + bhi_bit_first(from);
+    if (n < have && BH_HARDEN_RANDOM)
+        bhi_random_shuffle(random_of(page), index, have);
+    n = n < have ? n : have;
+    for (uint32_t i = 0; i < n; i++) {
+        page->fresh &= ~((uint64_t)1 << (index[i] - base));
+        if (BH_HARDEN_CLEAR && !page->memory_zero)
+            memset((void *)bhi_page_block(page, index[i]), 0, page->block_size); /* NOLINT: blocks are numbers here */
+    }
+    list_blocks(page, index, n);
+    page->free_zero = BH_HARDEN_CLEAR || page->memory_zero;
 }
 
-static bool is_free_block(const bhi_page_t *page, uint32_t place)
+/* Free blocks that are on no list, while `free` is empty. */
+static uint32_t spare_blocks(const bhi_page_t *page)
 {
-    uint64_t index;
-    return bhi_page_place_index(page, place, &index) && (!BH_HARDEN_MAP || !bhi_map_is_live(page->map, index));
+    return bhi_page_capacity(page) - bhi_bit_count(page->fresh) - page->used;
 }
 
-bool bhi_page_reuse(bhi_page_t *page)
+static bool has_fresh(const bhi_page_t *page)
 {
-    uint32_t head = page->local_free;
-    if (head == BHI_PLACE_NONE)
+    return page->fresh != 0 || bhi_page_capacity(page) < page->reserved;
+}
+
+/* How many blocks of a page must be free before they are handed out again, so that
+ * whoever frees one cannot say when it comes back. */
+static uint32_t enough(const bhi_page_t *page)
+{
+    uint32_t least = bhi_page_reuse_least(page);
+    return least == 1 ? 1 : least + bhi_random_below(random_of(page), least * 2 / 3);
+}
+
+/* Free blocks of one word of the map. */
+static uint64_t free_in_word(const bhi_page_t *page, uint32_t w)
+{
+    uint64_t used = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) |
+                    atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
+    uint32_t base = last_word(page);
+    if (w != base / 64)
+        return ~used;
+    return ~used & ~page->fresh & bhi_bit_range(0, bhi_page_capacity(page) - base);
+}
+
+/* Lists free blocks, from a random word of the map on. */
+static void gather(bhi_page_t *page, uint32_t spare)
+{
+    uint32_t index[LIST_MOST + 63], *end = index;
+    uint32_t words = (bhi_page_capacity(page) + 63) / 64;
+    uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(random_of(page), words) : 0;
+    uint32_t *enough_here = index + bhi_min(spare, LIST_MOST);
+    for (uint32_t i = 0; i < words && end < enough_here; i++) {
+        for (uint64_t set = free_in_word(page, w); set != 0; set &= set - 1)
+            *end++ = w * 64 + bhi_bit_first(set);
+        w = w + 1 == words ? 0 : w + 1;
+    }
+    list_blocks(page, index, (uint32_t)(end - index));
+    page->free_zero = false;
+}
+
+/* Without the map: what was freed, as a list. */
+static bool take_local(bhi_page_t *page)
+{
+    if (page->local_free == BHI_PLACE_NONE)
         return false;
-    if (bh_unlikely(!is_free_block(page, head)))
-        bhi_violation(BHI_CORRUPT_LIST, page->start);
-    page->free = head;
+    page->free = page->local_free;
     page->local_free = BHI_PLACE_NONE;
     page->key += BH_LINK_NEXT_LIST; /* what was local_free's key is now free's */
     page->free_zero = false;
     return true;
+}
+
+bool bhi_page_reuse(bhi_page_t *page)
+{
+    if (!BH_HARDEN_MAP)
+        return take_local(page);
+    uint32_t spare = spare_blocks(page);
+    if (spare == 0 || spare < enough(page))
+        return false;
+    gather(page, spare);
+    return page->free != BHI_PLACE_NONE;
+}
+
+static void collect_announced(bhi_page_t *page)
+{
+    /* Groups only: the page may be on a pending stack, so QUEUED stays. */
+    if ((atomic_load_explicit(&page->remote, memory_order_relaxed) >> 32) != 0)
+        bhi_page_collect(page, (uint32_t)(atomic_fetch_and(&page->remote, BHI_REMOTE_QUEUED) >> 32));
 }
 
 bool bhi_page_refill(bhi_page_t *page)
@@ -268,16 +408,27 @@ bool bhi_page_refill(bhi_page_t *page)
         return true;
     if (bh_unlikely(page->free != BHI_PLACE_NONE))
         bhi_violation(BHI_CORRUPT_LIST, page->start);
-    /* Groups only: the page may be on a pending stack, so QUEUED stays. */
-    if ((atomic_load_explicit(&page->remote, memory_order_relaxed) >> 32) != 0)
-        bhi_page_collect(page, (uint32_t)(atomic_fetch_and(&page->remote, BHI_REMOTE_QUEUED) >> 32));
+    collect_announced(page);
     if (bhi_page_reuse(page))
         return true;
-    if (bhi_page_capacity(page) < page->reserved) {
+    if (has_fresh(page)) {
         extend(page);
         return true;
     }
-    return false;
+    uint32_t spare = spare_blocks(page);
+    if (BH_HARDEN_MAP && spare != 0)
+        gather(page, spare);
+    return page->free != BHI_PLACE_NONE;
+}
+
+bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare)
+{
+    *spare = 0;
+    if (!BH_HARDEN_RANDOM || page->free != BHI_PLACE_NONE || has_fresh(page))
+        return false;
+    collect_announced(page);
+    *spare = spare_blocks(page);
+    return *spare != 0 && *spare < enough(page);
 }
 
 void bhi_page_not_free(const bhi_page_t *page, uint32_t index)
@@ -319,7 +470,7 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups)
             if (bh_unlikely(stray != 0))
                 bhi_page_not_free(page, w * 64 + bhi_bit_first(stray));
             page->used -= bhi_bit_count(taken);
-            for (; taken != 0; taken &= taken - 1) {
+            for (; !BH_HARDEN_MAP && taken != 0; taken &= taken - 1) {
                 uint32_t index = w * 64 + bhi_bit_first(taken);
                 bhi_page_push_local(page, bhi_page_block(page, index), index * page->block_size);
             }
@@ -353,17 +504,6 @@ void bhi_page_signal(bhi_page_t *page)
 
 /* ------------------------------------------------------------------ release */
 
-/* Free blocks carry links; the next page of this memory must not hand them out
- * inside its blocks. Also where it is to be purged at once: that may be refused. */
-static void clear_links(const bhi_page_t *page)
-{
-    if (page->block_size == 0)
-        return;
-    uint32_t capacity = bhi_page_capacity(page);
-    for (uint32_t i = 0; i < capacity; i++)
-        bhi_link_write(bhi_page_block(page, i), 0);
-}
-
 /* An empty page has nothing held, but for what another thread freed while the
  * owner did: see README, "Double frees that race". */
 static void check_nothing_held(const bhi_page_t *page)
@@ -388,13 +528,22 @@ void bhi_page_forget(bhi_page_t *page)
         atomic_store_explicit(&page->map[w].live, 0, memory_order_relaxed);
 }
 
+/* Notes whose contents the span keeps: a large block of the same heap may show them. */
+static void leave_residue(bhi_page_t *page, const bhi_heap_t *heap)
+{
+    for (uint32_t i = 0; page->state == BHI_PAGE_LARGE && i < page->span_slots && i < BH_SEGMENT_SLOTS; i++)
+        page[i].residue = residue_of(heap, i);
+}
+
 static void give_huge(bhi_page_t *page, bhi_segment_t *first)
 {
     uint32_t n = first->run;
     uintptr_t base = bhi_align_down(page->start, BH_SEGMENT_SIZE); /* see bhi_heap_large_at */
-    size_t bytes = page->start - base + page->block_bytes;
+    size_t bytes = page->start - base + page->single_bytes;
     bool gone = bhi_os_rereserve(base, (size_t)n << BH_SEGMENT_SHIFT) == 0;
     bool zero = gone || bhi_os_purge(base, bytes) == 0;
+    for (size_t i = 0; !zero && i < (size_t)n * BH_SEGMENT_SLOTS; i++)
+        page[i].residue = 0;
     bhi_state_lock();
     bhi_pool_give(page->map, map_bytes(page->reserved));
     if (gone)
@@ -444,7 +593,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_heap_unlink(heap, page);
     heap->page_count--;
     check_nothing_held(page);
-    clear_links(page);
+    leave_residue(page, heap);
     atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);
     page->state = BHI_PAGE_FREE;
 

@@ -20,14 +20,25 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
  * where it stands. False when what lies behind it is in use. */
 bool bhi_page_grow(bhi_page_t *page, size_t size);
 
-/* Owner: moves local_free to the empty `free`, if there is anything. */
+/* Owner: puts freed blocks on the empty `free` if enough of them have gathered. */
 bool bhi_page_reuse(bhi_page_t *page);
 
-/* Owner: makes `free` non-empty if that is possible: from local_free, from
- * remote frees, by extending. */
+/* Owner: makes `free` non-empty if that is possible: from freed blocks, also by
+ * other threads, or fresh ones. */
 bool bhi_page_refill(bhi_page_t *page);
 
-/* Owner: takes the held blocks of the named groups back into local_free. */
+/* Owner: whether refilling would hand blocks out again soon after they were freed:
+ * nothing is on `free`, nothing is fresh, and few are free. *spare: how many. */
+bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare);
+
+/* At least how many free blocks are enough: BH_REUSE_BYTES of constants.h. 1: any. */
+BH_INLINE uint32_t bhi_page_reuse_least(const bhi_page_t *page)
+{
+    uint32_t most = (uint32_t)bhi_min(BH_REUSE_BYTES / page->block_size, BH_REUSE_BLOCKS);
+    return BH_HARDEN_RANDOM && most >= 4 ? most * 3 / 4 : 1;
+}
+
+/* Owner: takes the held blocks of the named groups back. */
 void bhi_page_collect(bhi_page_t *page, uint32_t groups);
 
 /* Owner: gives an empty page (used = 0) back. False when a remote signal for it
@@ -54,6 +65,12 @@ void bhi_page_check_head(const bhi_page_t *page);
 BH_INLINE uintptr_t bhi_page_block(const bhi_page_t *page, uint32_t index)
 {
     return page->start + (uintptr_t)index * page->block_size;
+}
+
+/* Usable bytes of a block, of any page, also one that has ended. */
+BH_INLINE size_t bhi_page_bytes(const bhi_page_t *page)
+{
+    return page->block_size != 0 ? page->block_size : page->single_bytes;
 }
 
 BH_INLINE uint32_t bhi_page_capacity(const bhi_page_t *page)
@@ -142,7 +159,7 @@ BH_INLINE void *bhi_page_pop(bhi_page_t *page)
     return (void *)block; /* NOLINT: this is where a number becomes a pointer */
 }
 
-/* Owner: puts a block that is free in the map onto local_free. */
+/* Owner, without the map: puts a free block onto local_free. */
 BH_INLINE void bhi_page_push_local(bhi_page_t *page, uintptr_t block, uint64_t place)
 {
     bhi_link_write(block, bhi_link_encode(page->key + BH_LINK_NEXT_LIST, page->local_free, place));

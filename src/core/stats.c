@@ -3,6 +3,7 @@
 
 #include "base/bits.h"
 #include "core/heap.h"
+#include "core/page.h"
 #include "meta/arena.h"
 #include "meta/types.h"
 
@@ -13,10 +14,10 @@ static void add_page(bhi_stats_t *out, const bhi_page_t *page)
     if (page->state == BHI_PAGE_FREE)
         return;
     out->page_count++;
-    out->used_bytes += (size_t)page->used * page->block_bytes;
+    out->used_bytes += (size_t)page->used * bhi_page_bytes(page);
     if (page->state == BHI_PAGE_LARGE && page->used != 0) {
         out->large_count++;
-        out->large_bytes += page->block_bytes;
+        out->large_bytes += bhi_page_bytes(page);
     }
 }
 
@@ -88,7 +89,7 @@ void bhi_stats_of_heap(bhi_heap_t *heap, bhi_heap_figures_t *out)
     for (unsigned c = 0; c <= BHI_CLASSES; c++) {
         const bhi_queue_t *q = c < BHI_CLASSES ? &heap->queues[c] : &heap->full;
         for (const bhi_page_t *page = q->first; page != NULL; page = page->next) {
-            size_t bytes = page->used * page->block_bytes;
+            size_t bytes = page->used * bhi_page_bytes(page);
             out->page_count++;
             out->page_bytes += (size_t)page->span_slots << BH_SLOT_SHIFT;
             out->used_count += page->used;

@@ -27,10 +27,10 @@ static bool visit_page(const visit_t *v, const bhi_page_t *page)
     uint32_t words = (capacity + 63) / 64;
     bh_heap_area_t area = {
         .blocks = (void *)page->start, /* NOLINT: this is where a number becomes a pointer */
-        .reserved = page->reserved * page->block_bytes,
-        .committed = capacity * page->block_bytes,
+        .reserved = page->reserved * bhi_page_bytes(page),
+        .committed = capacity * bhi_page_bytes(page),
         .used = BH_HARDEN_MAP ? 0 : page->used,
-        .block_size = page->block_bytes,
+        .block_size = bhi_page_bytes(page),
     };
     for (uint32_t w = 0; w < words; w++)
         area.used += bhi_bit_count(live_now(page, w));
@@ -38,7 +38,7 @@ static bool visit_page(const visit_t *v, const bhi_page_t *page)
         return false;
     for (uint32_t w = 0; v->blocks && w < words; w++) {
         for (uint64_t live = live_now(page, w); live != 0; live &= live - 1) {
-            uintptr_t block = page->start + (w * 64 + bhi_bit_first(live)) * page->block_bytes;
+            uintptr_t block = page->start + (w * 64 + bhi_bit_first(live)) * bhi_page_bytes(page);
             if (!v->visitor(v->handle, &area, (void *)block, area.block_size, v->arg)) /* NOLINT: as above */
                 return false;
         }

@@ -238,13 +238,14 @@ static bhi_span_t take_from(bhi_segment_t *s, unsigned n, uint64_t starts)
     return span;
 }
 
-bool bhi_span_grow(bhi_segment_t *s, unsigned slot, unsigned n, unsigned to)
+bool bhi_span_grow(bhi_segment_t *s, unsigned slot, unsigned n, unsigned to, bool *zero)
 {
     if (slot + to > BH_SEGMENT_SLOTS)
         return false;
     uint64_t range = bhi_bit_range(slot + n, to - n);
     if ((s->free & range) != range)
         return false;
+    *zero &= (s->dirty & range) == 0;
     take_slots(s, range);
     return true;
 }

@@ -20,8 +20,8 @@ bhi_span_t bhi_span_take_in_new_segment(unsigned n, unsigned align_slots);
 void bhi_span_give(bhi_segment_t *segment, unsigned slot, unsigned n, bool dirty);
 
 /* Adds the slots behind a span of n to it, to make it `to` slots long. False if
- * they are not free. The contents of what was added are of any kind. */
-bool bhi_span_grow(bhi_segment_t *segment, unsigned slot, unsigned n, unsigned to);
+ * they are not free. *zero becomes false if what was added may be non-zero. */
+bool bhi_span_grow(bhi_segment_t *segment, unsigned slot, unsigned n, unsigned to, bool *zero);
 
 /* Keeps S5 after open_to or regions of a slot were set. */
 void bhi_segment_note(bhi_segment_t *segment, unsigned slot);

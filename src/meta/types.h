@@ -16,7 +16,7 @@
  *              heap->owner owns it until it stores 0 again
  *   live       handed out by malloc and not taken back by the owner
  *   held       freed by a thread that is not the owner, not taken back yet
- *   fresh      never handed out since its page began: index >= capacity
+ *   fresh      never handed out nor listed since its page began
  *   retire     keep an empty page for a while; release: give its span back
  *   purge      return memory to the kernel, keep the address space
  *   abandon    give up a heap at thread exit; adopt: take it or its pages over
@@ -103,12 +103,15 @@ _Static_assert(BH_SPAN_SLOTS_LARGE * BH_SLOT_SIZE < BHI_PLACE_NONE, "a place fit
  *
  *   I1  free(p) is legal <=> p = start + i * block_size, i < capacity,
  *       live(i) and not held(i)
- *   I2  capacity <= reserved; blocks >= capacity are fresh: live = held = 0
+ *   I2  capacity <= reserved; blocks >= capacity, and those of the last word of the
+ *       map below it that `fresh` names, are fresh: live = held = 0, on no list
  *   I3  used = number of blocks with live = 1 (held ones included); 0 also for
  *       a single block that was freed, whose bits stay until the page ends
- *   I4  capacity = used + length(free) + length(local_free)   (secure profile)
+ *   I4  blocks below capacity that are neither fresh nor live are free: on `free`,
+ *       or found in the map by the next refill. `free` holds only free blocks,
+ *       each once. (Where the map is compiled out they are on `local_free`.)
  *   I5  local_heap is heap or NULL; it is heap only if state = ACTIVE
- *   I6  state = FREE <=> capacity = 0 <=> heap = NULL; start, block_bytes and
+ *   I6  state = FREE <=> capacity = 0 <=> heap = NULL; start, block sizes and
  *       reserved then still tell of the last page, for the report; a page that
  *       a hazard names is not on its way there
  *   I7  remote has QUEUED <=> the page is on exactly one pending stack, or
@@ -129,7 +132,7 @@ typedef struct bhi_page {
 
     uint64_t key;               /* owner, secret: link codec, key of `free`; see harden/link.h */
     uint32_t free;              /* owner: place of the first of `free`, or BHI_PLACE_NONE */
-    uint32_t local_free;        /* owner: place of the first of `local_free`, or BHI_PLACE_NONE */
+    uint32_t local_free;        /* owner: the same of `local_free`, which only builds without the map use */
     uint32_t used;              /* owner */
     uint8_t retire;             /* owner: ticks left (heap.c), 0 = not retired */
     uint8_t state;              /* owner: bhi_page_state_t; readable by all as a hint */
@@ -137,9 +140,12 @@ typedef struct bhi_page {
     bool free_zero;             /* owner: every block on `free` is zero but for its link */
     struct bhi_page *next, *prev;         /* owner: queue links */
     _Atomic(struct bhi_page *) pending_next; /* whoever has the page on its stack */
-    size_t block_bytes;                   /* const: block size also for a single block */
+    union {
+        size_t single_bytes;              /* const, of a single block; see bhi_page_bytes */
+        uint64_t fresh;                   /* owner, of many blocks: I2 */
+    };
     uint32_t span_slots;                  /* const */
-    uint8_t pad[4];
+    uint32_t residue;                     /* slot: mark of the large block whose contents are left here; 0: of anything */
 } BH_ALIGNED(128) bhi_page_t;
 
 _Static_assert(sizeof(bhi_page_t) == (1 << BH_PAGE_DESC_SHIFT), "lookup multiplies by 128");

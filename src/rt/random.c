@@ -1,6 +1,7 @@
 /* Random generators. One of two files that include sodium.h. */
 #include "rt/random.h"
 
+#include "base/checked.h"
 #include "os/os.h"
 #include "rt/process.h"
 
@@ -8,6 +9,12 @@
 #include <string.h>
 
 #define root (bhi_process.random_root)
+
+/* What sodium_init does for the cipher: choose its code for this processor. The
+ * rest of it opens a random device of its own and ends the process where a sandbox
+ * has none. Weak: without them the portable code serves. */
+extern int _sodium_runtime_get_cpu_features(void) __attribute__((weak));
+extern int _crypto_stream_chacha20_pick_best_implementation(void) __attribute__((weak));
 
 static void stream(uint8_t *out, size_t size, const uint8_t key[32])
 {
@@ -62,6 +69,10 @@ static void new_epoch(void)
 
 bool bhi_random_init_root(bhi_random_root_t *fresh_root, const unsigned char *at_random)
 {
+    if (_sodium_runtime_get_cpu_features != NULL && _crypto_stream_chacha20_pick_best_implementation != NULL) {
+        _sodium_runtime_get_cpu_features();
+        _crypto_stream_chacha20_pick_best_implementation();
+    }
     uint8_t fresh[32];
     if (bhi_os_entropy(fresh, sizeof fresh) != 0) {
         if (at_random == NULL)
@@ -127,13 +138,28 @@ void bhi_random_init(bhi_random_t *r)
     r->epoch = epoch;
 }
 
-uint64_t bhi_random_u64(bhi_random_t *r)
+static void check_epoch(bhi_random_t *r)
 {
     if (root != NULL && bh_unlikely(r->epoch != process_epoch()))
         bhi_random_init(r);
-    uint64_t out;
-    take_bytes(r, &out, sizeof out);
+}
+
+/* After check_epoch. */
+BH_INLINE uint64_t draw_u64(bhi_random_t *r)
+{
+    if (bh_unlikely(r->at + sizeof(uint64_t) > sizeof r->buf))
+        refill(r);
+    uint64_t out, none = 0;
+    memcpy(&out, r->buf + r->at, sizeof out);
+    memcpy(r->buf + r->at, &none, sizeof none);
+    r->at += (uint32_t)sizeof out;
     return out;
+}
+
+uint64_t bhi_random_u64(bhi_random_t *r)
+{
+    check_epoch(r);
+    return draw_u64(r);
 }
 
 uint32_t bhi_random_below(bhi_random_t *r, uint32_t bound)
@@ -149,4 +175,50 @@ uint32_t bhi_random_below(bhi_random_t *r, uint32_t bound)
         }
     }
     return (uint32_t)(m >> 32);
+}
+
+/* One draw serves several steps of the shuffle: the high halves of successive
+ * products are uniform and independent unless the last low half is below 2^64 mod
+ * the product of the bounds; then the steps are done again. What they did before does
+ * not matter: each takes any of the items, in whatever order these are, with the same
+ * probability. (N. Brackett-Rozinsky, D. Lemire, "Batched ranged random integer
+ * generation", 2024.) */
+#define STEPS 8u /* of bounds below 2^7: the product stays below 2^56 */
+
+BH_INLINE uint64_t shuffle_step(uint32_t *items, uint32_t n, uint64_t draw)
+{
+    uint64_t rest;
+    uint32_t *a = &items[n - 1], *b = &items[bhi_mul_wide(draw, n, &rest)], was = *a;
+    *a = *b;
+    *b = was;
+    return rest;
+}
+
+/* Whether the steps n, n - 1, ... have to be done again. */
+static BH_COLD bool is_biased(uint64_t rest, uint32_t n, uint32_t steps)
+{
+    uint64_t product = 1;
+    for (uint32_t i = 0; i < steps; i++)
+        product *= n - i;
+    return rest < (0 - product) % product;
+}
+
+void bhi_random_shuffle(bhi_random_t *r, uint32_t *items, uint32_t n)
+{
+    check_epoch(r);
+    while (n > STEPS) {
+        uint64_t rest = draw_u64(r);
+#pragma GCC unroll 8
+        for (uint32_t i = 0; i < STEPS; i++)
+            rest = shuffle_step(items, n - i, rest);
+        if (bh_likely(rest >> 7 * STEPS != 0) || !is_biased(rest, n, STEPS))
+            n -= STEPS;
+    }
+    while (n > 1) {
+        uint64_t rest = draw_u64(r);
+        for (uint32_t i = 0; i < n - 1; i++)
+            rest = shuffle_step(items, n - i, rest);
+        if (bh_likely(rest >> 7 * STEPS != 0) || !is_biased(rest, n, n - 1))
+            n = 1;
+    }
 }

@@ -15,7 +15,7 @@ typedef struct bhi_random {
     uint64_t epoch;  /* process epoch when the key was drawn */
     uint32_t at;     /* next unread byte of buf */
     uint32_t pad;
-    uint8_t buf[256]; /* secret; bytes before `at` are zero */
+    uint8_t buf[480]; /* secret; bytes before `at` are zero */
 } bhi_random_t;
 
 /* The root keys generators when the kernel will not. Its second OS page reads
@@ -47,5 +47,8 @@ void bhi_random_after_fork(void);
 uint64_t bhi_random_u64(bhi_random_t *r);
 /* Uniform in [0, bound), bound > 0, without bias. */
 uint32_t bhi_random_below(bhi_random_t *r, uint32_t bound);
+
+/* Puts n < 128 items into a random order, each with the same probability. */
+void bhi_random_shuffle(bhi_random_t *r, uint32_t *items, uint32_t n);
 
 #endif

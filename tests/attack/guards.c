@@ -6,6 +6,7 @@
  *   guards here       with the settings of the environment */
 #include "bulkhead.h"
 #include "child.h"
+#include "core/page.h"
 #include "meta/arena.h"
 #include "meta/size_class.h"
 #include "targets.h"
@@ -86,7 +87,7 @@ static uintptr_t address(const bhi_page_t *page, where_t where)
         return page->start - 1;
     if (where == BEHIND_LAST)
         return span_end - 1;
-    return single ? page->start + page->block_bytes : span_end - BH_OS_PAGE_SIZE;
+    return single ? page->start + bhi_page_bytes(page) : span_end - BH_OS_PAGE_SIZE;
 }
 
 static void probe_page(uintptr_t block, const char *what, tally_t *n)
@@ -99,7 +100,7 @@ static void probe_page(uintptr_t block, const char *what, tally_t *n)
             n->probes++;
             n->faults += ok;
             if (!ok)
-                printf("  FAIL %s, %zu bytes: %s of %s (slot %zu) does not fault there\n", what, page->block_bytes,
+                printf("  FAIL %s, %zu bytes: %s of %s (slot %zu) does not fault there\n", what, bhi_page_bytes(page),
                        write != 0 ? "write" : "read", where_names[where], (page->start >> BH_SLOT_SHIFT) % BH_SEGMENT_SLOTS);
         }
     }

@@ -70,7 +70,7 @@ typedef struct trial {
 
 static struct {
     const trial_t *trial;
-    uintptr_t block, warm[WARM_BLOCKS];
+    uintptr_t block, start, warm[WARM_BLOCKS]; /* start: of the block's page */
     uintptr_t live[REUSE_BLOCKS];
     atomic_bool stopped, seen, go_on, done;
     unsigned long steps;
@@ -149,6 +149,8 @@ static void *prepare(void *unused)
     for (int i = 0; i < NEIGHBOURS && !alone; i++)
         target_take(scene.trial->size);
     scene.block = target_take(scene.trial->size);
+    const bhi_arena_t *arena = bhi_arena_of(scene.block);
+    scene.start = bhi_desc_first(bhi_desc_at(arena->descs, scene.block - arena->base))->start;
     for (int i = 0; i < NEIGHBOURS && !alone; i++)
         target_take(scene.trial->size);
     return unused;
@@ -169,9 +171,13 @@ static void reuse(void)
     for (size_t i = 0; i < REUSE_BLOCKS; i++)
         scene.live[i] = target_take(REUSE_SIZE);
     bhi_arena_t *arena = bhi_arena_of(scene.block);
-    size_t slot = (scene.block - arena->base) >> BH_SLOT_SHIFT;
-    if ((arena->headers[slot >> BH_SEGMENT_SLOTS_SHIFT].free >> (slot % BH_SEGMENT_SLOTS) & 1) == 0)
-        attack_record("address in use again", scene.block); /* then B's free is not judged */
+    /* With the first slot of the page in use again, B's free is that of a live
+     * block, or finds another page: it is not judged. */
+    size_t slots[] = {(scene.block - arena->base) >> BH_SLOT_SHIFT, (scene.start - arena->base) >> BH_SLOT_SHIFT};
+    for (int i = 0; i < 2; i++) {
+        if ((arena->headers[slots[i] >> BH_SEGMENT_SLOTS_SHIFT].free >> (slots[i] % BH_SEGMENT_SLOTS) & 1) == 0)
+            attack_record("address in use again", scene.block);
+    }
 }
 
 static void *free_odd(void *unused)

@@ -3,6 +3,7 @@
  * where its pages lie. */
 #include "link_world.h"
 
+#include "base/bits.h"
 #include "bulkhead.h"
 #include "core/thread.h"
 #include "meta/arena.h"
@@ -87,7 +88,7 @@ static void check_place(const world_t *w, uintptr_t p)
     }
     const bhi_page_t *page = bhi_desc_first(bhi_desc_at(arena->descs, p - arena->base));
     uintptr_t off = p - page->start;
-    if (page->state == BHI_PAGE_FREE || page->block_bytes != w->size || off % w->size != 0 || off / w->size >= page->reserved)
+    if (page->state == BHI_PAGE_FREE || bhi_page_bytes(page) != w->size || off % w->size != 0 || off / w->size >= page->reserved)
         attack_record("HIT: not a block", p);
 }
 
@@ -201,10 +202,31 @@ static void remember(world_t *w, const world_list_t *list)
     }
 }
 
+/* Free blocks that are on no list: the next refill takes them from the map and
+ * writes links of the next list. */
+static void find_unlisted(world_t *w)
+{
+    w->local.n = 0;
+    w->local.id = 1;
+    static uint8_t listed[WORLD_LIST];
+    memset(listed, 0, sizeof listed);
+    for (uint32_t i = 0; i < w->free.n; i++)
+        listed[w->free.index[i]] = 1;
+    uint32_t capacity = bhi_page_capacity(w->page), last = (capacity - 1) / 64 * 64;
+    for (uint32_t i = 0; i < capacity && i < WORLD_LIST; i++) {
+        bool fresh = i >= last && (w->page->fresh >> (i - last) & 1) != 0;
+        if (!fresh && listed[i] == 0 && bhi_map_is_free(w->page->map, i))
+            w->local.index[w->local.n++] = i;
+    }
+}
+
 static void look(world_t *w)
 {
     walk(w, w->page->free, 0, &w->free);
-    walk(w, w->page->local_free, 1, &w->local);
+    if (BH_HARDEN_MAP)
+        find_unlisted(w);
+    else
+        walk(w, w->page->local_free, 1, &w->local);
     w->helds = 0;
     for (uint32_t i = 0; i < bhi_page_capacity(w->page); i++) {
         const bhi_map_word_t *word = bhi_map_word(w->page->map, i);

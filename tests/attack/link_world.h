@@ -1,4 +1,4 @@
-/* The world of one link attack: a page with its three lists in some state, the
+/* The world of one link attack: a page with its blocks in some state, the
  * test's own table of what is live, and what an attacker who knows everything
  * about the page can read. */
 #ifndef BH_ATTACK_LINK_WORLD_H
@@ -23,7 +23,7 @@ typedef struct world {
     uint64_t random;
     size_t size; /* of the class, in bytes */
     bhi_page_t *page;
-    world_list_t free, local;
+    world_list_t free, local; /* local: with the map, the free blocks that are on no list */
     uint32_t held[WORLD_LIST];
     uint32_t helds;
     struct {

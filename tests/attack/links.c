@@ -7,6 +7,7 @@
  * the keys must not decode.
  *
  *   links [TRIALS [DECODES]]   default 5000 and 10^8 */
+#include "base/bits.h"
 #include "bulkhead.h"
 #include "child.h"
 #include "link_world.h"
@@ -123,6 +124,10 @@ static bool to_fresh(world_t *w)
 {
     uint32_t capacity = bhi_page_capacity(w->page);
     uint32_t left = w->page->reserved - capacity;
+    if (w->page->fresh != 0 && attack_below(&w->random, 4) != 0) { /* the next to be listed */
+        uint32_t which = attack_below(&w->random, bhi_bit_count(w->page->fresh));
+        return forge_to(w, (capacity - 1) / 64 * 64 + bhi_bit_nth(w->page->fresh, which));
+    }
     return forge_to(w, left > 0 ? capacity + attack_below(&w->random, left) : WORLD_NO_BLOCK);
 }
 static bool beyond(world_t *w)
@@ -222,7 +227,9 @@ static bool fresh_memory(world_t *w)
     uint32_t left = w->page->reserved - bhi_page_capacity(w->page);
     for (uint32_t i = 0; i < left && i < 32; i++)
         world_write(w, bhi_page_capacity(w->page) + i, attack_random(&w->random));
-    return left > 0;
+    for (uint64_t set = w->page->fresh; set != 0; set &= set - 1)
+        world_write(w, (bhi_page_capacity(w->page) - 1) / 64 * 64 + bhi_bit_first(set), attack_random(&w->random));
+    return left > 0 || w->page->fresh != 0;
 }
 
 static const struct {
@@ -233,10 +240,10 @@ static const struct {
     {"flip bits", flip},
     {"copy another link", copy},
     {"replay an older link", replay},
-    {"swap the tails of both lists", swap_tails},
-    {"splice local_free onto free", splice_local_to_free},
-    {"splice free onto local_free", splice_free_to_local},
-    {"forge: the list under the other id", rename_list},
+    {"swap with a block on no list", swap_tails},
+    {"splice unlisted blocks onto free", splice_local_to_free},
+    {"splice free onto unlisted blocks", splice_free_to_local},
+    {"forge: the list under the next id", rename_list},
     {"forge: to a live block", to_live},
     {"forge: to itself", cycle},
     {"forge: to a block on a list", to_listed},

@@ -231,7 +231,7 @@ static void guard(target_state_t *s)
 {
     live_block(s);
     bhi_page_t *page = page_at(s->block);
-    s->target = page->state == BHI_PAGE_LARGE ? s->block + page->block_bytes
+    s->target = page->state == BHI_PAGE_LARGE ? s->block + bhi_page_bytes(page)
                                               : page->start + page->span_slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE;
 }
 

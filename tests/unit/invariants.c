@@ -43,6 +43,14 @@ static bool held(const bhi_page_t *page, uint32_t i)
     return (atomic_load(&page->map[i / 64].held) >> (i % 64) & 1) != 0;
 }
 
+static bool is_fresh(const bhi_page_t *page, uint32_t i)
+{
+    uint32_t capacity = bhi_page_capacity(page);
+    if (i >= capacity || page->state == BHI_PAGE_LARGE)
+        return i >= capacity;
+    return i >= (capacity - 1) / 64 * 64 && (page->fresh >> (i % 64) & 1) != 0;
+}
+
 /* Marks the blocks of one list in `seen`; the number of them, or -1. */
 static long walk(const bhi_page_t *page, uint32_t first, uint64_t key, uint8_t *seen)
 {
@@ -52,7 +60,7 @@ static long walk(const bhi_page_t *page, uint32_t first, uint64_t key, uint8_t *
         if (at % page->block_size != 0 || index >= bhi_page_capacity(page) || seen[index] != 0)
             return -1;
         seen[index] = 1;
-        if (BH_HARDEN_MAP && live(page, index))
+        if (BH_HARDEN_MAP && (live(page, index) || is_fresh(page, index)))
             return -1;
         uint32_t next;
         if (!bhi_link_decode(key, bhi_link_read(page->start + at), at, &next))
@@ -69,9 +77,16 @@ static const char *lists(const bhi_page_t *page)
     memset(seen, 0, page->reserved);
     long n_free = walk(page, page->free, page->key, seen);
     CHECK_THAT(n_free >= 0, "page %p: free list is damaged", p);
+    if (BH_HARDEN_MAP) {
+        CHECK_THAT(page->local_free == BHI_PLACE_NONE, "I4: page %p: local_free is used", p);
+        long others = (long)bhi_page_capacity(page) - (long)page->used - (long)bhi_bit_count(page->fresh);
+        CHECK_THAT(n_free <= others, "I4: page %p: capacity %u, used %u, %u fresh, free %ld", p, bhi_page_capacity(page),
+                   page->used, bhi_bit_count(page->fresh), n_free);
+        return NULL;
+    }
     long n_local = walk(page, page->local_free, page->key + BH_LINK_NEXT_LIST, seen);
     CHECK_THAT(n_local >= 0, "page %p: local_free list is damaged or shares a block with free", p);
-    CHECK_THAT((long)bhi_page_capacity(page) == (long)page->used + n_free + n_local,
+    CHECK_THAT((long)bhi_page_capacity(page) == (long)page->used + n_free + n_local + (long)bhi_bit_count(page->fresh),
                "I4: page %p: capacity %u, used %u, free %ld, local_free %ld", p, bhi_page_capacity(page), page->used,
                n_free, n_local);
     return NULL;
@@ -89,9 +104,9 @@ const char *inv_page(const bhi_page_t *page)
     CHECK_THAT(local == NULL || (local == heap && page->state == BHI_PAGE_ACTIVE), "I5: page %p", p);
     if (page->state == BHI_PAGE_LARGE) {
         CHECK_THAT(page->reserved == 1 && page->block_size == 0 && page->reciprocal == 0, "I1: large page %p", p);
-        CHECK_THAT(page->block_bytes + BH_OS_PAGE_SIZE <= page->span_slots * BH_SLOT_SIZE, "I1: large page %p", p);
+        CHECK_THAT(page->single_bytes + BH_OS_PAGE_SIZE <= page->span_slots * BH_SLOT_SIZE, "I1: large page %p", p);
     } else {
-        CHECK_THAT(page->block_size == bhi_class_size(page->size_class) && page->block_bytes == page->block_size &&
+        CHECK_THAT(page->block_size == bhi_class_size(page->size_class) &&
                        page->reciprocal == bhi_class_reciprocal(page->block_size),
                    "I1: page %p: block size %u of class %u", p, page->block_size, page->size_class);
         CHECK_THAT((size_t)page->reserved * page->block_size + BH_OS_PAGE_SIZE <= page->span_slots * BH_SLOT_SIZE,
@@ -99,7 +114,7 @@ const char *inv_page(const bhi_page_t *page)
     }
     uint32_t n = 0, groups = 0;
     for (uint32_t i = 0; i < (page->reserved + 63) / 64 * 64; i++) {
-        CHECK_THAT(i < capacity || (!live(page, i) && !held(page, i)), "I2: page %p: fresh block %u is marked", p, i);
+        CHECK_THAT(!is_fresh(page, i) || (!live(page, i) && !held(page, i)), "I2: page %p: fresh block %u is marked", p, i);
         if (live(page, i))
             n++;
         if (held(page, i))
@@ -197,7 +212,7 @@ const char *inv_segment(const bhi_segment_t *s, bool read, bool probe)
         CHECK_THAT(behind == 0 || (page->state == BHI_PAGE_LARGE && behind < BH_SLOT_SIZE), "I1: page of slot %u starts elsewhere", slot);
         for (unsigned i = 0; i < page->span_slots; i++)
             CHECK_THAT(page[i].back == i << BH_PAGE_DESC_SHIFT, "S1: segment %p: slot %u points back %u", p, slot + i, page[i].back);
-        size_t bytes = page->state == BHI_PAGE_LARGE ? behind + page->block_bytes : page->span_slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE;
+        size_t bytes = page->state == BHI_PAGE_LARGE ? behind + page->single_bytes : page->span_slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE;
         for (size_t at = 0; at < page->span_slots * BH_SLOT_SIZE; at += BH_OS_PAGE_SIZE) {
             unsigned os = (unsigned)(at >> BH_OS_PAGE_SHIFT) % BH_SLOT_OS_PAGES;
             CHECK_THAT(at >= bytes || inv_is_open(s, slot + (unsigned)(at / BH_SLOT_SIZE), os), "S3: page of slot %u is not all open", slot);

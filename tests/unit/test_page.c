@@ -68,19 +68,89 @@ START_TEST(every_class_fills_and_empties)
 }
 END_TEST
 
-/* A program that needs few blocks touches few OS pages. */
-START_TEST(pages_grow_by_one_os_page)
+static uint32_t listed(const bhi_page_t *page)
+{
+    uint32_t n = 0;
+    for (uint32_t at = page->free; at != BHI_PLACE_NONE; n++)
+        ck_assert(bhi_link_decode(page->key, bhi_link_read(page->start + at), at, &at));
+    return n;
+}
+
+/* A program that needs few blocks touches few OS pages: no link lies in another. */
+START_TEST(pages_grow_with_what_is_used)
 {
     start();
     for (unsigned c = 0; c < BHI_CLASSES; c++) {
-        void *p = bh_malloc(bhi_class_size(c));
-        bhi_page_t *page = page_of(p);
-        uint32_t capacity = bhi_page_capacity(page);
-        size_t step = BH_OS_PAGE_SIZE / bhi_class_size(c);
-        if (step > page->reserved)
-            step = page->reserved;
-        ck_assert_uint_eq(capacity, step > 0 ? step : 1);
-        bh_free(p);
+        void *blocks[64];
+        uint32_t most = bhi_class_size(c) <= BH_OS_PAGE_SIZE / 64 ? 64 : 0;
+        for (uint32_t n = 0; n < 64 && n < bhi_class_blocks(c); n++) {
+            blocks[n] = bh_malloc(bhi_class_size(c));
+            ck_assert_uint_le(listed(page_of(blocks[n])), most != 0 ? most - 1 : (n + 1) / 2);
+        }
+        for (uint32_t n = 0; n < 64 && n < bhi_class_blocks(c); n++)
+            bh_free(blocks[n]);
+    }
+    ck_assert_invariants();
+}
+END_TEST
+
+/* How often the next block lies right behind the last one, in the first 64 of a
+ * page or in all of it: n - 1 times 1/n on average in a true permutation of n. */
+START_TEST(blocks_come_in_random_order)
+{
+    start();
+    enum { ROUNDS = 400 };
+    for (unsigned c = 0; BH_HARDEN_RANDOM && c < BHI_CLASSES; c += 11) {
+        uint32_t n = bhi_class_blocks(c) < 64 ? bhi_class_blocks(c) : 64;
+        unsigned behind = 0, first[64] = {0};
+        for (unsigned round = 0; round < ROUNDS; round++) {
+            char *blocks[64] = {NULL};
+            for (uint32_t i = 0; i < n; i++) {
+                blocks[i] = bh_malloc(bhi_class_size(c));
+                behind += i > 0 && blocks[i] == blocks[i - 1] + bhi_class_size(c);
+            }
+            first[((uintptr_t)blocks[0] - page_of(blocks[0])->start) / bhi_class_size(c) % 64]++;
+            for (uint32_t i = 0; i < n; i++)
+                bh_free(blocks[i]);
+            bh_collect(true); /* a new page */
+        }
+        /* Expected ROUNDS * (n - 1) / n < 400, standard deviation below 20. */
+        ck_assert_uint_lt(behind, ROUNDS + 140);
+        ck_assert_uint_gt(behind, ROUNDS * (n - 1) / n - 140);
+        for (uint32_t i = 0; i < n; i++) /* expected ROUNDS / n; beyond by chance once in 10^9 */
+            ck_assert_uint_lt(first[i], ROUNDS / n + 7 * 8 + 10);
+    }
+    ck_assert_invariants();
+}
+END_TEST
+
+/* A block that was just freed comes back after as many others as blocks must have
+ * gathered: in a new page, behind many live ones, and where only one is free. */
+START_TEST(freed_blocks_come_back_late)
+{
+    start();
+    enum { PAIRS = 20000, LAST = 8 };
+    static const size_t sizes[] = {8, 16, 64, 128, 256};
+    for (unsigned s = 0; BH_HARDEN_RANDOM && s < sizeof sizes / sizeof *sizes; s++) {
+        for (unsigned live = 0; live < 3; live++) {
+            unsigned class = bhi_class_of(sizes[s]), keep = live == 0 ? 0 : live == 1 ? 1000 : bhi_class_blocks(class);
+            static void *kept[1 << 17], *last[LAST];
+            ck_assert_uint_le(keep, sizeof kept / sizeof *kept);
+            for (unsigned i = 0; i < keep; i++)
+                kept[i] = bh_malloc(sizes[s]);
+            unsigned soon = 0;
+            for (unsigned i = 0; i < PAIRS; i++) {
+                void *p = bh_malloc(sizes[s]);
+                for (unsigned k = 0; k < LAST; k++)
+                    soon += p == last[k];
+                last[i % LAST] = p;
+                bh_free(p);
+            }
+            ck_assert_msg(soon < PAIRS / 8, "%zu bytes, %u live: %u of %u", sizes[s], keep, soon, PAIRS);
+            for (unsigned i = 0; i < keep; i++)
+                bh_free(kept[i]);
+            bh_collect(true);
+        }
     }
     ck_assert_invariants();
 }
@@ -230,10 +300,9 @@ static void corrupt_free_head(void *arg)
 static void corrupt_link(void *arg)
 {
     (void)arg;
-    void *p = bh_malloc(24), *q = bh_malloc(24);
-    bh_free(q);
-    memset(q, 0x41, 8);
-    bh_free(p);
+    void *p = bh_malloc(24);
+    const bhi_page_t *page = page_of(p);
+    memset((void *)(page->start + page->free), 0x41, 8); /* NOLINT: blocks are numbers here */
     for (int i = 0; i < 100000; i++)
         p = bh_malloc(24);
 }
@@ -241,10 +310,11 @@ static void corrupt_link(void *arg)
 static void live_list_head(void *arg)
 {
     (void)arg;
-    void *p = bh_malloc(24), *q = bh_malloc(24);
-    bhi_block_t block = bhi_block_of((uintptr_t)q, BHI_USE_QUERY);
-    bh_free(p);
-    block.page->local_free = block.index * block.page->block_size; /* live */
+    void *p = bh_malloc(24);
+    bhi_page_t *page = page_of(p);
+    uint32_t place = (uint32_t)((uintptr_t)p - page->start); /* live */
+    bhi_link_write((uintptr_t)p, bhi_link_encode(page->key, page->free, place));
+    page->free = place;
     for (int i = 0; i < 100000; i++)
         p = bh_malloc(24);
 }
@@ -266,7 +336,9 @@ int main(void)
     TCase *c = tcase_create("all");
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_test(c, every_class_fills_and_empties);
-    tcase_add_test(c, pages_grow_by_one_os_page);
+    tcase_add_test(c, pages_grow_with_what_is_used);
+    tcase_add_test(c, blocks_come_in_random_order);
+    tcase_add_test(c, freed_blocks_come_back_late);
     tcase_add_test(c, remote_frees_are_taken_back);
     tcase_add_test(c, refill_takes_remote_frees_itself);
     tcase_add_test(c, release_waits_for_a_signal);
