@@ -7,7 +7,6 @@
 #include "support.h"
 
 #include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 
 enum { FRONT = 64, LARGEST = 128 * 1024 };
