@@ -21,6 +21,15 @@
 #ifndef BH_HARDEN_GUARDS
 #define BH_HARDEN_GUARDS 1 /* inaccessible OS page after every page */
 #endif
+#ifndef BH_HARDEN_CANARIES
+#define BH_HARDEN_CANARIES 1 /* keyed pattern behind the requested size; profile hardened */
+#endif
+#ifndef BH_HARDEN_WIPE
+#define BH_HARDEN_WIPE 1 /* zero on free, verified before reuse; profile hardened */
+#endif
+#ifndef BH_HARDEN_QUARANTINE
+#define BH_HARDEN_QUARANTINE 1 /* delayed reuse in random order; profile hardened */
+#endif
 
 /* Largest OS page this build serves. It runs on every kernel whose page size
  * divides it; a kernel with larger pages is refused at start-up. */

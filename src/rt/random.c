@@ -45,6 +45,7 @@ static void stir(bhi_random_t *r, const uint8_t fresh[32])
     explicit_bzero(pad, sizeof pad);
     memset(r->buf, 0, sizeof r->buf);
     r->at = sizeof r->buf;
+    r->bits = 0;
 }
 
 static uint64_t process_epoch(void)
@@ -138,13 +139,14 @@ void bhi_random_init(bhi_random_t *r)
     r->epoch = epoch;
 }
 
-static void check_epoch(bhi_random_t *r)
+/* In a copy of the process that made r: never goes on with its stream. */
+static inline void follow_epoch(bhi_random_t *r)
 {
     if (root != NULL && bh_unlikely(r->epoch != process_epoch()))
         bhi_random_init(r);
 }
 
-/* After check_epoch. */
+/* After follow_epoch. */
 BH_INLINE uint64_t draw_u64(bhi_random_t *r)
 {
     if (bh_unlikely(r->at + sizeof(uint64_t) > sizeof r->buf))
@@ -158,7 +160,7 @@ BH_INLINE uint64_t draw_u64(bhi_random_t *r)
 
 uint64_t bhi_random_u64(bhi_random_t *r)
 {
-    check_epoch(r);
+    follow_epoch(r);
     return draw_u64(r);
 }
 
@@ -205,7 +207,7 @@ static BH_COLD bool is_biased(uint64_t rest, uint32_t n, uint32_t steps)
 
 void bhi_random_shuffle(bhi_random_t *r, uint32_t *items, uint32_t n)
 {
-    check_epoch(r);
+    follow_epoch(r);
     while (n > STEPS) {
         uint64_t rest = draw_u64(r);
 #pragma GCC unroll 8
@@ -221,4 +223,33 @@ void bhi_random_shuffle(bhi_random_t *r, uint32_t *items, uint32_t n)
         if (bh_likely(rest >> 7 * STEPS != 0) || !is_biased(rest, n, n - 1))
             n = 1;
     }
+}
+
+/* The `n` lowest bits. The highest set bit is no random one: it marks how many
+ * there are. */
+static inline uint32_t shift_out(bhi_random_t *r, unsigned n)
+{
+    uint32_t bits = r->bits;
+    r->bits = bits >> n;
+    return bits & (((uint32_t)1 << n) - 1);
+}
+
+static BH_NOINLINE uint32_t bits_anew(bhi_random_t *r, unsigned n)
+{
+    follow_epoch(r);
+    if (r->bits >> n == 0) {
+        take_bytes(r, &r->bits, sizeof r->bits);
+        r->bits |= (uint32_t)1 << 31;
+    }
+    return shift_out(r, n);
+}
+
+uint32_t bhi_random_bits(bhi_random_t *r, unsigned n)
+{
+    /* What follow_epoch finds out where nothing has happened. */
+    bool follows = root == NULL || (root->wiped_page_works && atomic_load_explicit(root->alive, memory_order_relaxed) != 0 &&
+                                    r->epoch == atomic_load_explicit(&root->epoch, memory_order_relaxed));
+    if (bh_unlikely(!follows || r->bits >> n == 0))
+        return bits_anew(r, n);
+    return shift_out(r, n);
 }

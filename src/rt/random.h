@@ -14,7 +14,7 @@ typedef struct bhi_random {
     uint8_t key[32]; /* secret; replaced at every refill */
     uint64_t epoch;  /* process epoch when the key was drawn */
     uint32_t at;     /* next unread byte of buf */
-    uint32_t pad;
+    uint32_t bits;   /* secret; drawn bits that bhi_random_bits has left, below the highest set one */
     uint8_t buf[480]; /* secret; bytes before `at` are zero */
 } bhi_random_t;
 
@@ -47,6 +47,8 @@ void bhi_random_after_fork(void);
 uint64_t bhi_random_u64(bhi_random_t *r);
 /* Uniform in [0, bound), bound > 0, without bias. */
 uint32_t bhi_random_below(bhi_random_t *r, uint32_t bound);
+/* Uniform in [0, 2^n), n <= 15. Takes little more of the keystream than that. */
+uint32_t bhi_random_bits(bhi_random_t *r, unsigned n);
 
 /* Puts n < 128 items into a random order, each with the same probability. */
 void bhi_random_shuffle(bhi_random_t *r, uint32_t *items, uint32_t n);

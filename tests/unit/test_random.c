@@ -5,6 +5,7 @@
 #include "rt/random.h"
 #include "support.h"
 
+#include <math.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -216,6 +217,58 @@ START_TEST(every_bit_takes_both_values)
 }
 END_TEST
 
+/* Draws of a few bits, in pairs, so that a bit that served twice would show. */
+START_TEST(bits_are_in_bounds_and_uniform)
+{
+    start();
+    for (unsigned n = 0; n <= 15; n++) {
+        enum { MOST = 1 << 15 };
+        static unsigned seen[MOST];
+        memset(seen, 0, sizeof seen);
+        const unsigned values = 2 * n <= 15 ? 1u << 2 * n : 1u << n, rounds = 16 * MOST;
+        for (unsigned i = 0; i < rounds; i++) {
+            uint32_t x = bhi_random_bits(&r, n);
+            ck_assert_uint_lt(x, 1u << n);
+            if (2 * n <= 15)
+                x |= bhi_random_bits(&r, n) << n;
+            seen[x]++;
+        }
+        double chi = 0, df = values, expected = (double)rounds / values;
+        for (uint32_t i = 0; i < values; i++)
+            chi += (seen[i] - expected) * (seen[i] - expected) / expected;
+        /* mean df - 1, variance 2 (df - 1): eight deviations, and more where the
+         * tail is long */
+        ck_assert_msg(chi < df + 8 * sqrt(2 * df) + 20, "%u bits: %f", n, chi);
+    }
+}
+END_TEST
+
+START_TEST(a_copy_does_not_go_on_with_the_bits)
+{
+    bhi_heap_t *heap = bhi_thread_heap_get();
+    unsigned same = 0;
+    for (unsigned round = 0; round < 20; round++) {
+        (void)bhi_random_bits(&heap->random, 1);
+        uint32_t theirs, left = heap->random.bits;
+        ck_assert_uint_ge(left, 1u << 15); /* some are left to go on with */
+        int ends[2];
+        ck_assert_int_eq(pipe(ends), 0);
+        pid_t pid = copy_raw();
+        uint32_t mine = bhi_random_bits(&heap->random, 15);
+        if (pid == 0)
+            _exit(write(ends[1], &mine, sizeof mine) == (ssize_t)sizeof mine ? 0 : 1);
+        ck_assert_int_eq(read(ends[0], &theirs, sizeof theirs), (ssize_t)sizeof theirs);
+        waitpid(pid, NULL, 0);
+        close(ends[0]);
+        close(ends[1]);
+        same += mine == theirs;
+        bhi_random_init(&heap->random);
+        ck_assert_uint_eq(heap->random.bits, 0);
+    }
+    ck_assert_uint_le(same, 3);
+}
+END_TEST
+
 /* -------------------------------------------------------------------- root */
 
 START_TEST(root_seeds)
@@ -245,6 +298,49 @@ START_TEST(root_lies_with_control_data)
 }
 END_TEST
 
+/* Every position of an item, and of four items every order, comes up as often as
+ * chance has it: chi-square with a false alarm once in 10^6. */
+static double shuffled_positions(uint32_t n, uint32_t rounds)
+{
+    static uint32_t seen[128];
+    memset(seen, 0, sizeof seen);
+    for (uint32_t k = 0; k < rounds; k++) {
+        uint32_t items[128];
+        uint64_t all[2] = {0, 0};
+        for (uint32_t i = 0; i < n; i++)
+            items[i] = i;
+        bhi_random_shuffle(&r, items, n);
+        for (uint32_t i = 0; i < n; i++) {
+            all[items[i] / 64] |= (uint64_t)1 << (items[i] % 64);
+            seen[i] += items[i] == k % n;
+        }
+        ck_assert_int_eq(__builtin_popcountll(all[0]) + __builtin_popcountll(all[1]), n);
+    }
+    double sum = 0, expected = (double)rounds / n;
+    for (uint32_t i = 0; i < n; i++)
+        sum += (seen[i] - expected) * (seen[i] - expected) / expected;
+    return sum;
+}
+
+START_TEST(every_order_is_as_likely)
+{
+    start();
+    unsigned orders[256] = {0}, rounds = 240000;
+    for (unsigned k = 0; k < rounds; k++) {
+        uint32_t items[4] = {0, 1, 2, 3};
+        bhi_random_shuffle(&r, items, 4);
+        orders[items[0] << 6 | items[1] << 4 | items[2] << 2 | items[3]]++;
+    }
+    double sum = 0, expected = rounds / 24.0;
+    for (unsigned i = 0; i < 256; i++)
+        sum += orders[i] != 0 ? (orders[i] - expected) * (orders[i] - expected) / expected : 0;
+    ck_assert_double_lt(sum, 72); /* 23 degrees of freedom */
+    ck_assert_double_lt(shuffled_positions(9, 90000), 43);    /* 8 */
+    ck_assert_double_lt(shuffled_positions(64, 128000), 138); /* 63 */
+    ck_assert_double_lt(shuffled_positions(127, 127000), 223); /* 126 */
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("random");
@@ -259,6 +355,9 @@ int main(void)
     tcase_add_test(c, stirring_erases_the_buffer);
     tcase_add_test(c, below_is_in_bounds_and_uniform);
     tcase_add_test(c, every_bit_takes_both_values);
+    tcase_add_test(c, bits_are_in_bounds_and_uniform);
+    tcase_add_test(c, a_copy_does_not_go_on_with_the_bits);
+    tcase_add_test(c, every_order_is_as_likely);
     tcase_add_test(c, root_seeds);
     tcase_add_test(c, root_lies_with_control_data);
     suite_add_tcase(s, c);

@@ -1,0 +1,73 @@
+/* Quarantine of one size class. Must not know what blocks are: to it they are
+ * numbers other than 0. */
+#include "harden/quarantine.h"
+
+#include "base/bits.h"
+#include "base/checked.h"
+
+_Static_assert(BH_QUARANTINE_LEAST / 3 == 32, "the array of small blocks has 32 slots, their ring 64");
+_Static_assert(BH_QUARANTINE_MOST / 3 <= UINT8_MAX, "the ring's first slot is counted in 8 bits");
+
+static unsigned slots_for(size_t size, size_t budget)
+{
+    if (!BH_HARDEN_QUARANTINE)
+        return 0;
+    size_t least = size <= BH_QUARANTINE_SMALL ? BH_QUARANTINE_LEAST : 0;
+    return (unsigned)bhi_min(bhi_max(budget / size, least), BH_QUARANTINE_MOST);
+}
+
+size_t bhi_quarantine_bytes(size_t size, size_t budget)
+{
+    unsigned slots = slots_for(size, budget);
+    return slots == 0 ? 0 : sizeof(bhi_quarantine_t) + slots * sizeof(uintptr_t);
+}
+
+void bhi_quarantine_init(bhi_quarantine_t *q, size_t size, size_t budget)
+{
+    unsigned slots = slots_for(size, budget);
+    unsigned array_bits = slots < 3 ? 0 : bhi_bit_last(slots / 3);
+    q->array_bits = (uint8_t)array_bits;
+    q->slots = (uint16_t)slots;
+    q->ring_from = (uint8_t)(1u << array_bits);
+    q->ring_at = q->ring_from;
+}
+
+/* Puts the block into the slot; returns who was there. */
+static inline uintptr_t swap(bhi_quarantine_t *q, unsigned slot, uintptr_t block)
+{
+    uintptr_t was = q->block[slot];
+    q->block[slot] = block;
+    return was;
+}
+
+uintptr_t bhi_quarantine_put(bhi_quarantine_t *q, uintptr_t block, bhi_random_t *random)
+{
+    if (q == NULL || bh_unlikely(q->slots == 0))
+        return block;
+    block = swap(q, bhi_random_bits(random, q->array_bits), block);
+    unsigned at = q->ring_at;
+    if (bh_likely(block != 0 && q->ring_from < q->slots)) {
+        block = swap(q, at, block);
+        q->ring_at = at + 1u == q->slots ? q->ring_from : (uint16_t)(at + 1u);
+    }
+    if (bh_unlikely(block == 0))
+        q->count++;
+    return block;
+}
+
+uintptr_t bhi_quarantine_take_at(bhi_quarantine_t *q, unsigned i)
+{
+    uintptr_t block = swap(q, i, 0);
+    q->count = (uint16_t)(q->count - (block != 0));
+    return block;
+}
+
+uintptr_t bhi_quarantine_take_within(bhi_quarantine_t *q, uintptr_t from, size_t bytes)
+{
+    for (unsigned i = 0; i < bhi_quarantine_slots(q); i++) {
+        uintptr_t block = bhi_quarantine_at(q, i);
+        if (block != 0 && block - from < bytes)
+            return bhi_quarantine_take_at(q, i);
+    }
+    return 0;
+}

@@ -1,0 +1,80 @@
+/* Wiping: a block is zero from its free until it is handed out again, and is
+ * looked at before. So a freed secret is gone, a fresh block holds nothing of its
+ * former life, and a write after free shows.
+ *
+ * Whoever frees wipes, before the block is published as free; the owner checks.
+ * The memory of the block is the caller's alone but for its slack (slack.h). */
+#ifndef BH_HARDEN_WIPE_H
+#define BH_HARDEN_WIPE_H
+
+#include "base/constants.h"
+#include "harden/slack.h"
+
+#include <string.h>
+
+#define BH_WIPE_CLEAN SIZE_MAX
+
+/* Blocks that nobody sweeps: no slack. */
+BH_INLINE void bhi_wipe(uintptr_t block, size_t bytes)
+{
+    if (BH_HARDEN_WIPE)
+        memset((void *)block, 0, bytes); /* NOLINT: block memory is addressed by number */
+}
+
+/* Zeroes [slack, end) beside a sweep; end is a multiple of 8. */
+void bhi_wipe_slack_any(uintptr_t slack, uintptr_t end);
+
+BH_INLINE void bhi_wipe_slack(uintptr_t slack, uintptr_t end)
+{
+    size_t n = end - slack;
+    if (n >= 4 && n <= 8) {
+        bhi_slack_store32(slack, 0);
+        bhi_slack_store32(end - 4, 0);
+    } else if (n > 8 && n <= 16) {
+        bhi_slack_store64(slack, 0);
+        bhi_slack_store_aligned(end - 8, 0);
+    } else {
+        bhi_wipe_slack_any(slack, end);
+    }
+}
+
+/* A live block and its slack, which sweeps may read. requested <= size. */
+BH_INLINE void bhi_wipe_block(uintptr_t block, size_t requested, size_t size)
+{
+    if (!BH_HARDEN_WIPE)
+        return;
+    memset((void *)block, 0, requested); /* NOLINT */
+    bhi_wipe_slack(block + requested, block + size);
+}
+
+/* A vector that both compilers know without being asked to vectorise. */
+typedef uint64_t bhi_words2_t __attribute__((vector_size(16), aligned(8), may_alias));
+
+BH_INLINE bhi_words2_t bhi_wipe_two(uintptr_t at)
+{
+    return *(const bhi_words2_t *)at; /* NOLINT */
+}
+
+/* Offset of the first byte of [block, block + size) that is not zero, or
+ * BH_WIPE_CLEAN. block is aligned to 8, size a multiple of 8. */
+size_t bhi_wipe_check_long(uintptr_t block, size_t size);
+size_t bhi_wipe_find(uintptr_t block, size_t size);
+
+BH_INLINE size_t bhi_wipe_check(uintptr_t block, size_t size)
+{
+    if (!BH_HARDEN_WIPE)
+        return BH_WIPE_CLEAN;
+    if (size > 64)
+        return bhi_wipe_check_long(block, size);
+    bhi_words2_t seen = {0, 0}; /* the two ends of the block, which may overlap */
+    uintptr_t end = block + size;
+    if (size >= 32)
+        seen = bhi_wipe_two(block) | bhi_wipe_two(block + 16) | bhi_wipe_two(end - 32) | bhi_wipe_two(end - 16);
+    else if (size >= 16)
+        seen = bhi_wipe_two(block) | bhi_wipe_two(end - 16);
+    else if (size == 8)
+        seen[0] = *(const uint64_t *)block; /* NOLINT */
+    return bh_likely((seen[0] | seen[1]) == 0) ? BH_WIPE_CLEAN : bhi_wipe_find(block, size);
+}
+
+#endif

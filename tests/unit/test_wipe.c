@@ -1,0 +1,111 @@
+/* harden/wipe.c: all of a block becomes zero and nothing else, and every bit
+ * that is not zero is seen. */
+#include "harden/wipe.h"
+#include "meta/size_class.h"
+#include "support.h"
+
+enum { FRONT = 64, LARGEST = 128 * 1024 };
+
+static unsigned char area[FRONT + LARGEST + FRONT] BH_ALIGNED(64);
+static uint64_t seed;
+static unsigned char *bytes;
+static uintptr_t block;
+
+static void start(void)
+{
+    seed = unit_seed("wipe");
+    bytes = area + FRONT;
+    block = (uintptr_t)bytes;
+}
+
+static void assert_wiped(size_t size)
+{
+    ck_assert(unit_is(bytes, size, 0));
+    ck_assert(unit_is(bytes - FRONT, FRONT, 0x77));
+    ck_assert(unit_is(bytes + size, FRONT, 0x77));
+}
+
+START_TEST(all_of_the_block_and_nothing_else)
+{
+    if (!BH_HARDEN_WIPE)
+        return;
+    start();
+    for (size_t size = 8; size <= 200; size += 8) {
+        for (size_t requested = 0; requested <= size; requested++) {
+            memset(area, 0x77, FRONT + size + FRONT);
+            bhi_wipe_block(block, requested, size);
+            assert_wiped(size);
+        }
+    }
+    for (unsigned c = 0; c < BHI_CLASSES; c++) {
+        size_t size = bhi_class_size(c);
+        memset(area, 0x77, FRONT + size + FRONT);
+        bhi_wipe(block, size);
+        assert_wiped(size);
+        memset(area, 0x77, FRONT + size + FRONT);
+        bhi_wipe_block(block, size - 1 - unit_below(&seed, (uint32_t)(size - 1)), size);
+        assert_wiped(size);
+    }
+}
+END_TEST
+
+/* Found from any start: blocks of the smallest class are aligned to 8, all
+ * others to 16. */
+START_TEST(every_changed_bit_of_small_blocks)
+{
+    if (!BH_HARDEN_WIPE)
+        return;
+    start();
+    memset(area, 0, sizeof area);
+    ck_assert_uint_eq(bhi_wipe_check(block, 0), BH_WIPE_CLEAN);
+    for (size_t from = 0; from <= 8; from += 8) {
+        for (size_t size = 8; size <= 400; size += 8) {
+            area[FRONT + from - 1] = area[FRONT + from + size] = 1; /* neighbours are not looked at */
+            ck_assert_uint_eq(bhi_wipe_check(block + from, size), BH_WIPE_CLEAN);
+            for (size_t at = 0; at < size; at++) {
+                for (unsigned bit = 0; bit < 8; bit++) {
+                    bytes[from + at] = (unsigned char)(1u << bit);
+                    ck_assert_uint_eq(bhi_wipe_check(block + from, size), at);
+                }
+                bytes[from + at] = 0;
+            }
+            area[FRONT + from - 1] = area[FRONT + from + size] = 0;
+        }
+    }
+}
+END_TEST
+
+START_TEST(any_byte_of_every_class)
+{
+    if (!BH_HARDEN_WIPE)
+        return;
+    start();
+    memset(area, 0, sizeof area);
+    for (unsigned c = 0; c < BHI_CLASSES; c++) {
+        size_t size = bhi_class_size(c);
+        area[FRONT + size] = 1;
+        ck_assert_uint_eq(bhi_wipe_check(block, size), BH_WIPE_CLEAN);
+        for (unsigned round = 0; round < 300; round++) {
+            /* Both ends of the block, then anywhere; a second byte behind it. */
+            size_t at = round < 70 && round < size ? round : round < 140 && round - 70 < size ? size - 1 - (round - 70) : unit_below(&seed, (uint32_t)size);
+            size_t behind = at + unit_below(&seed, (uint32_t)(size - at));
+            bytes[at] = bytes[behind] = (unsigned char)(1u << unit_below(&seed, 8));
+            ck_assert_uint_eq(bhi_wipe_check(block, size), at);
+            bytes[at] = bytes[behind] = 0;
+        }
+        area[FRONT + size] = 0;
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("wipe");
+    TCase *c = tcase_create("all");
+    tcase_set_timeout(c, UNIT_TIMEOUT);
+    tcase_add_test(c, all_of_the_block_and_nothing_else);
+    tcase_add_test(c, every_changed_bit_of_small_blocks);
+    tcase_add_test(c, any_byte_of_every_class);
+    suite_add_tcase(s, c);
+    return unit_main(s);
+}
