@@ -15,6 +15,9 @@
 #ifndef BH_HARDEN_GUARDS
 #define BH_HARDEN_GUARDS 1 /* inaccessible OS page after every page */
 #endif
+#ifndef BH_HARDEN_SETTINGS
+#define BH_HARDEN_SETTINGS 1 /* process-wide settings read-only, sealed where the kernel can */
+#endif
 
 /* Largest OS page this build serves. It runs on every kernel whose page size
  * divides it; a kernel with larger pages is refused at start-up. */
