@@ -260,7 +260,7 @@ BH_EXPORT bool bh_seal(void);
  *
  *     const char bh_program_options[] = "profile=secure:seal=1";
  *
- * It is read in the first allocation, before the program is relocated: an array
+ * It is read in the first allocation, whoever makes it: so it must be an array
  * of characters in the program itself, not in a library, and without this header
  * with C linkage and default visibility. A program that is not linked with
  * Bulkhead but preloads it must export the name (-rdynamic). */

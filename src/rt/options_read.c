@@ -7,11 +7,13 @@
 #include "os/os.h"
 #include "rt/format.h"
 
-/* An array, not a pointer and not a function: the first allocation may come before
- * the program is relocated (from a library's IFUNC resolver). The address in our
- * own relocated table is right even then, and constant characters need no
- * relocation; a pointer would still lack the load address, and a function might
- * call through a table that is not filled in, or allocate. */
+/* An array, not a pointer and not a function: the first allocation may come while
+ * the loader has relocated us but not the program, which comes last. Its address
+ * in our own table is right even then, and constant characters need no relocation;
+ * a pointer would still lack the load address, and a function might call through
+ * a table that is not filled in, or allocate. As the program defines it, nobody
+ * has a copy relocation of it; one that a library defines and the program reads
+ * without -fPIE is copied late, and empty until then. */
 extern const char bh_program_options[] __attribute__((weak, visibility("default")));
 
 #define WARNINGS_MOST 16u
