@@ -244,8 +244,27 @@ BH_EXPORT long bh_option_get_long(const char *name);
 
 /* Changes an option of the running process: "purge_delay" only. All others are
  * fixed at start-up, on a page that nobody can write to any more. 0, or -1 with
- * EINVAL (no such option or value) or EPERM (fixed). */
+ * EINVAL (no such option or value) or EPERM (fixed; after bh_seal; or the kernel
+ * refuses to make the settings writable). */
 BH_EXPORT int bh_option_set(const char *name, const char *value);
+
+/* Ends all changes to options and callbacks for the life of the process and of
+ * its children (not across execve). What is set stays in force. True when it is
+ * so, also from an earlier call; false when the kernel refuses. The option seal=1
+ * does the same at start-up. */
+BH_EXPORT bool bh_seal(void);
+
+/* A program's own options, which it may define: "key=value:key=value", at most
+ * 4095 bytes. They override /etc/bulkhead.conf and are overridden by the
+ * environment. In C:
+ *
+ *     const char bh_program_options[] = "profile=secure:seal=1";
+ *
+ * It is read in the first allocation, whoever makes it: so it must be an array
+ * of characters in the program itself, not in a library, and without this header
+ * with C linkage and default visibility. A program that is not linked with
+ * Bulkhead but preloads it must export the name (-rdynamic). */
+BH_EXPORT extern const char bh_program_options[];
 
 /* -------------------------------------------------------------- statistics */
 
@@ -322,11 +341,12 @@ BH_EXPORT void bh_collect(bool force);
 typedef void bh_deferred_free_fun(bool force, unsigned long long heartbeat, void *arg);
 
 /* Registers `fun` for the whole process, in place of the one before; NULL takes
- * it away. `fun` may allocate and free; it is not called again from within
+ * it away. False, and nothing changed: after bh_seal, where the kernel refuses to
+ * make the settings writable, or without memory to start with. `fun` may allocate and free; it is not called again from within
  * itself. <stdlib.h> may tell compilers that malloc calls nothing of the file
  * that calls it (glibc's attribute leaf): static variables of that file which
  * `fun` changes must be atomic or volatile there. */
-BH_EXPORT void bh_register_deferred_free(bh_deferred_free_fun *fun, void *arg);
+BH_EXPORT bool bh_register_deferred_free(bh_deferred_free_fun *fun, void *arg);
 
 #ifdef __cplusplus
 }

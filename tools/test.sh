@@ -218,6 +218,7 @@ stage_lint() {
         attempt "shellcheck: $file" shellcheck -x "$root/$file" || true
     done
     attempt "the layers of src/ are out of order" sh "$root/tools/check-layers.sh" "$root/src" || true
+    attempt "options and their documents differ" sh "$root/tools/check-options.sh" "$root" || true
     attempt "check-layers.sh does not notice" sh "$root/tools/check-layers.sh" --selftest || true
 }
 

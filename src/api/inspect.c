@@ -11,6 +11,7 @@
 #include "meta/segment.h"
 #include "rt/format.h"
 #include "rt/options.h"
+#include "rt/settings.h"
 
 #include <errno.h>
 #include <string.h>
@@ -58,19 +59,15 @@ static int option(const char *name)
 {
     if (!bhi_init())
         return fail(ENOMEM);
-    int i = bhi_options_find(name);
+    int i = bhi_options_find(name, strlen(name));
     return i >= 0 ? i : fail(EINVAL);
 }
 
-static bool is_purge_delay(int i)
+/* The options as they stand: those of start-up and what was changed since. */
+static void in_force(bhi_options_t *out)
 {
-    return i == bhi_options_find("purge_delay");
-}
-
-static uint32_t in_force(int i)
-{
-    return is_purge_delay(i) ? atomic_load_explicit(&bhi_state->purge_delay, memory_order_relaxed)
-                             : bhi_options_value(&bhi_process.options, i);
+    *out = bhi_process.options;
+    out->purge_delay = atomic_load_explicit(&bhi_settings.purge_delay, memory_order_relaxed);
 }
 
 int bh_option_get(const char *name, char *buffer, size_t size)
@@ -78,14 +75,11 @@ int bh_option_get(const char *name, char *buffer, size_t size)
     int i = option(name);
     if (i < 0)
         return -1;
+    bhi_options_t now;
+    in_force(&now);
     bhi_format_t text;
     bhi_format_start(&text);
-    size_t length;
-    const char *word = bhi_options_word(i, in_force(i), &length);
-    if (word != NULL)
-        bhi_format_bytes(&text, word, length);
-    else
-        bhi_format_number(&text, in_force(i));
+    bhi_options_text(&text, &now, i);
     if (size > 0) {
         size_t n = text.length < size ? text.length : size - 1;
         memcpy(buffer, text.text, n);
@@ -97,22 +91,33 @@ int bh_option_get(const char *name, char *buffer, size_t size)
 long bh_option_get_long(const char *name)
 {
     int i = option(name);
-    size_t length;
     if (i < 0)
         return -1;
-    return bhi_options_word(i, 0, &length) == NULL ? (long)in_force(i) : fail(EINVAL);
+    bhi_options_t now;
+    in_force(&now);
+    uint64_t value;
+    return bhi_options_number(&now, i, &value) ? (long)value : fail(EINVAL);
 }
 
 int bh_option_set(const char *name, const char *value)
 {
     int i = option(name);
-    uint32_t parsed;
     if (i < 0)
         return -1;
-    if (!bhi_options_parse(i, value, &parsed))
+    bhi_options_t wanted = bhi_process.options;
+    if (!bhi_options_assign(&wanted, i, (bhi_profile_t)wanted.profile, value, strlen(value)))
         return fail(EINVAL);
-    if (!is_purge_delay(i))
+    if (i != bhi_options_find("purge_delay", 11) || !bhi_purge_set_delay(wanted.purge_delay))
         return fail(EPERM);
-    bhi_purge_set_delay(parsed);
     return 0;
+}
+
+bool bh_seal(void)
+{
+    if (!bhi_init())
+        return false;
+    bhi_state_lock();
+    bool sealed = bhi_settings_seal();
+    bhi_state_unlock();
+    return sealed;
 }

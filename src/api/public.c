@@ -191,13 +191,20 @@ void bh_collect(bool force)
     }
 }
 
-void bh_register_deferred_free(bh_deferred_free_fun *fun, void *arg)
+bool bh_register_deferred_free(bh_deferred_free_fun *fun, void *arg)
 {
     if (!bhi_init())
-        return; /* no memory for anything: nothing to defer either */
-    atomic_store_explicit(&bhi_state->deferred_fun, 0, memory_order_release);
-    atomic_store_explicit(&bhi_state->deferred_arg, (uintptr_t)arg, memory_order_release);
-    atomic_store_explicit(&bhi_state->deferred_fun, (uintptr_t)fun, memory_order_release);
+        return false; /* no memory for anything: nothing to defer either */
+    bhi_state_lock();
+    bool open = bhi_settings_open();
+    if (open) {
+        atomic_store_explicit(&bhi_settings.deferred_fun, 0, memory_order_release);
+        atomic_store_explicit(&bhi_settings.deferred_arg, (uintptr_t)arg, memory_order_release);
+        atomic_store_explicit(&bhi_settings.deferred_fun, (uintptr_t)fun, memory_order_release);
+        bhi_settings_close();
+    }
+    bhi_state_unlock();
+    return open;
 }
 
 /* ------------------------------------------------- the names of ISO C and POSIX */

@@ -30,6 +30,9 @@
 #ifndef BH_HARDEN_QUARANTINE
 #define BH_HARDEN_QUARANTINE 1 /* delayed reuse in random order; profile hardened */
 #endif
+#ifndef BH_HARDEN_SETTINGS
+#define BH_HARDEN_SETTINGS 1 /* process-wide settings read-only, sealed where the kernel can */
+#endif
 
 /* Largest OS page this build serves. It runs on every kernel whose page size
  * divides it; a kernel with larger pages is refused at start-up. */

@@ -536,7 +536,7 @@ static BH_COLD void call_back(uintptr_t fun, bool force)
     int saved = errno; /* the allocation that this is part of may succeed */
     in_callback = true;
     ((bh_deferred_free_fun *)fun)(force, heartbeat,
-                                  (void *)atomic_load_explicit(&bhi_state->deferred_arg, memory_order_relaxed));
+                                  (void *)atomic_load_explicit(&bhi_settings.deferred_arg, memory_order_relaxed));
     in_callback = false;
     errno = saved;
 }
@@ -544,7 +544,7 @@ static BH_COLD void call_back(uintptr_t fun, bool force)
 BH_INLINE void beat(bool force)
 {
     heartbeat++;
-    uintptr_t fun = atomic_load_explicit(&bhi_state->deferred_fun, memory_order_acquire);
+    uintptr_t fun = atomic_load_explicit(&bhi_settings.deferred_fun, memory_order_acquire);
     if (bh_unlikely(fun != 0))
         call_back(fun, force);
 }

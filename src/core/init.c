@@ -7,7 +7,10 @@
 #include "meta/arena.h"
 #include "os/os.h"
 #include "rt/format.h"
+#include "rt/settings.h"
 #include "rt/violation.h"
+
+#include <string.h>
 
 static bhi_lock_t init_lock;
 
@@ -22,14 +25,40 @@ static void say(const char *what, const char *value)
     bhi_os_write(2, line.text, line.length);
 }
 
+static void say_option(const char *key)
+{
+    bhi_format_t line;
+    bhi_format_start(&line);
+    bhi_format_text(&line, "bulkhead: ");
+    bhi_format_text(&line, key);
+    bhi_format_text(&line, "=");
+    bhi_options_text(&line, &bhi_process.options, bhi_options_find(key, strlen(key)));
+    bhi_format_text(&line, "\n");
+    bhi_os_write(2, line.text, line.length);
+}
+
+static void say_weaker(const char *key, const char *effect)
+{
+    (void)key;
+    say("weaker than the default: ", effect);
+}
+
 static void say_settings(void)
 {
-    static const char *const foreign[] = {"abort", "report", "ignore"};
-    say("profile=", "secure");
+    say_option("profile");
     say("guards=", bhi_process.guards_by_madvise ? "guard regions" : "mprotect");
-    say("foreign=", foreign[bhi_process.options.foreign]);
-    if (bhi_process.options.foreign != BHI_FOREIGN_ABORT)
-        say("weaker than the default: ", "a foreign pointer does not end the process");
+    say_option("foreign");
+    bhi_options_weaker(&bhi_process.options, say_weaker);
+}
+
+/* From here on read-only; sealed, so that nothing makes it writable again. */
+static void protect_settings(void)
+{
+    if (BH_HARDEN_SETTINGS && bhi_os_protect_read((uintptr_t)&bhi_process_page, sizeof bhi_process_page) == 0)
+        bhi_os_seal((uintptr_t)&bhi_process_page, sizeof bhi_process_page);
+    bhi_settings_protect();
+    if (bhi_process.options.seal != 0)
+        bhi_settings_seal();
 }
 
 static bool start(void)
@@ -42,6 +71,7 @@ static bool start(void)
     if (!bhi_random_init_root(&root, info.at_random))
         bhi_violation(BHI_NO_ENTROPY, 0);
     bhi_options_read(&bhi_process.options, info.secure ? NULL : info.env);
+    bhi_settings_init(&bhi_process.options);
     bhi_process.link_mul = bhi_random_u64(&root.state) | 1;
     if (!bhi_arena_init(&root))
         return false;
@@ -50,9 +80,7 @@ static bool start(void)
     bhi_process.ready = true;
     if (bhi_process.options.verbose != 0)
         say_settings();
-    /* From here on read-only; sealed, so that nothing makes it writable again. */
-    if (bhi_os_protect_read((uintptr_t)&bhi_process_page, sizeof bhi_process_page) == 0)
-        bhi_os_seal((uintptr_t)&bhi_process_page, sizeof bhi_process_page);
+    protect_settings();
     return true;
 }
 

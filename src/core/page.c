@@ -607,7 +607,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_pool_give(page->map, map_bytes(page->reserved));
     bhi_span_give(segment, slot, page->span_slots, true);
     /* Here too, for threads that only free and never reach the generic path. */
-    bool at_once = atomic_load_explicit(&bhi_state->purge_delay, memory_order_relaxed) == 0;
+    bool at_once = atomic_load_explicit(&bhi_settings.purge_delay, memory_order_relaxed) == 0;
     bhi_purge(at_once ? 0 : bhi_os_now_ms(), at_once, 1);
     bhi_state_unlock();
     return true;

@@ -139,7 +139,6 @@ bool bhi_arena_init(bhi_random_root_t *root)
     bhi_process.state = (bhi_state_t *)at;
     bhi_random_place_root((bhi_random_root_t *)(at + sizeof(bhi_state_t)), root, at + l.state);
     bhi_random_init(&bhi_state->random);
-    atomic_store_explicit(&bhi_state->purge_delay, bhi_process.options.purge_delay, memory_order_relaxed);
     at += l.state + l.wiped + CONTROL_GAP;
     bhi_arena_t *arena = &bhi_state->arenas[0];
     lay_out(arena, &l, block_at, at);

@@ -75,7 +75,7 @@ static void purge_link(bhi_segment_t *s)
 {
     if (s->purge_at != 0)
         return;
-    s->purge_at = bhi_os_now_ms() + atomic_load_explicit(&bhi_state->purge_delay, memory_order_relaxed) + 1; /* never 0 */
+    s->purge_at = bhi_os_now_ms() + atomic_load_explicit(&bhi_settings.purge_delay, memory_order_relaxed) + 1; /* never 0 */
     s->purge_next = NULL;
     s->purge_prev = bhi_state->purge_last;
     if (s->purge_prev != NULL)
@@ -376,17 +376,26 @@ size_t bhi_purge(uint64_t now, bool all, unsigned most)
 
 /* The queue stays in the order of its times: none of those in it is later than
  * that of a segment which joins from now on. */
-void bhi_purge_set_delay(uint32_t delay)
+static void purge_no_later_than(uint64_t latest)
 {
-    bhi_state_lock();
-    atomic_store_explicit(&bhi_state->purge_delay, delay, memory_order_relaxed);
-    uint64_t latest = bhi_os_now_ms() + delay + 1;
     for (bhi_segment_t *s = bhi_state->purge_first; s != NULL; s = s->purge_next) {
         if (s->purge_at > latest)
             s->purge_at = latest;
     }
     purge_publish_next();
+}
+
+bool bhi_purge_set_delay(uint32_t delay)
+{
+    bhi_state_lock();
+    bool open = bhi_settings_open();
+    if (open) {
+        atomic_store_explicit(&bhi_settings.purge_delay, delay, memory_order_relaxed);
+        bhi_settings_close();
+        purge_no_later_than(bhi_os_now_ms() + delay + 1);
+    }
     bhi_state_unlock();
+    return open;
 }
 
 void bhi_purge_after_fork(void)

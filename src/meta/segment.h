@@ -44,7 +44,7 @@ size_t bhi_purge(uint64_t now, bool all, unsigned most);
 
 /* Sets how long free memory is kept, in ms, also for what waits already. Takes
  * the lock itself. */
-void bhi_purge_set_delay(uint32_t delay);
+bool bhi_purge_set_delay(uint32_t delay);
 
 /* In a forked child: what another thread was purging is free again. */
 void bhi_purge_after_fork(void);

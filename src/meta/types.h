@@ -46,6 +46,7 @@
 #include "os/lock.h"
 #include "rt/process.h"
 #include "rt/random.h"
+#include "rt/settings.h"
 
 #include <stdatomic.h>
 
@@ -311,12 +312,10 @@ typedef struct bhi_state {
     bhi_hazard_t hazard_shared;        /* for threads that have none and can get none */
     size_t mappings;                   /* lock: estimate of mappings that guards by mprotect cost */
     size_t mappings_budget;            /* lock: half of vm.max_map_count; 0 = not read yet */
-    _Atomic(uint32_t) purge_delay;     /* lock writes, all read: ms; the option, until bh_option_set */
     _Atomic(size_t) guard_missed;      /* guards that could not be placed */
     _Atomic(size_t) advice_refused;    /* advisory kernel calls that failed */
     bhi_segment_t *purge_busy;         /* lock: segment whose memory a thread returns right now, lock given up */
     bool batch_refused;                /* lock: process_madvise does not work here */
-    _Atomic(uintptr_t) deferred_fun, deferred_arg;
 } bhi_state_t;
 
 #define bhi_state (bhi_process.state)

@@ -54,6 +54,9 @@ int bhi_os_entropy(void *buf, size_t size);
 
 /* Reads a small file at once; returns bytes read (at most size) or -errno. */
 long bhi_os_read_file(const char *path, void *buf, size_t size);
+/* The same for a file that is to be trusted: -EUCLEAN unless it is a regular file
+ * that root owns and nobody else may write. */
+long bhi_os_read_root_file(const char *path, void *buf, size_t size);
 void bhi_os_write(int fd, const void *buf, size_t size);
 
 /* Bytes of address space left under RLIMIT_AS, SIZE_MAX when not limited. */
@@ -83,7 +86,8 @@ void bhi_os_start_info(bhi_os_start_t *out);
 
 #ifdef BH_TESTING
 /* Called before each kernel call of the named kind; a non-zero result is
- * returned as that call's negated errno value and the call is not made. */
+ * returned as that call's negated errno value and the call is not made. A look
+ * at an open file is of the kind of reading it. */
 typedef enum bhi_os_call {
     BHI_OS_MMAP, BHI_OS_MUNMAP, BHI_OS_MPROTECT, BHI_OS_MADVISE, BHI_OS_GUARD, BHI_OS_PROCESS_MADVISE,
     BHI_OS_MSEAL, BHI_OS_GETRANDOM, BHI_OS_OPEN, BHI_OS_READ, BHI_OS_PRLIMIT, BHI_OS_CALLS

@@ -1,38 +1,45 @@
-/* Option parser. Runs before libc is ready: no getenv, no stdio, no locale. */
+/* The table of options: what each accepts, its defaults, its value as text. Runs
+ * before libc is ready: no stdio, no locale. Knows nothing of where values come
+ * from. */
 #include "rt/options.h"
 
-#include "os/os.h"
 #include "rt/format.h"
 
-typedef struct text {
-    const char *at;
-    size_t length;
-} text_t;
+typedef enum kind { WORD, NUMBER, BYTES, LOWER, STRING } kind_t;
 
 typedef struct option {
     const char *key;
-    const char *words; /* "a|b|c", NULL: a number */
+    const char *words; /* "a|b|c" */
     size_t offset;
+    uint64_t least, most;
+    uint64_t defaults[2]; /* in secure, in the others */
+    kind_t kind;
 } option_t;
 
 static const option_t options[] = {
-#define BH_OPTION(field, key, def, words) {key, words, offsetof(bhi_options_t, field)},
+#define BH_OPTION(field, kind, words, least, most, secure, strict)                                                     \
+    {#field, words, offsetof(bhi_options_t, field), least, most, {secure, strict}, kind},
 #include "rt/options.def"
 #undef BH_OPTION
 };
-#define OPTIONS (sizeof options / sizeof options[0])
+#define OPTIONS ((int)(sizeof options / sizeof options[0]))
+
+#ifdef BH_TESTING
+const char *bhi_options_profiles;
+#else
+#define bhi_options_profiles ((const char *)NULL)
+#endif
 
 static char lower(char c)
 {
     return c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
 }
 
-static bool equal(text_t a, const char *b, size_t length)
+/* `b` in lower case. */
+static bool equal(const char *a, const char *b, size_t length)
 {
-    if (a.length != length)
-        return false;
     for (size_t i = 0; i < length; i++) {
-        if (lower(a.at[i]) != b[i])
+        if (lower(a[i]) != b[i])
             return false;
     }
     return true;
@@ -46,51 +53,102 @@ static size_t length_of(const char *s)
     return n;
 }
 
-static void warn(text_t key, text_t value, const option_t *known)
+static const char *words_of(const option_t *o)
 {
-    bhi_format_t line;
-    bhi_format_start(&line);
-    bhi_format_text(&line, "bulkhead: WARNING: option ");
-    bhi_format_foreign(&line, key.at, key.length < 64 ? key.length : 64);
-    if (known == NULL) {
-        bhi_format_text(&line, " is unknown; known are");
-        for (size_t i = 0; i < OPTIONS; i++) {
-            bhi_format_text(&line, i == 0 ? " " : ", ");
-            bhi_format_text(&line, options[i].key);
-        }
-    } else {
-        bhi_format_text(&line, " does not accept '");
-        bhi_format_foreign(&line, value.at, value.length < 64 ? value.length : 64);
-        bhi_format_text(&line, "'; accepted: ");
-        bhi_format_text(&line, known->words != NULL ? known->words : "a number from 0 to 4294967295");
-    }
-    bhi_format_text(&line, "\n");
-    bhi_os_write(2, line.text, line.length);
+    return o->offset == offsetof(bhi_options_t, profile) && bhi_options_profiles != NULL ? bhi_options_profiles : o->words;
 }
 
-static bool parse_number(text_t value, uint32_t *out)
+static uint64_t most_of(const option_t *o, bhi_profile_t profile)
 {
-    uint64_t n = 0;
-    if (value.length == 0)
-        return false;
-    for (size_t i = 0; i < value.length; i++) {
-        if (value.at[i] < '0' || value.at[i] > '9')
-            return false;
-        n = n * 10 + (uint64_t)(value.at[i] - '0');
-        if (n > UINT32_MAX)
-            return false;
+    return o->kind == LOWER ? o->defaults[profile != BHI_PROFILE_SECURE] : o->most;
+}
+
+static void *field_of(bhi_options_t *of, const option_t *o)
+{
+    return (char *)of + o->offset;
+}
+
+static uint64_t load(const bhi_options_t *from, const option_t *o)
+{
+    const void *field = (const char *)from + o->offset;
+    return o->kind == WORD || o->kind == NUMBER ? *(const uint32_t *)field : *(const uint64_t *)field;
+}
+
+static void store(bhi_options_t *to, const option_t *o, uint64_t value)
+{
+    if (o->kind == WORD || o->kind == NUMBER)
+        *(uint32_t *)field_of(to, o) = (uint32_t)value;
+    else
+        *(uint64_t *)field_of(to, o) = value;
+}
+
+static void store_text(bhi_options_t *to, const option_t *o, const char *text, size_t length)
+{
+    char *field = field_of(to, o);
+    for (size_t i = 0; i <= BH_OPTION_TEXT; i++)
+        field[i] = i < length ? text[i] : '\0';
+}
+
+int bhi_options_find(const char *key, size_t length)
+{
+    for (int i = 0; i < OPTIONS; i++) {
+        if (length_of(options[i].key) == length && equal(key, options[i].key, length))
+            return i;
     }
-    *out = (uint32_t)n;
+    return -1;
+}
+
+const char *bhi_options_key(int option)
+{
+    return option < OPTIONS ? options[option].key : NULL;
+}
+
+void bhi_options_defaults(bhi_options_t *out, bhi_profile_t profile)
+{
+    for (const option_t *o = options; o < options + OPTIONS; o++) {
+        if (o->kind == STRING)
+            store_text(out, o, "", 0);
+        else
+            store(out, o, o->defaults[profile != BHI_PROFILE_SECURE]);
+    }
+    out->profile = profile;
+}
+
+/* ------------------------------------------------------------------- parsing */
+
+static bool parse_number(const char *text, size_t length, bool suffix, uint64_t least, uint64_t most, uint64_t *out)
+{
+    unsigned shift = 0;
+    if (suffix && length > 1) {
+        char last = lower(text[length - 1]);
+        shift = last == 'k' ? 10 : last == 'm' ? 20 : last == 'g' ? 30 : 0;
+        length -= shift != 0;
+    }
+    uint64_t n = 0;
+    for (size_t i = 0; i < length; i++) {
+        if (text[i] < '0' || text[i] > '9' || n > UINT64_MAX / 16)
+            return false;
+        n = n * 10 + (uint64_t)(text[i] - '0');
+    }
+    if (length == 0 || n > most >> shift || n << shift < least)
+        return false;
+    *out = n << shift;
     return true;
 }
 
-static bool parse_word(text_t value, const char *words, uint32_t *out)
+static size_t word_length(const char *words)
 {
-    for (uint32_t index = 0; *words != '\0'; index++) {
-        size_t n = 0;
-        while (words[n] != '\0' && words[n] != '|')
-            n++;
-        if (equal(value, words, n)) {
+    size_t n = 0;
+    while (words[n] != '\0' && words[n] != '|')
+        n++;
+    return n;
+}
+
+static bool parse_word(const char *text, size_t length, const char *words, uint64_t *out)
+{
+    for (uint64_t index = 0; *words != '\0'; index++) {
+        size_t n = word_length(words);
+        if (n == length && equal(text, words, n)) {
             *out = index;
             return true;
         }
@@ -99,109 +157,113 @@ static bool parse_word(text_t value, const char *words, uint32_t *out)
     return false;
 }
 
-/* NULL: there is none. */
-static const option_t *find(text_t key)
+static bool acceptable_text(const char *text, size_t length)
 {
-    for (size_t i = 0; i < OPTIONS; i++) {
-        if (equal(key, options[i].key, length_of(options[i].key)))
-            return &options[i];
+    for (size_t i = 0; i < length; i++) {
+        if ((unsigned char)text[i] < ' ' || text[i] == 0x7f)
+            return false;
     }
-    return NULL;
+    return length <= BH_OPTION_TEXT;
 }
 
-static bool parse(const option_t *o, text_t value, uint32_t *out)
+bool bhi_options_assign(bhi_options_t *out, int option, bhi_profile_t profile, const char *text, size_t length)
 {
-    return o->words != NULL ? parse_word(value, o->words, out) : parse_number(value, out);
-}
-
-static void set(bhi_options_t *out, text_t key, text_t value)
-{
-    const option_t *o = find(key);
-    if (o == NULL || !parse(o, value, (uint32_t *)((char *)out + o->offset)))
-        warn(key, value, o);
-}
-
-static void set_list(bhi_options_t *out, const char *list)
-{
-    while (*list != '\0') {
-        size_t n = 0;
-        while (list[n] != '\0' && list[n] != ':')
-            n++;
-        size_t eq = 0;
-        while (eq < n && list[eq] != '=')
-            eq++;
-        if (n > 0) {
-            text_t key = {list, eq};
-            text_t value = {list + (eq < n ? eq + 1 : n), eq < n ? n - eq - 1 : 0};
-            set(out, key, value);
-        }
-        list += n + (list[n] == ':' ? 1 : 0);
+    const option_t *o = &options[option];
+    uint64_t value;
+    switch (o->kind) {
+    case STRING:
+        if (!acceptable_text(text, length))
+            return false;
+        store_text(out, o, text, length);
+        return true;
+    case WORD:
+        if (!parse_word(text, length, words_of(o), &value))
+            return false;
+        break;
+    default:
+        if (!parse_number(text, length, o->kind != NUMBER, o->least, most_of(o, profile), &value))
+            return false;
     }
+    store(out, o, value);
+    return true;
 }
 
-/* The value when `entry` is "name=value", else NULL. */
-static const char *value_of(const char *entry, const char *name)
+/* ------------------------------------------------------------------- telling */
+
+/* As a user would write it: in the largest unit that leaves no rest. */
+static void bytes(bhi_format_t *out, uint64_t n)
 {
-    size_t i = 0;
-    for (; name[i] != '\0'; i++) {
-        if (entry[i] != name[i])
-            return NULL;
+    unsigned unit = 0;
+    while (n != 0 && n % 1024 == 0 && unit < 3) {
+        n /= 1024;
+        unit++;
     }
-    return entry + i;
+    bhi_format_number(out, n);
+    bhi_format_bytes(out, &"kmg"[unit - (unit > 0)], unit > 0);
 }
 
-void bhi_options_read(bhi_options_t *out, char *const *env)
+void bhi_options_accepted(bhi_format_t *out, int option, bhi_profile_t profile)
 {
-#define BH_OPTION(field, key, def, words) out->field = def;
-#include "rt/options.def"
-#undef BH_OPTION
-    if (env == NULL)
+    const option_t *o = &options[option];
+    switch (o->kind) {
+    case WORD:
+        bhi_format_text(out, words_of(o));
         return;
-    /* The list first, so that a single variable overrides it. */
-    for (char *const *e = env; *e != NULL; e++) {
-        const char *list = value_of(*e, "BULKHEAD_OPTIONS=");
-        if (list != NULL)
-            set_list(out, list);
+    case STRING:
+        bhi_format_text(out, "at most 255 bytes, no control characters");
+        return;
+    case NUMBER:
+        bhi_format_text(out, "a number from ");
+        bhi_format_number(out, o->least);
+        bhi_format_text(out, " to ");
+        bhi_format_number(out, o->most);
+        return;
+    default:
+        bhi_format_text(out, "a number of bytes (or with k, m, g) from ");
+        bytes(out, o->least);
+        bhi_format_text(out, " to ");
+        bytes(out, most_of(o, profile));
     }
-    for (char *const *e = env; *e != NULL; e++) {
-        const char *single = value_of(*e, "BULKHEAD_");
-        if (single == NULL || value_of(*e, "BULKHEAD_OPTIONS=") != NULL || value_of(*e, "BULKHEAD_TEST_") != NULL)
-            continue;
-        size_t n = 0;
-        while (single[n] != '\0' && single[n] != '=')
-            n++;
-        if (single[n] == '=')
-            set(out, (text_t){single, n}, (text_t){single + n + 1, length_of(single + n + 1)});
+}
+
+void bhi_options_text(bhi_format_t *out, const bhi_options_t *from, int option)
+{
+    const option_t *o = &options[option];
+    if (o->kind == STRING) {
+        bhi_format_text(out, (const char *)from + o->offset);
+        return;
     }
-}
-
-int bhi_options_find(const char *key)
-{
-    const option_t *o = find((text_t){key, length_of(key)});
-    return o != NULL ? (int)(o - options) : -1;
-}
-
-uint32_t bhi_options_value(const bhi_options_t *from, int option)
-{
-    return *(const uint32_t *)((const char *)from + options[option].offset);
-}
-
-const char *bhi_options_word(int option, uint32_t value, size_t *length)
-{
-    const char *word = options[option].words;
-    if (word == NULL)
-        return NULL;
-    for (; value > 0; value--) {
-        while (*word++ != '|')
-            ;
+    uint64_t value = load(from, o);
+    if (o->kind != WORD) {
+        bhi_format_number(out, value);
+        return;
     }
-    *length = 0;
-    while (word[*length] != '\0' && word[*length] != '|')
-        ++*length;
-    return word;
+    const char *word = words_of(o);
+    for (; value > 0; value--)
+        word += word_length(word) + 1;
+    bhi_format_bytes(out, word, word_length(word));
 }
 
-bool bhi_options_parse(int option, const char *text, uint32_t *value)
+bool bhi_options_number(const bhi_options_t *from, int option, uint64_t *out)
 {
-    return parse(&options[option], (text_t){text, length_of(text)}, value);
+    if (options[option].kind == WORD || options[option].kind == STRING)
+        return false;
+    *out = load(from, &options[option]);
+    return true;
+}
+
+void bhi_options_weaker(const bhi_options_t *now, void (*say)(const char *key, const char *effect))
+{
+    bhi_options_t promised;
+    bhi_options_defaults(&promised, (bhi_profile_t)now->profile);
+    if (now->foreign != promised.foreign)
+        say("foreign", "a foreign pointer does not end the process");
+    if (now->guard == BHI_GUARD_MPROTECT)
+        say("guard", "guards are limited by a budget of mappings");
+    if (now->guard == BHI_GUARD_NONE)
+        say("guard", "there are no guards");
+    if (now->quarantine_bytes < promised.quarantine_bytes)
+        say("quarantine_bytes", "freed blocks are reused sooner");
+    if (now->large_quarantine_bytes < promised.large_quarantine_bytes)
+        say("large_quarantine_bytes", "addresses of large blocks are reused sooner");
 }

@@ -1,8 +1,14 @@
-/* Options from the environment, read once at start-up without libc's help. */
+/* Options, read once at start-up without libc's help: the table, how values are
+ * written, and reading them from all sources (options_read.c). */
 #ifndef BH_RT_OPTIONS_H
 #define BH_RT_OPTIONS_H
 
 #include "base/compiler.h"
+
+/* In the order of their numbers; those that are built come first and are the
+ * only ones accepted. */
+typedef enum bhi_profile { BHI_PROFILE_SECURE, BHI_PROFILE_HARDENED, BHI_PROFILE_DEBUG, BHI_PROFILE_FUZZ } bhi_profile_t;
+#define BH_PROFILE_WORDS "secure"
 
 /* guard=none only in builds that ask for it (debuggers, measuring). */
 #ifdef BH_ALLOW_GUARD_NONE
@@ -14,27 +20,74 @@
 enum { BHI_GUARD_AUTO, BHI_GUARD_MADVISE, BHI_GUARD_MPROTECT, BHI_GUARD_NONE };
 enum { BHI_FOREIGN_ABORT, BHI_FOREIGN_REPORT, BHI_FOREIGN_IGNORE };
 
-/* purge_delay: milliseconds that an empty page's memory is kept for reuse;
- * 0 returns it at once. */
+#define BH_KIB(n) ((uint64_t)(n) << 10)
+#define BH_MIB(n) ((uint64_t)(n) << 20)
+#define BH_GIB(n) ((uint64_t)(n) << 30)
+#define BH_OPTION_TEXT 255
+
+/* purge_delay: milliseconds that an empty page's memory is kept for reuse; 0
+ * returns it at once. quarantine_bytes: for each size class of a heap;
+ * large_quarantine_bytes: address space, for the process. trap_from: blocks of so
+ * many bytes and more cannot be accessed from the moment they are freed. */
 typedef struct bhi_options {
-#define BH_OPTION(field, key, def, words) uint32_t field;
+#define BH_OPTION_FIELD_WORD(field) uint32_t field;
+#define BH_OPTION_FIELD_NUMBER(field) uint32_t field;
+#define BH_OPTION_FIELD_BYTES(field) uint64_t field;
+#define BH_OPTION_FIELD_LOWER(field) uint64_t field;
+#define BH_OPTION_FIELD_STRING(field) char field[BH_OPTION_TEXT + 1];
+#define BH_OPTION(field, kind, words, least, most, secure, strict) BH_OPTION_FIELD_##kind(field)
 #include "rt/options.def"
 #undef BH_OPTION
 } bhi_options_t;
 
-/* Defaults, then the environment; `env` NULL: defaults. An unknown key or value
- * of ours costs one warning line on standard error. */
+/* ------------------------------------------------------------------- reading */
+
+#define BH_CONFIGURATION_FILE "/etc/bulkhead.conf"
+#define BH_OPTIONS_BYTES ((size_t)4096) /* most that is read of a file, or of a program's own options */
+
+/* Where options come from; a later one overrides an earlier one. */
+typedef struct bhi_option_sources {
+    const char *file;    /* "key=value" lines; only if root's alone. NULL: none */
+    const char *program; /* "key=value:key=value"; NULL: none */
+    char *const *env;    /* BULKHEAD_OPTIONS, then single variables; NULL: not to be trusted */
+} bhi_option_sources_t;
+
+/* The profile that the sources name, its defaults, then what the sources say. An
+ * unknown key or a malformed value costs one warning line on standard error. */
+void bhi_options_read_from(bhi_options_t *out, const bhi_option_sources_t *from);
+
+/* The same from the sources of this process: the configuration file, the
+ * program's bh_program_options and the given environment. */
 void bhi_options_read(bhi_options_t *out, char *const *env);
 
-/* The options one by one, for programs that ask by name. -1: there is none of
- * this name (in any case of letters). */
-int bhi_options_find(const char *key);
-uint32_t bhi_options_value(const bhi_options_t *options, int option);
+/* --------------------------------------------------------------- one by one */
 
-/* The word for a value, not terminated, and its length; NULL: a number. */
-const char *bhi_options_word(int option, uint32_t value, size_t *length);
+/* Index of the option of this name, in any case of letters; -1: none. */
+int bhi_options_find(const char *key, size_t length);
+/* NULL: there are no more. */
+const char *bhi_options_key(int option);
 
-/* False when the option does not accept this text. */
-bool bhi_options_parse(int option, const char *text, uint32_t *value);
+void bhi_options_defaults(bhi_options_t *out, bhi_profile_t profile);
+
+/* False, and nothing changed, when the option does not accept this text in this
+ * profile. */
+bool bhi_options_assign(bhi_options_t *out, int option, bhi_profile_t profile, const char *text, size_t length);
+
+/* What the option accepts, for a message. */
+struct bhi_format;
+void bhi_options_accepted(struct bhi_format *out, int option, bhi_profile_t profile);
+
+/* The value as text; false: of no such form (a number is asked of a word or text). */
+void bhi_options_text(struct bhi_format *out, const bhi_options_t *from, int option);
+bool bhi_options_number(const bhi_options_t *from, int option, uint64_t *out);
+
+/* Names each option that is set to less than the profile promises, one call
+ * each, to `say`. */
+void bhi_options_weaker(const bhi_options_t *options, void (*say)(const char *key, const char *effect));
+
+#ifdef BH_TESTING
+/* In place of BH_PROFILE_WORDS, for tests of profiles still to be built. */
+extern BH_HIDDEN const char *bhi_options_profiles;
+#endif
 
 #endif

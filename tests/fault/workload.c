@@ -249,11 +249,46 @@ static void in_fork(block_t *b)
         finding("a forked child ended with status %#x", (unsigned)status);
 }
 
+static void nothing_deferred(bool force, unsigned long long heartbeat, void *arg)
+{
+    (void)force;
+    (void)heartbeat;
+    if (arg != &may_refuse)
+        finding("a callback with the argument %p", arg);
+}
+
+/* A change of settings is made or is not, and says so; it never ends the process. */
+static void change(long wanted)
+{
+    char text[16];
+    long before = bh_option_get_long("purge_delay");
+    snprintf(text, sizeof text, "%ld", wanted);
+    bool set = bh_option_set("purge_delay", text) == 0;
+    long now = bh_option_get_long("purge_delay");
+    if (!set && !may_refuse)
+        finding("purge_delay could not be set");
+    if (now != (set ? wanted : before))
+        finding("purge_delay is %ld after a change that %s", now, set ? "succeeded" : "failed");
+}
+
+static void settings(void)
+{
+    long before = bh_option_get_long("purge_delay");
+    change(before + 1);
+    change(before);
+    bool given = bh_register_deferred_free(nothing_deferred, &may_refuse);
+    bh_collect(false);
+    bool taken = bh_register_deferred_free(NULL, NULL);
+    if ((!given || !taken) && !may_refuse)
+        finding("a callback could not be registered");
+}
+
 void workload_run(bool refusals)
 {
     static block_t b[BLOCKS], left[SIZES + 1];
     may_refuse = refusals;
     for (int round = 0; round < WORKLOAD_ROUNDS; round++) {
+        settings();
         take_all(b, NULL);
         for (size_t i = 0; i < BLOCKS; i += 4)
             resize(&b[i], i % 8 == 0 ? b[i].size / 3 + 1 : b[i].size + b[i].size / 2 + 10);

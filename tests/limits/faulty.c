@@ -140,7 +140,7 @@ void *bh_heap_new(void);
 void bh_heap_delete(void *heap);
 void bh_heap_destroy(void *heap);
 void bh_collect(bool force);
-void bh_register_deferred_free(callback_fun *fun, void *arg);
+bool bh_register_deferred_free(callback_fun *fun, void *arg);
 
 void *bh_heap_malloc(void *heap, size_t size)
 {
@@ -192,8 +192,9 @@ void bh_collect(bool force)
     (void)force;
 }
 
-void bh_register_deferred_free(callback_fun *fun, void *arg)
+bool bh_register_deferred_free(callback_fun *fun, void *arg)
 {
     (void)fun;
     (void)arg;
+    return true;
 }

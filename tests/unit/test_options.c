@@ -1,50 +1,15 @@
-/* rt/options.c: every key in both forms, what is wrong costs one line, and
- * nothing that an environment can hold breaks the parser. */
-#include "rt/options.h"
-#include "support.h"
+/* rt/options.c: what each kind of option accepts, in every form, defaults by
+ * profile, and what a wrong value is told. */
+#include "options_child.h"
+#include "rt/format.h"
 
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
-static bhi_options_t got;
-static const char *entries[8];
-
-/* Child: parses `entries` and tells what came out on its last line. */
-static void parse(void *arg)
-{
-    (void)arg;
-    memset(&got, 0x5a, sizeof got);
-    bhi_options_read(&got, (char *const *)(uintptr_t)entries);
-    fprintf(stderr, "profile=%u guard=%u foreign=%u purge_delay=%u verbose=%u\n", got.profile, got.guard, got.foreign,
-            got.purge_delay, got.verbose);
-}
-
-static unit_child_t child;
-
-/* The entries give exactly these settings and so many warnings. */
-static void expect(const char *settings, size_t warnings, const char *a, const char *b)
-{
-    memset(entries, 0, sizeof entries);
-    entries[0] = "PATH=/bin";
-    entries[1] = a;
-    entries[2] = a != NULL ? b : NULL;
-    unit_fork(parse, NULL, &child);
-    char line[256];
-    snprintf(line, sizeof line, "%s\n", settings);
-    ck_assert_msg(WIFEXITED(child.status), "%s", child.err);
-    ck_assert_msg(unit_lines(child.err, "") == warnings + 1, "%s, %s: wanted %zu warnings, got '%s'", a, b, warnings, child.err);
-    ck_assert_uint_eq(unit_lines(child.err, "bulkhead: WARNING: option "), warnings);
-    ck_assert_msg(unit_lines(child.err, line) == 1, "%s, %s: wanted '%s', got '%s'", a, b, settings, child.err);
-}
-
-#define DEFAULTS "profile=0 guard=0 foreign=0 purge_delay=10 verbose=0"
 
 START_TEST(defaults)
 {
     expect(DEFAULTS, 0, NULL, NULL);
-    bhi_options_read(&got, NULL);
+    bhi_options_read_from(&got, &(bhi_option_sources_t){NULL, NULL, NULL});
     ck_assert(got.profile == 0 && got.guard == BHI_GUARD_AUTO && got.foreign == BHI_FOREIGN_ABORT && got.purge_delay == 10 &&
               got.verbose == 0);
 }
@@ -67,22 +32,10 @@ START_TEST(every_key_in_both_forms)
 }
 END_TEST
 
-START_TEST(single_wins_over_list_in_any_order)
-{
-    expect("profile=0 guard=0 foreign=0 purge_delay=1 verbose=0", 0, "BULKHEAD_PURGE_DELAY=1", "BULKHEAD_OPTIONS=purge_delay=2");
-    expect("profile=0 guard=0 foreign=0 purge_delay=1 verbose=0", 0, "BULKHEAD_OPTIONS=purge_delay=2", "BULKHEAD_PURGE_DELAY=1");
-}
-END_TEST
-
-static void expect_text(const char *entry, const char *text)
-{
-    expect(DEFAULTS, 1, entry, NULL);
-    ck_assert_msg(strstr(child.err, text) != NULL, "%s: no '%s' in '%s'", entry, text, child.err);
-}
-
 START_TEST(wrong_keys_and_values_cost_one_line_each)
 {
-    expect_text("BULKHEAD_NONSENSE=1", "option NONSENSE is unknown; known are profile, guard, foreign, purge_delay, verbose, show_stats");
+    expect_text("BULKHEAD_NONSENSE=1", "option NONSENSE is unknown; known are profile, guard, foreign, purge_delay, quarantine_bytes, "
+                                          "large_quarantine_bytes, trap_from, seal, log_file, verbose, show_stats");
     expect_text("BULKHEAD_OPTIONS=nonsense=1", "option nonsense is unknown; known are profile, guard");
     expect_text("BULKHEAD_GUARD=sometimes", "option GUARD does not accept 'sometimes'; accepted: auto|madvise|mprotect");
     expect_text("BULKHEAD_OPTIONS=foreign=", "option foreign does not accept ''; accepted: abort|report|ignore");
@@ -105,65 +58,145 @@ START_TEST(wrong_keys_and_values_cost_one_line_each)
 }
 END_TEST
 
-START_TEST(what_is_not_ours_is_left_alone)
-{
-    expect(DEFAULTS, 0, "BULKHEAD=1", "BULKHEAD_TEST_SECONDS=5");
-    expect(DEFAULTS, 0, "BULKHEAD_OPTIONS", "BULKHEAD_GUARD");
-    expect(DEFAULTS, 0, "BULKHEAD_OPTIONS=", "XBULKHEAD_GUARD=bad");
-    expect(DEFAULTS, 0, "", "=");
-}
-END_TEST
+/* ------------------------------------------------------------ kinds and ranges */
 
-/* A warning is one line whatever the value holds: a log reader must not take
- * the rest of a value for a report of ours. */
-START_TEST(a_value_cannot_forge_a_line)
+/* Reads one entry in this process. */
+static void read_quietly(const char *entry)
 {
-    expect_text("BULKHEAD_GUARD=x\nbulkhead: ERROR: double-free: forged", "option GUARD does not accept");
-    expect_text("BULKHEAD_OPTIONS=a\nb=1", "is unknown");
+    const char *env[] = {entry, NULL};
+    bhi_options_read_from(&got, &(bhi_option_sources_t){NULL, NULL, (char *const *)(uintptr_t)env});
 }
-END_TEST
 
-START_TEST(long_text_is_cut)
+START_TEST(bytes_take_suffixes)
 {
-    static char long_entry[70000];
-    memset(long_entry, 'k', sizeof long_entry - 1);
-    memcpy(long_entry, "BULKHEAD_", 9);
-    long_entry[30000] = '=';
-    expect(DEFAULTS, 1, long_entry, NULL);
-    memcpy(long_entry, "BULKHEAD_GUARD=", 15);
-    expect(DEFAULTS, 1, long_entry, NULL);
-    memcpy(long_entry, "BULKHEAD_OPTIONS=", 17);
-    expect(DEFAULTS, 1, long_entry, NULL);
-}
-END_TEST
-
-static void parse_noise(void *arg)
-{
-    uint64_t seed = *(uint64_t *)arg;
-    static const char *const parts[] = {"BULKHEAD_", "OPTIONS", "=", ":", "guard", "GUARD", "auto", "mprotect", "|", "1",
-                                        "99999999999", "purge_delay", "\x80\xff", "\n", "", "foreign", "report", "-", " "};
-    for (int round = 0; round < 20000; round++) {
-        static char text[4][160];
-        static char *env[5];
-        for (int e = 0; e < 4; e++) {
-            text[e][0] = '\0';
-            if (unit_below(&seed, 4) != 0)
-                strcpy(text[e], unit_below(&seed, 2) != 0 ? "BULKHEAD_OPTIONS=" : "BULKHEAD_");
-            for (uint32_t n = unit_below(&seed, 9); n > 0; n--)
-                strcat(text[e], parts[unit_below(&seed, sizeof parts / sizeof parts[0])]);
-            env[e] = text[e];
-        }
-        bhi_options_read(&got, env);
-        if (got.profile != 0 || got.guard > BHI_GUARD_NONE || got.foreign > BHI_FOREIGN_IGNORE)
-            _exit(3);
+    static const struct {
+        const char *text;
+        uint64_t value;
+    } good[] = {{"0", 0},           {"1", 1},           {"65536", 65536},        {"1k", 1024},       {"3K", 3072},
+                {"64m", 64u << 20}, {"64M", 64u << 20}, {"65536k", 64u << 20}, {"00000000000000000001k", 1024}, {"67108864", 64u << 20}};
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        char entry[64];
+        snprintf(entry, sizeof entry, "BULKHEAD_QUARANTINE_BYTES=%s", good[i].text);
+        read_quietly(entry);
+        ck_assert_msg(got.quarantine_bytes == good[i].value, "%s: %llu", entry, (unsigned long long)got.quarantine_bytes);
     }
+    read_quietly("BULKHEAD_LARGE_QUARANTINE_BYTES=64g");
+    ck_assert_uint_eq(got.large_quarantine_bytes, (uint64_t)64 << 30);
+    static const char *const bad[] = {"",    "k",    "1kk",  "1t",  "65m", "64m1", "67108865", "1g",  "18446744073709551616", "18446744073709551615g",
+                                      "-1k", "0x1k", "1 k", "1k ", " 1",  "1.5m", "17592186044416m", "m1"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char entry[64];
+        snprintf(entry, sizeof entry, "BULKHEAD_QUARANTINE_BYTES=%s", bad[i]);
+        expect_text(entry, "'; accepted: a number of bytes (or with k, m, g) from 0 to 64m\n");
+    }
+    expect_text("BULKHEAD_PURGE_DELAY=1k", "'1k'; accepted: a number from 0 to 4294967295\n");
+    expect_text("BULKHEAD_LARGE_QUARANTINE_BYTES=65g", "(or with k, m, g) from 0 to 64g\n");
+}
+END_TEST
+
+START_TEST(numbers_have_ranges)
+{
+    expect_text("BULKHEAD_SEAL=2", "option SEAL does not accept '2'; accepted: a number from 0 to 1\n");
+    expect_text("BULKHEAD_SHOW_STATS=2", "a number from 0 to 1\n");
+    expect_text("BULKHEAD_VERBOSE=4", "a number from 0 to 3\n");
+    read_quietly("BULKHEAD_SEAL=1");
+    ck_assert_uint_eq(got.seal, 1);
+}
+END_TEST
+
+START_TEST(what_protects_is_only_made_stronger)
+{
+    read_quietly("BULKHEAD_TRAP_FROM=512k");
+    ck_assert_uint_eq(got.trap_from, 512u << 10);
+    read_quietly("BULKHEAD_TRAP_FROM=4095");
+    ck_assert_uint_eq(got.trap_from, 4095);
+    expect_text("BULKHEAD_TRAP_FROM=524289", "from 0 to 512k\n");
+    expect_text("BULKHEAD_TRAP_FROM=1g", "from 0 to 512k\n");
+}
+END_TEST
+
+START_TEST(strings)
+{
+    char entry[400] = "BULKHEAD_LOG_FILE=";
+    read_quietly("BULKHEAD_OPTIONS=verbose=1");
+    ck_assert_str_eq(got.log_file, "");
+    read_quietly("BULKHEAD_LOG_FILE=/Var/log/a b:c=d.log");
+    ck_assert_str_eq(got.log_file, "/Var/log/a b:c=d.log");
+    size_t name = strlen(entry);
+    memset(entry + name, 'x', 255);
+    entry[name + 255] = '\0';
+    read_quietly(entry);
+    ck_assert_str_eq(got.log_file, entry + name);
+    entry[name + 255] = 'x';
+    expect_text(entry, "accepted: at most 255 bytes, no control characters\n");
+    expect_text("BULKHEAD_LOG_FILE=a\nb", "accepted: at most 255 bytes, no control characters\n");
+    bhi_format_t text;
+    bhi_format_start(&text);
+    bhi_options_text(&text, &got, bhi_options_find("log_file", 8));
+    ck_assert_uint_eq(text.length, 255);
+}
+END_TEST
+
+/* ------------------------------------------------------------------- profiles */
+
+START_TEST(a_profile_sets_defaults_whatever_the_order)
+{
+    bhi_options_profiles = "secure|hardened|debug|fuzz";
+    static const char *const alone[] = {"BULKHEAD_PROFILE=hardened", "BULKHEAD_OPTIONS=profile=hardened", "BULKHEAD_PROFILE=debug",
+                                        "BULKHEAD_OPTIONS=profile=secure:profile=hardened"};
+    for (size_t i = 0; i < 4; i++) {
+        read_quietly(alone[i]);
+        ck_assert_uint_ne(got.profile, BHI_PROFILE_SECURE);
+        ck_assert(got.quarantine_bytes == 32768 && got.trap_from == 0 && got.large_quarantine_bytes == 256u << 20);
+    }
+    read_quietly("BULKHEAD_PROFILE=secure");
+    ck_assert(got.quarantine_bytes == 0 && got.trap_from == 512u << 10);
+    read_quietly("BULKHEAD_OPTIONS=quarantine_bytes=7:profile=hardened");
+    ck_assert(got.profile == BHI_PROFILE_HARDENED && got.quarantine_bytes == 7 && got.trap_from == 0);
+    read_quietly("BULKHEAD_OPTIONS=profile=hardened:quarantine_bytes=7");
+    ck_assert(got.profile == BHI_PROFILE_HARDENED && got.quarantine_bytes == 7);
+    /* A range is that of the profile in force, also before the entry that names it. */
+    expect("profile=1 guard=0 foreign=0 purge_delay=10 verbose=0", 1, "BULKHEAD_TRAP_FROM=1", "BULKHEAD_PROFILE=hardened");
+    ck_assert_ptr_nonnull(strstr(child.err, "accepted: a number of bytes (or with k, m, g) from 0 to 0\n"));
+    expect(DEFAULTS, 0, "BULKHEAD_OPTIONS=profile=hardened:trap_from=4k", "BULKHEAD_PROFILE=secure");
+    bhi_options_profiles = NULL;
+}
+END_TEST
+
+START_TEST(only_profiles_that_are_built)
+{
+    expect_text("BULKHEAD_PROFILE=fuzz", "option PROFILE does not accept 'fuzz'; accepted: " BH_PROFILE_WORDS "\n");
+    expect_text("BULKHEAD_PROFILE=nonsense", "accepted: " BH_PROFILE_WORDS "\n");
+}
+END_TEST
+
+static char weaker[256];
+
+static void note(const char *key, const char *effect)
+{
+    ck_assert_uint_gt(strlen(effect), 10);
+    strcat(strcat(weaker, key), " ");
 }
 
-START_TEST(noise)
+static void expect_weaker(const char *entry, const char *keys)
 {
-    uint64_t seed = unit_seed("options");
-    unit_fork(parse_noise, &seed, &child);
-    ck_assert_msg(WIFEXITED(child.status) && WEXITSTATUS(child.status) == 0, "status %#x", (unsigned)child.status);
+    read_quietly(entry);
+    weaker[0] = '\0';
+    bhi_options_weaker(&got, note);
+    ck_assert_str_eq(weaker, keys);
+}
+
+START_TEST(what_weakens_is_told)
+{
+    bhi_options_profiles = "secure|hardened";
+    expect_weaker("BULKHEAD_VERBOSE=1", "");
+    expect_weaker("BULKHEAD_PROFILE=hardened", "");
+    expect_weaker("BULKHEAD_OPTIONS=foreign=report:guard=mprotect", "foreign guard ");
+    expect_weaker("BULKHEAD_OPTIONS=foreign=ignore:guard=madvise", "foreign ");
+    expect_weaker("BULKHEAD_OPTIONS=quarantine_bytes=1k:trap_from=0:large_quarantine_bytes=1g", "");
+    expect_weaker("BULKHEAD_OPTIONS=profile=hardened:quarantine_bytes=31k:large_quarantine_bytes=255m",
+                  "quarantine_bytes large_quarantine_bytes ");
+    bhi_options_profiles = NULL;
 }
 END_TEST
 
@@ -174,12 +207,14 @@ int main(void)
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_test(c, defaults);
     tcase_add_test(c, every_key_in_both_forms);
-    tcase_add_test(c, single_wins_over_list_in_any_order);
     tcase_add_test(c, wrong_keys_and_values_cost_one_line_each);
-    tcase_add_test(c, what_is_not_ours_is_left_alone);
-    tcase_add_test(c, a_value_cannot_forge_a_line);
-    tcase_add_test(c, long_text_is_cut);
-    tcase_add_test(c, noise);
+    tcase_add_test(c, bytes_take_suffixes);
+    tcase_add_test(c, numbers_have_ranges);
+    tcase_add_test(c, what_protects_is_only_made_stronger);
+    tcase_add_test(c, strings);
+    tcase_add_test(c, a_profile_sets_defaults_whatever_the_order);
+    tcase_add_test(c, only_profiles_that_are_built);
+    tcase_add_test(c, what_weakens_is_told);
     suite_add_tcase(s, c);
     return unit_main(s);
 }

@@ -8,6 +8,7 @@
 #include <sys/auxv.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define PAGES 8
@@ -229,6 +230,32 @@ START_TEST(files)
 }
 END_TEST
 
+/* Trusted is what root owns and nobody else may write; only root can make one. */
+START_TEST(root_files)
+{
+    char buf[8], path[] = "/tmp/bulkhead-os-XXXXXX";
+    ck_assert_int_eq(bhi_os_read_root_file("/nowhere/at/all", buf, sizeof buf), -ENOENT);
+    ck_assert_int_eq(bhi_os_read_root_file("/", buf, sizeof buf), -EUCLEAN);
+    ck_assert_int_eq(bhi_os_read_root_file("/dev/null", buf, sizeof buf), -EUCLEAN);
+    int fd = mkstemp(path), next = dup(0);
+    close(next);
+    ck_assert(fd >= 0 && write(fd, "0123456789", 10) == 10);
+    ck_assert_int_eq(fchmod(fd, 0620), 0);
+    ck_assert_int_eq(bhi_os_read_root_file(path, buf, sizeof buf), -EUCLEAN);
+    ck_assert_int_eq(fchmod(fd, 0644), 0);
+    ck_assert_int_eq(bhi_os_read_root_file(path, buf, sizeof buf), geteuid() == 0 ? 8 : -EUCLEAN);
+    if (geteuid() == 0) {
+        ck_assert_int_eq(bhi_os_read_root_file(path, buf, 3), 3);
+        ck_assert(fchown(fd, 1, 0) == 0 && bhi_os_read_root_file(path, buf, sizeof buf) == -EUCLEAN);
+    }
+    unlink(path);
+    close(fd);
+    fd = dup(0);
+    ck_assert_int_lt(fd, next); /* no descriptor was left open */
+    close(fd);
+}
+END_TEST
+
 START_TEST(start_info_time_and_ids)
 {
     bhi_os_start_t info;
@@ -264,6 +291,7 @@ int main(void)
     if (!BH_SANITIZED) /* their shadow memory is beyond any limit */
         tcase_add_test(c, address_space);
     tcase_add_test(c, files);
+    tcase_add_test(c, root_files);
     tcase_add_test(c, start_info_time_and_ids);
     suite_add_tcase(s, c);
     return unit_main(s);
