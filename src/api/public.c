@@ -107,7 +107,9 @@ int bh_posix_memalign(void **out, size_t alignment, size_t size)
 
 size_t bh_usable_size(const void *p)
 {
-    size_t usable = p != NULL ? bhi_usable(p, BHI_USE_QUERY) : 0;
+    if (p == NULL)
+        return 0;
+    size_t usable = bhi_usable(p, BHI_USE_QUERY);
     return usable != BHI_USABLE_FOREIGN ? usable : 0;
 }
 

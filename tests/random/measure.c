@@ -119,7 +119,10 @@ static void print_chance(const char *what, const chance_t *c)
     bool held = c->bound <= 0 || stats_within(c->x, c->n, c->bound);
     snprintf(name, sizeof name, "%s, %s", what, c->name);
     snprintf(figure, sizeof figure, "%.6f of %" PRIu64, (double)c->x / (double)c->n, c->n);
-    snprintf(bound, sizeof bound, "%.6f", c->bound);
+    if (c->bound < 1e-6)
+        snprintf(bound, sizeof bound, "2^%.0f", log2(c->bound > 0 ? c->bound : 1));
+    else
+        snprintf(bound, sizeof bound, "%.6f", c->bound);
     line(name, figure, c->bound > 0 ? bound : "-", c->bound <= 0 ? "reported" : held ? "ok" : "FAIL");
 }
 
