@@ -127,7 +127,8 @@ START_TEST(access_is_what_the_header_says)
 {
     start("exact");
     churn(2500, exact, false);
-    ck_assert_uint_eq(atomic_load(&bhi_state->guard_missed), 0);
+    if (BH_HARDEN_GUARDS) /* otherwise no slot is ever closed */
+        ck_assert_uint_eq(atomic_load(&bhi_state->guard_missed), 0);
 }
 END_TEST
 
