@@ -53,7 +53,7 @@ BH_EXPORT int bh_version(void);
 /* ------------------------------------------------------------------ blocks */
 
 /* A block of at least `size` bytes, contents unspecified. `size` 0 gives a
- * unique non-NULL pointer. Errors: NULL and ENOMEM when memory is short or
+ * unique non-NULL pointer that can neither be read nor written. Errors: NULL and ENOMEM when memory is short or
  * `size` exceeds PTRDIFF_MAX. */
 BH_EXPORT BH_ATTR_NODISCARD BH_ATTR_MALLOC BH_ATTR_SIZE(1) void *bh_malloc(size_t size);
 
@@ -215,7 +215,7 @@ typedef struct bh_heap_area {
     size_t reserved;   /* bytes that blocks may take, from there on */
     size_t committed;  /* bytes of them that blocks took so far */
     size_t used;       /* live blocks (a number, not bytes) */
-    size_t block_size; /* bytes, bh_usable_size of each of them */
+    size_t block_size; /* bytes, bh_usable_size of each of them; 0: they are of zero size */
 } bh_heap_area_t;
 
 /* Called for each area with `block` NULL, then for each of its live blocks.

@@ -26,7 +26,7 @@ static void *rezalloc(bhi_heap_t *heap, void *p, size_t size)
     if (p == NULL)
         return bhi_alloc_zero(heap, size);
     size_t before = bhi_usable(p, BHI_USE_REALLOC);
-    void *q = before != 0 ? bhi_realloc(heap, p, size) : no_memory(); /* 0: foreign */
+    void *q = before != BHI_USABLE_FOREIGN ? bhi_realloc(heap, p, size) : no_memory();
     if (q == NULL)
         return NULL;
     size_t usable = bhi_usable(q, BHI_USE_REALLOC);
@@ -105,7 +105,7 @@ static void *aligned_realloc(bhi_heap_t *heap, void *p, size_t alignment, size_t
     if (p == NULL || bh_unlikely(!bhi_is_power_of_two(alignment)))
         return aligned_at(heap, alignment, size, offset, false);
     size_t usable = bhi_usable(p, BHI_USE_REALLOC);
-    if (usable == 0) /* foreign: its size is unknown, so nothing can be kept */
+    if (usable == BHI_USABLE_FOREIGN) /* its size is unknown, so nothing can be kept */
         return no_memory();
     if (size == 0) {
         bhi_free(p);
@@ -163,6 +163,8 @@ void *bh_heap_aligned_realloc_at(bh_heap_t *heap, void *p, size_t alignment, siz
 
 size_t bh_good_size(size_t size)
 {
+    if (size == 0)
+        return 0;
     if (size <= BH_CLASS_MAX_SIZE)
         return bhi_class_size(bhi_class_of(size));
     return size <= PTRDIFF_MAX ? bhi_align_up(size, BH_OS_PAGE_SIZE) : size;

@@ -51,8 +51,8 @@ static void free_checked(void *p, size_t alignment, size_t size, size_t usable_f
     if (p == NULL)
         return;
     size_t usable = bhi_usable(p, BHI_USE_FREE);
-    if (usable == 0)
-        return; /* foreign, reported if that is the policy */
+    if (usable == BHI_USABLE_FOREIGN)
+        return; /* reported if that is the policy */
     bool fits = usable == usable_for_size || bhi_size_fits(usable, size);
     if (!fits || !bhi_is_power_of_two(alignment) || ((uintptr_t)p & (alignment - 1)) != 0)
         bhi_violation(BHI_SIZE_MISMATCH, (uintptr_t)p);
@@ -61,13 +61,13 @@ static void free_checked(void *p, size_t alignment, size_t size, size_t usable_f
 
 void bh_free_sized(void *p, size_t size)
 {
-    free_checked(p, 1, size, 0);
+    free_checked(p, 1, size, SIZE_MAX);
 }
 
 void bh_free_aligned_sized(void *p, size_t alignment, size_t size)
 {
     unsigned c = bhi_is_power_of_two(alignment) && alignment <= BH_SLOT_SIZE ? bhi_class_of_aligned(size, alignment) : BHI_CLASSES;
-    size_t usable = c < BHI_CLASSES ? bhi_class_size(c) : 0;
+    size_t usable = c < BHI_CLASSES ? bhi_class_size(c) : SIZE_MAX;
     if (c == BHI_CLASSES && size <= PTRDIFF_MAX)
         usable = bhi_align_up(size > 0 ? size : 1, BH_OS_PAGE_SIZE);
     free_checked(p, alignment, size, usable);
@@ -107,7 +107,10 @@ int bh_posix_memalign(void **out, size_t alignment, size_t size)
 
 size_t bh_usable_size(const void *p)
 {
-    return p != NULL ? bhi_usable(p, BHI_USE_QUERY) : 0;
+    if (p == NULL)
+        return 0;
+    size_t usable = bhi_usable(p, BHI_USE_QUERY);
+    return usable != BHI_USABLE_FOREIGN ? usable : 0;
 }
 
 /* ------------------------------------------------------------------- heaps */

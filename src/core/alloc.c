@@ -2,6 +2,7 @@
 #include "core/alloc.h"
 
 #include "base/checked.h"
+#include "core/zero.h"
 #include "meta/segment.h"
 #include "meta/size_class.h"
 
@@ -32,6 +33,8 @@ typedef struct request {
 
 static void *try_once(bhi_heap_t *heap, const request_t *r)
 {
+    if (r->size == 0 && r->align <= BH_SEGMENT_SIZE && r->shift == 0)
+        return bhi_zero_alloc(heap, r->align);
     if (r->align <= BH_SLOT_SIZE && r->shift == 0) {
         unsigned c = bhi_class_of_aligned(r->size, r->align != 0 ? r->align : 1);
         if (c < BHI_CLASSES)
@@ -77,7 +80,11 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         errno = ENOMEM;
         return NULL;
     }
-    if (align == 0 && size <= BH_SMALL_MAX) {
+    if (size == 0) {
+        void *p = bhi_zero_at_hand(heap, align);
+        if (p != NULL)
+            return p;
+    } else if (align == 0 && size <= BH_SMALL_MAX) {
         bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path may have refused it */
     } else if (align == 0 && !zero && size <= BH_CLASS_MAX_SIZE) {
         /* Blocks of 1 KiB to 128 KiB: the first page of the class usually has one. */

@@ -3,6 +3,7 @@
 
 #include "base/bits.h"
 #include "core/hazard.h"
+#include "core/zero.h"
 
 #include <errno.h>
 
@@ -30,8 +31,8 @@ _Noreturn static void no_page(const bhi_arena_t *arena, const bhi_page_t *page, 
     uint8_t kind = arena->headers[(p - arena->base) >> BH_SEGMENT_SHIFT].kind;
     bool first_slot = (p & (BH_SEGMENT_SIZE - 1)) < BH_SLOT_SIZE;
     bool inside_huge = kind == BHI_SEGMENT_HUGE_REST || (kind == BHI_SEGMENT_HUGE && !first_slot);
-    bool was_block = !inside_huge && bhi_page_bytes(page) != 0 && p >= page->start &&
-                     (p - page->start) % bhi_page_bytes(page) == 0 && (p - page->start) / bhi_page_bytes(page) < page->reserved;
+    size_t step = page->block_size != 0 ? page->block_size : BH_SEGMENT_SIZE; /* of a single block only the start counts */
+    bool was_block = !inside_huge && p >= page->start && (p - page->start) % step == 0 && (p - page->start) / step < page->reserved;
     bhi_violation(violations[use][was_block ? FREED : INVALID], p);
 }
 
@@ -125,10 +126,11 @@ bool bhi_block_find(uintptr_t p, bhi_block_t *out)
     size_t into = p - page->start;
     if (into >= (size_t)page->span_slots << BH_SLOT_SHIFT)
         return false;
-    uint64_t rest;
-    uint64_t index = page->block_size != 0 ? bhi_mul_wide(into, page->reciprocal, &rest) : into >= bhi_page_bytes(page);
+    uint64_t rest, index = page->block_size != 0 ? bhi_mul_wide(into, page->reciprocal, &rest) : into != 0 && into >= bhi_page_bytes(page);
     if (index >= bhi_page_capacity(page) || !bhi_map_is_live(page->map, (uint32_t)index))
         return false;
+    if (bhi_page_bytes(page) == 0 && into != index * page->block_size)
+        return false; /* of a zero-size block there is nothing but its address */
     *out = (bhi_block_t){page, (uint32_t)index, bhi_page_bytes(page)};
     return true;
 }
@@ -191,7 +193,9 @@ static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintp
     }
     if (!bhi_map_clear_live(page->map, index))
         bhi_violation(BHI_DOUBLE_FREE, p);
-    if (!BH_HARDEN_MAP)
+    if (page->size_class == BHI_CLASS_ZERO)
+        bhi_zero_taken(page, index >> 6, bhi_map_bit(index));
+    else if (!BH_HARDEN_MAP)
         bhi_page_push_local(page, p, p - page->start);
     page->used--;
     if (page->used == 0 || page->state == BHI_PAGE_FULL)

@@ -12,7 +12,7 @@ typedef enum bhi_use { BHI_USE_FREE, BHI_USE_REALLOC, BHI_USE_QUERY } bhi_use_t;
 typedef struct bhi_block {
     bhi_page_t *page; /* NULL: foreign, and the policy says go on */
     uint32_t index;
-    size_t bytes; /* usable; 0: foreign */
+    size_t bytes; /* usable */
 } bhi_block_t;
 
 /* The live, unheld block at p, whatever thread asks. Anything else ends the

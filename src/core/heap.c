@@ -33,12 +33,19 @@ const bhi_heap_t bhi_heap_empty = {
 static void direct_update(bhi_heap_t *heap, unsigned c)
 {
     size_t size = bhi_class_size(c);
-    if (size > BH_SMALL_MAX)
+    if (size > BH_SMALL_MAX || c == BHI_CLASS_ZERO)
         return;
     bhi_page_t *page = heap->queues[c].first != NULL ? heap->queues[c].first : EMPTY;
-    size_t first = c == 0 ? 0 : bhi_class_size(c - 1) / 8 + 1;
+    size_t first = c == 0 ? 1 : bhi_class_size(c - 1) / 8 + 1; /* 0: see zero.h */
     for (size_t w = first; w <= size / 8; w++)
         heap->direct[w] = page;
+}
+
+/* What local_heap of an ACTIVE page is. NULL keeps free's fast path, which writes a
+ * link, from blocks of zero size. */
+static bhi_heap_t *local_of(bhi_heap_t *heap, const bhi_page_t *page)
+{
+    return page->size_class == BHI_CLASS_ZERO ? NULL : heap;
 }
 
 static bhi_queue_t *queue_of(bhi_heap_t *heap, const bhi_page_t *page)
@@ -106,7 +113,7 @@ static void to_active(bhi_heap_t *heap, bhi_page_t *page)
 {
     bhi_heap_unlink(heap, page);
     page->state = BHI_PAGE_ACTIVE;
-    atomic_store_explicit(&page->local_heap, heap, memory_order_relaxed);
+    atomic_store_explicit(&page->local_heap, local_of(heap, page), memory_order_relaxed);
     queue_append(heap, page);
 }
 
@@ -406,7 +413,7 @@ static bool move_page(bhi_heap_t *from, bhi_heap_t *to, bhi_page_t *page)
     bhi_heap_unlink(from, page);
     from->page_count--;
     bhi_page_enters(to);
-    atomic_store_explicit(&page->local_heap, to, memory_order_relaxed);
+    atomic_store_explicit(&page->local_heap, local_of(to, page), memory_order_relaxed);
     page->retire = 0;
     queue_append(to, page);
     return true;
@@ -506,6 +513,14 @@ bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c)
     return page != NULL && bhi_page_refill(page) ? page : NULL;
 }
 
+bhi_page_t *bhi_heap_page_zero(bhi_heap_t *heap, size_t align)
+{
+    bhi_page_t *page = bhi_page_new_zero(heap, align);
+    if (page != NULL)
+        queue_append(heap, page);
+    return page;
+}
+
 void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shift, bool zero)
 {
     bool reads_zero = false;
@@ -517,6 +532,8 @@ void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shif
      * span, which is all that lookups rely on. */
     page->start += shift;
     page->single_bytes -= shift;
+    if (size == 0)
+        bhi_page_close(page);
     queue_append(heap, page);
     void *block = (void *)page->start; /* NOLINT: this is where a number becomes a pointer */
     if (zero && !reads_zero)
@@ -579,7 +596,7 @@ void bhi_heap_collect(bhi_heap_t *heap, bool force)
         beat(force);
     bhi_heap_drain(heap, SIZE_MAX);
     retire_tick(heap, true);
-    for (unsigned c = 0; c < BHI_CLASSES; c++) {
+    for (unsigned c = 0; c < BHI_QUEUES; c++) {
         for (bhi_page_t *page = heap->queues[c].first, *next; page != NULL; page = next) {
             next = page->next;
             if (page->used == 0)
@@ -611,7 +628,7 @@ static void destroy_list(bhi_heap_t *heap, bhi_queue_t *q)
 void bhi_heap_destroy_pages(bhi_heap_t *heap)
 {
     bhi_heap_drain(heap, SIZE_MAX);
-    for (unsigned c = 0; c < BHI_CLASSES; c++)
+    for (unsigned c = 0; c < BHI_QUEUES; c++)
         destroy_list(heap, &heap->queues[c]);
     destroy_list(heap, &heap->full);
 }
@@ -626,8 +643,8 @@ static void repair(bhi_heap_t *heap)
 {
     atomic_store_explicit(&heap->pending, NULL, memory_order_relaxed);
     heap->pending_mine = NULL;
-    for (unsigned c = 0; c <= BHI_CLASSES; c++) {
-        bhi_queue_t *q = c < BHI_CLASSES ? &heap->queues[c] : &heap->full;
+    for (unsigned c = 0; c <= BHI_QUEUES; c++) {
+        bhi_queue_t *q = c < BHI_QUEUES ? &heap->queues[c] : &heap->full;
         for (bhi_page_t *page = q->first, *next; page != NULL; page = next) {
             next = page->next;
             /* A large block may have been freed and kept for a thread that is

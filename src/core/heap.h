@@ -23,8 +23,12 @@ void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind);
 /* Owner: a page of class c whose `free` list is not empty; NULL: no memory. */
 bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c);
 
+/* Owner: a new page of zero-size blocks, as bhi_page_new_zero; NULL: no memory. */
+bhi_page_t *bhi_heap_page_zero(bhi_heap_t *heap, size_t align);
+
 /* Owner: a block with a span of its own, `shift` bytes (below BH_SLOT_SIZE) behind
- * an address aligned to `align`, which is at most BH_SLOT_SIZE unless shift is 0. */
+ * an address aligned to `align`, which is at most BH_SLOT_SIZE unless shift is 0.
+ * One of zero size cannot be accessed. */
 void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shift, bool zero);
 
 /* Owner: processes up to `most` pages with remote frees. */

@@ -5,6 +5,7 @@
 #include "base/checked.h"
 #include "core/hazard.h"
 #include "core/heap.h"
+#include "core/zero.h"
 #include "harden/guard.h"
 #include "meta/arena.h"
 #include "meta/pool.h"
@@ -75,6 +76,19 @@ static bool claim_residue(bhi_page_t *first, unsigned slots, const bhi_heap_t *h
     return own && bytes <= (first->start & (BH_SLOT_SIZE - 1)) + first->single_bytes;
 }
 
+/* Span of one slot that cannot be accessed. It keeps no memory either, unless the
+ * kernel refuses to take it. Lock held. */
+static bhi_span_t take_closed(size_t align)
+{
+    bhi_span_t span = bhi_span_take(1, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1);
+    if (span.segment == NULL)
+        return span;
+    uintptr_t at = bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT);
+    span.zero = span.zero || bhi_os_purge(at, BH_SLOT_SIZE) == 0;
+    bhi_guard_close(span.segment, span.slot);
+    return span;
+}
+
 static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned slots, void *map, bool zero)
 {
     page->start = start;
@@ -104,16 +118,17 @@ static void publish(bhi_page_t *page, bhi_heap_t *heap, bhi_page_state_t state, 
     bhi_page_enters(heap);
 }
 
-bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned c)
+static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
 {
-    unsigned slots = bhi_class_span_slots(c);
-    uint32_t reserved = bhi_class_blocks(c);
-    size_t size = bhi_class_size(c);
+    bool none = c == BHI_CLASS_ZERO;
+    unsigned slots = none ? 1 : bhi_class_span_slots(c);
+    uint32_t reserved = none ? BHI_ZERO_BLOCKS : bhi_class_blocks(c);
+    size_t size = none ? BHI_ZERO_STEP : bhi_class_size(c);
     bhi_state_lock();
     void *map = bhi_pool_take(map_bytes(reserved));
     bhi_span_t span = {NULL, 0, false};
     if (map != NULL) {
-        span = take_span(slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1);
+        span = none ? take_closed(align) : take_span(slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1);
         if (span.segment == NULL)
             bhi_pool_give(map, map_bytes(reserved));
     }
@@ -133,8 +148,20 @@ bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned c)
         shift++;
     page->group_shift = shift;
     claim_residue(page, slots, heap, 0);
-    publish(page, heap, BHI_PAGE_ACTIVE, heap);
+    if (none)
+        atomic_store_explicit(&page->capacity, reserved, memory_order_relaxed);
+    publish(page, heap, BHI_PAGE_ACTIVE, none ? NULL : heap);
     return page;
+}
+
+bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned c)
+{
+    return new_page(heap, c, 1);
+}
+
+bhi_page_t *bhi_page_new_zero(bhi_heap_t *heap, size_t align)
+{
+    return new_page(heap, BHI_CLASS_ZERO, align);
 }
 
 /* A span of whole segments; only the block itself is opened, what follows is
@@ -205,7 +232,7 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     page->block_size = 0;
     page->single_bytes = bytes;
     page->reciprocal = 0;
-    page->size_class = BHI_CLASSES;
+    page->size_class = BHI_CLASS_NONE;
     page->reserved = 1;
     page->group_shift = 6;
     page->used = 1;
@@ -220,11 +247,29 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     return page;
 }
 
+void bhi_page_close(bhi_page_t *page)
+{
+    unsigned slot;
+    bhi_segment_t *segment = bhi_page_segment(page, &slot);
+    if (segment->kind == BHI_SEGMENT_HUGE) {
+        if (bhi_os_rereserve(page->start, page->single_bytes) != 0) {
+            atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
+            return;
+        }
+    } else {
+        bhi_state_lock();
+        for (unsigned i = 0; i < page->span_slots; i++)
+            bhi_guard_close(segment, slot + i);
+        bhi_state_unlock();
+    }
+    page->single_bytes = 0;
+}
+
 bool bhi_page_grow(bhi_page_t *page, size_t size)
 {
     unsigned slot;
     bhi_segment_t *segment = bhi_page_segment(page, &slot);
-    if (page->state != BHI_PAGE_LARGE || segment->kind != BHI_SEGMENT_SLOTS || size > BH_SEGMENT_SIZE)
+    if (page->state != BHI_PAGE_LARGE || page->single_bytes == 0 || segment->kind != BHI_SEGMENT_SLOTS || size > BH_SEGMENT_SIZE)
         return false;
     size_t before = page->start & (BH_SLOT_SIZE - 1); /* see bhi_heap_large_at */
     size_t bytes = bhi_align_up(before + size, BH_OS_PAGE_SIZE);
@@ -409,6 +454,8 @@ bool bhi_page_refill(bhi_page_t *page)
     if (bh_unlikely(page->free != BHI_PLACE_NONE))
         bhi_violation(BHI_CORRUPT_LIST, page->start);
     collect_announced(page);
+    if (page->size_class == BHI_CLASS_ZERO)
+        return page->used < page->reserved;
     if (bhi_page_reuse(page))
         return true;
     if (has_fresh(page)) {
@@ -424,7 +471,7 @@ bool bhi_page_refill(bhi_page_t *page)
 bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare)
 {
     *spare = 0;
-    if (!BH_HARDEN_RANDOM || page->free != BHI_PLACE_NONE || has_fresh(page))
+    if (!BH_HARDEN_RANDOM || page->size_class == BHI_CLASS_ZERO || page->free != BHI_PLACE_NONE || has_fresh(page))
         return false;
     collect_announced(page);
     *spare = spare_blocks(page);
@@ -470,7 +517,10 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups)
             if (bh_unlikely(stray != 0))
                 bhi_page_not_free(page, w * 64 + bhi_bit_first(stray));
             page->used -= bhi_bit_count(taken);
-            for (; !BH_HARDEN_MAP && taken != 0; taken &= taken - 1) {
+            if (page->size_class == BHI_CLASS_ZERO)
+                bhi_zero_taken(page, w, taken);
+            else
+                for (; !BH_HARDEN_MAP && taken != 0; taken &= taken - 1) {
                 uint32_t index = w * 64 + bhi_bit_first(taken);
                 bhi_page_push_local(page, bhi_page_block(page, index), index * page->block_size);
             }
@@ -506,7 +556,7 @@ void bhi_page_signal(bhi_page_t *page)
 
 /* An empty page has nothing held, but for what another thread freed while the
  * owner did: see README, "Double frees that race". */
-static void check_nothing_held(const bhi_page_t *page)
+void bhi_page_check_nothing_held(const bhi_page_t *page)
 {
     if (!BH_HARDEN_MAP || page->block_size == 0)
         return;
@@ -592,7 +642,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     }
     bhi_heap_unlink(heap, page);
     heap->page_count--;
-    check_nothing_held(page);
+    bhi_page_check_nothing_held(page);
     leave_residue(page, heap);
     atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);
     page->state = BHI_PAGE_FREE;
@@ -605,7 +655,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     }
     bhi_state_lock();
     bhi_pool_give(page->map, map_bytes(page->reserved));
-    bhi_span_give(segment, slot, page->span_slots, true);
+    bhi_span_give(segment, slot, page->span_slots, page->size_class != BHI_CLASS_ZERO || !page->memory_zero);
     /* Here too, for threads that only free and never reach the generic path. */
     bool at_once = atomic_load_explicit(&bhi_settings.purge_delay, memory_order_relaxed) == 0;
     bhi_purge(at_once ? 0 : bhi_os_now_ms(), at_once, 1);

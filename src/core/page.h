@@ -12,9 +12,17 @@
 /* A new ACTIVE page of a class for `heap`, in no queue yet; NULL: no memory. */
 bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned size_class);
 
+/* The same for blocks of zero size, its first one aligned to `align`, at most
+ * BH_SEGMENT_SIZE: without access, all blocks free. */
+bhi_page_t *bhi_page_new_zero(bhi_heap_t *heap, size_t align);
+
 /* A new LARGE page whose block of at least `size` bytes (at most PTRDIFF_MAX),
  * aligned to `align`, is live; in no queue yet. *zero: its memory reads zero. */
 bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool *zero);
+
+/* Owner: makes a new LARGE page's block one of zero size: without access where that
+ * is possible. A huge one for which it is not keeps its bytes. */
+void bhi_page_close(bhi_page_t *page);
 
 /* Owner: makes a LARGE page's block at least `size` bytes long, more than it is,
  * where it stands. False when what lies behind it is in use. */
@@ -58,6 +66,10 @@ void bhi_page_signal(bhi_page_t *page);
 /* The head of a list is not a free block. */
 _Noreturn BH_COLD void bhi_page_not_free(const bhi_page_t *page, uint32_t index);
 
+/* Owner: no block is held and not live, but what another thread freed while the
+ * owner did (README, "Double frees that race"): that ends the process. */
+void bhi_page_check_nothing_held(const bhi_page_t *page);
+
 /* Owner: ends the process if `free` is not empty and its head is one that
  * bhi_page_pop refuses. */
 void bhi_page_check_head(const bhi_page_t *page);
@@ -67,10 +79,13 @@ BH_INLINE uintptr_t bhi_page_block(const bhi_page_t *page, uint32_t index)
     return page->start + (uintptr_t)index * page->block_size;
 }
 
-/* Usable bytes of a block, of any page, also one that has ended. */
+/* Usable bytes of a block, of any page, also one that has ended. 0 where nothing was
+ * asked for. */
 BH_INLINE size_t bhi_page_bytes(const bhi_page_t *page)
 {
-    return page->block_size != 0 ? page->block_size : page->single_bytes;
+    if (page->block_size == 0)
+        return page->single_bytes;
+    return page->size_class != BHI_CLASS_ZERO ? page->block_size : 0;
 }
 
 BH_INLINE uint32_t bhi_page_capacity(const bhi_page_t *page)

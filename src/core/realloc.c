@@ -22,7 +22,10 @@ bool bhi_size_fits(size_t usable, size_t size)
 size_t bhi_usable(const void *p, int use)
 {
     size_t bytes = bhi_local_bytes((uintptr_t)p);
-    return bh_likely(bytes != 0) ? bytes : bhi_block_of((uintptr_t)p, (bhi_use_t)use).bytes;
+    if (bh_likely(bytes != 0))
+        return bytes;
+    bhi_block_t block = bhi_block_of((uintptr_t)p, (bhi_use_t)use);
+    return block.page != NULL ? block.bytes : BHI_USABLE_FOREIGN;
 }
 
 /* Whether the block serves `size` bytes where it stands, grown if need be. */
@@ -36,7 +39,7 @@ static bool stays(const bhi_block_t *block, size_t size)
 bool bhi_expand(void *p, size_t size)
 {
     bhi_block_t block = bhi_block_of((uintptr_t)p, BHI_USE_REALLOC);
-    return block.bytes != 0 && stays(&block, size);
+    return block.page != NULL && stays(&block, size);
 }
 
 void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size)
@@ -46,7 +49,7 @@ void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size)
     if (size != 0 && bhi_size_fits(bhi_local_bytes((uintptr_t)p), size))
         return p;
     bhi_block_t block = bhi_block_of((uintptr_t)p, BHI_USE_REALLOC);
-    if (block.bytes == 0) { /* foreign: its size is unknown, so nothing can be kept */
+    if (block.page == NULL) { /* foreign: its size is unknown, so nothing can be kept */
         errno = ENOMEM;
         return NULL;
     }

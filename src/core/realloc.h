@@ -16,7 +16,9 @@ bool bhi_expand(void *p, size_t size);
 bool bhi_size_fits(size_t usable, size_t size);
 
 /* Usable bytes of the live block p (not NULL); anything else is a violation of
- * the given use. 0 for a foreign pointer that the policy lets pass. */
+ * the given use. BHI_USABLE_FOREIGN for a foreign pointer that the policy lets
+ * pass: no block has so many. */
+#define BHI_USABLE_FOREIGN SIZE_MAX
 size_t bhi_usable(const void *p, int use);
 
 #endif

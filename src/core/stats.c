@@ -86,8 +86,8 @@ void bhi_stats_of_heap(bhi_heap_t *heap, bhi_heap_figures_t *out)
 {
     memset(out, 0, sizeof *out);
     bhi_heap_drain(heap, SIZE_MAX);
-    for (unsigned c = 0; c <= BHI_CLASSES; c++) {
-        const bhi_queue_t *q = c < BHI_CLASSES ? &heap->queues[c] : &heap->full;
+    for (unsigned c = 0; c <= BHI_QUEUES; c++) {
+        const bhi_queue_t *q = c < BHI_QUEUES ? &heap->queues[c] : &heap->full;
         for (const bhi_page_t *page = q->first; page != NULL; page = page->next) {
             size_t bytes = page->used * bhi_page_bytes(page);
             out->page_count++;

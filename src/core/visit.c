@@ -25,10 +25,11 @@ static bool visit_page(const visit_t *v, const bhi_page_t *page)
 {
     uint32_t capacity = bhi_page_capacity(page);
     uint32_t words = (capacity + 63) / 64;
+    size_t apart = page->block_size != 0 ? page->block_size : page->single_bytes; /* blocks of zero size too are some way apart */
     bh_heap_area_t area = {
         .blocks = (void *)page->start, /* NOLINT: this is where a number becomes a pointer */
-        .reserved = page->reserved * bhi_page_bytes(page),
-        .committed = capacity * bhi_page_bytes(page),
+        .reserved = page->reserved * apart,
+        .committed = capacity * apart,
         .used = BH_HARDEN_MAP ? 0 : page->used,
         .block_size = bhi_page_bytes(page),
     };
@@ -38,7 +39,7 @@ static bool visit_page(const visit_t *v, const bhi_page_t *page)
         return false;
     for (uint32_t w = 0; v->blocks && w < words; w++) {
         for (uint64_t live = live_now(page, w); live != 0; live &= live - 1) {
-            uintptr_t block = page->start + (w * 64 + bhi_bit_first(live)) * bhi_page_bytes(page);
+            uintptr_t block = page->start + (w * 64 + bhi_bit_first(live)) * (uintptr_t)page->block_size;
             if (!v->visitor(v->handle, &area, (void *)block, area.block_size, v->arg)) /* NOLINT: as above */
                 return false;
         }
@@ -52,8 +53,8 @@ bool bhi_heap_visit(bhi_heap_t *heap, const bh_heap_t *handle, bool blocks, bh_b
     if (!BH_HARDEN_MAP && blocks)
         return false; /* a measuring build knows how many are live, not which */
     bhi_heap_drain(heap, SIZE_MAX);
-    for (unsigned c = 0; c <= BHI_CLASSES; c++) {
-        const bhi_queue_t *q = c < BHI_CLASSES ? &heap->queues[c] : &heap->full;
+    for (unsigned c = 0; c <= BHI_QUEUES; c++) {
+        const bhi_queue_t *q = c < BHI_QUEUES ? &heap->queues[c] : &heap->full;
         for (const bhi_page_t *page = q->first; page != NULL; page = page->next) {
             if (page->state == BHI_PAGE_LARGE && page->used == 0)
                 continue; /* freed; kept for a moment, for a thread that looks at it */

@@ -64,11 +64,12 @@ static uint16_t regions_below(unsigned to)
     return (uint16_t)((1u << to) - 1);
 }
 
-/* Closes an OS page. Those behind it in its slot hold no block's bytes. */
-static void close_page(bhi_segment_t *s, unsigned slot, unsigned os_page)
+/* Closes an OS page. Those behind it in its slot hold no block's bytes. False,
+ * and counted, when it stays accessible. */
+static bool close_page(bhi_segment_t *s, unsigned slot, unsigned os_page)
 {
     if (os_page >= s->open_to[slot] || (s->regions[slot] & region_bit(os_page)) != 0)
-        return;
+        return true;
     uint64_t bit = (uint64_t)1 << slot;
     uintptr_t at = page_address(s, slot, os_page);
     size_t before = bhi_segment_mappings(s, bit);
@@ -91,6 +92,7 @@ static void close_page(bhi_segment_t *s, unsigned slot, unsigned os_page)
         atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
     bhi_segment_note(s, slot);
     bhi_mappings_recount(before, bhi_segment_mappings(s, bit));
+    return done;
 }
 
 /* Slots first..last, the last one up to OS page last_to. */
@@ -193,13 +195,13 @@ static bool open_part(bhi_segment_t *s, const part_t *part, bool empty)
     return open;
 }
 
-/* Without budget left for mappings: opens all slots that were never used, so
+/* Without budget left for mappings: opens all of `slots` that were never used, so
  * that they become one mapping with each other and the next segment's. */
-static void open_rest(bhi_segment_t *s)
+static void open_rest(bhi_segment_t *s, uint64_t slots)
 {
     for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
         unsigned n = 0;
-        while (i + n < BH_SEGMENT_SLOTS && s->open_to[i + n] == 0)
+        while (i + n < BH_SEGMENT_SLOTS && s->open_to[i + n] == 0 && (slots >> (i + n) & 1) != 0)
             n++;
         if (n > 0)
             open_part(s, &(part_t){i, i + n - 1, BH_SLOT_OS_PAGES}, true);
@@ -212,7 +214,7 @@ static bool fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from,
     part_t part = {slot, slot + n - 1, guards_wanted() ? last_from : BH_SLOT_OS_PAGES};
     /* Where slots are opened one by one, the guard is what stays closed. */
     if (s->by_slot && s->open_to[part.last] == 0 && guards_wanted() && !mapping_budget_left())
-        open_rest(s);
+        open_rest(s, s->free | bhi_bit_range(slot, n)); /* others may hold zero-size blocks */
     if (!open_part(s, &part, empty))
         return false;
     if (!guards_wanted())
@@ -232,6 +234,21 @@ bool bhi_guard_fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_fr
 bool bhi_guard_move(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from)
 {
     return fit(s, slot, n, last_from, false);
+}
+
+/* One call for each OS page where guard regions work: should the kernel refuse in
+ * the middle (a part that the program has locked), it is known which are there.
+ * mprotect closes all the rest with the first. */
+void bhi_guard_close(bhi_segment_t *s, unsigned slot)
+{
+    if (guards_wanted()) {
+        for (unsigned i = 0; i < BH_SLOT_OS_PAGES && close_page(s, slot, i); i++)
+            ;
+        if (slot > 0 && (s->free >> (slot - 1) & 1) != 0)
+            close_page(s, slot - 1, LAST_OS_PAGE);
+    } else if (s->open_to[slot] != 0) {
+        atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
+    }
 }
 
 void bhi_guard_batch(bhi_segment_t *s)

@@ -19,6 +19,11 @@ bool bhi_guard_fit(bhi_segment_t *segment, unsigned slot, unsigned n, unsigned l
  * guards are as they were. */
 bool bhi_guard_move(bhi_segment_t *segment, unsigned slot, unsigned n, unsigned last_from);
 
+/* Makes all of a slot that holds no memory of a block inaccessible, and the OS page
+ * before it; bhi_guard_fit opens it again. What cannot be closed stays accessible
+ * and is counted, once for the slot. */
+void bhi_guard_close(bhi_segment_t *segment, unsigned slot);
+
 /* Places the guards of all free slots of a segment with one kernel call. */
 void bhi_guard_batch(bhi_segment_t *segment);
 

@@ -175,7 +175,7 @@ size_t bhi_segment_mappings(const bhi_segment_t *s, uint64_t slots)
     size_t cost = 0;
     for (slots &= s->by_mprotect; slots != 0; slots &= slots - 1) {
         unsigned from = s->open_to[bhi_bit_first(slots)];
-        cost += from > 0 && from < BH_SLOT_OS_PAGES ? 2 : 0;
+        cost += from > 0 || !s->by_slot ? 2 : 0;
     }
     return cost;
 }

@@ -31,7 +31,8 @@ void bhi_segment_note(bhi_segment_t *segment, unsigned slot);
 void bhi_segment_adopt_huge(bhi_segment_t *first, uint32_t n, size_t accessible, bool dirty);
 
 /* Estimate of what slots cost in mappings: two for each that is partly closed by
- * mprotect. Fully closed or open ones merge with their neighbours. */
+ * mprotect. Fully open ones merge with their neighbours, and fully closed ones
+ * where slots are opened one by one. */
 size_t bhi_segment_mappings(const bhi_segment_t *segment, uint64_t slots);
 /* Replaces a part of the process's estimate. */
 void bhi_mappings_recount(size_t before, size_t after);

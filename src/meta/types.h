@@ -110,8 +110,10 @@ _Static_assert(BH_SPAN_SLOTS_LARGE * BH_SLOT_SIZE < BHI_PLACE_NONE, "a place fit
  *       a single block that was freed, whose bits stay until the page ends
  *   I4  blocks below capacity that are neither fresh nor live are free: on `free`,
  *       or found in the map by the next refill. `free` holds only free blocks,
- *       each once. (Where the map is compiled out they are on `local_free`.)
- *   I5  local_heap is heap or NULL; it is heap only if state = ACTIVE
+ *       each once; of zero-size blocks, whose capacity = reserved, none. (Where the
+ *       map is compiled out they are on `local_free`.)
+ *   I5  local_heap is heap or NULL; it is heap only if state = ACTIVE and the
+ *       blocks are not of zero size
  *   I6  state = FREE <=> capacity = 0 <=> heap = NULL; start, block sizes and
  *       reserved then still tell of the last page, for the report; a page that
  *       a hazard names is not on its way there
@@ -124,7 +126,7 @@ typedef struct bhi_page {
     bhi_map_word_t *map;        /* const: ceil(reserved / 64) words */
     _Atomic(struct bhi_heap *) heap;      /* owner writes; NULL when free */
     _Atomic(uint64_t) remote;             /* atomic; survives the page's release */
-    uint32_t block_size;        /* const: bytes; 0 for a single block */
+    uint32_t block_size;        /* const: bytes from block to block; 0 for a single block */
     _Atomic(uint32_t) capacity; /* owner writes: blocks put on the lists so far */
     uint16_t back;              /* const: bytes of descriptors back to that of the span's first slot; 0 in that one */
     uint8_t group_shift;        /* const */
@@ -226,6 +228,13 @@ typedef struct bhi_pool {
 
 #define BHI_CLASSES 89u
 
+/* Not a class of sizes, but with a queue like one: blocks for requests of 0 bytes;
+ * see core/zero.h. */
+#define BHI_CLASS_ZERO BHI_CLASSES
+#define BHI_QUEUES (BHI_CLASSES + 1)
+#define BHI_CLASS_NONE ((uint8_t)255) /* size_class of LARGE pages, which are in no queue */
+_Static_assert(BHI_QUEUES <= 128, "a bit for each in heap->retired");
+
 typedef struct bhi_queue {
     bhi_page_t *first, *last;
 } bhi_queue_t;
@@ -243,12 +252,12 @@ typedef enum bhi_heap_kind {
  *
  *   H1  every page of a heap is in one of its queues or in `full`
  *   H2  direct[w] is the first page of the queue that serves 8 * w bytes, or
- *       the empty page
+ *       the empty page; direct[0] always is
  *   H3  pages on `pending` or `pending_mine` have QUEUED set */
 typedef struct bhi_heap {
     size_t open;                           /* owner: a copy of the first arena's blocks_open, not older than its newest page */
     bhi_page_t *direct[BH_DIRECT_ENTRIES]; /* owner */
-    bhi_queue_t queues[BHI_CLASSES];       /* owner: pages in state ACTIVE */
+    bhi_queue_t queues[BHI_QUEUES];        /* owner: pages in state ACTIVE */
     bhi_queue_t full;                      /* owner: pages in state FULL or LARGE */
     bhi_page_t *pending_mine;              /* owner: taken from pending, not processed yet */
     uint64_t retired[2];                   /* owner: classes with a retired page */

@@ -139,7 +139,7 @@ static void resize(block_t *b, size_t size)
 
 /* ------------------------------------------------------------------- steps */
 
-static const size_t sizes[] = {1, 8, 24, 100, 500, 1024, 1500, 4000, 8192, 9000, 20000, 33000, 131072, 140000, 700000, 5000000};
+static const size_t sizes[] = {0, 1, 8, 24, 100, 500, 1024, 1500, 4000, 8192, 9000, 20000, 33000, 131072, 140000, 700000, 5000000};
 #define SIZES (sizeof sizes / sizeof sizes[0])
 #define BLOCKS (SIZES * WAYS)
 

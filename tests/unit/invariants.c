@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "core/heap.h"
 #include "core/page.h"
+#include "core/zero.h"
 #include "harden/link.h"
 #include "meta/arena.h"
 #include "meta/segment.h"
@@ -76,6 +77,11 @@ static const char *lists(const bhi_page_t *page)
     const void *p = page;
     memset(seen, 0, page->reserved);
     long n_free = walk(page, page->free, page->key, seen);
+    if (page->size_class == BHI_CLASS_ZERO) {
+        CHECK_THAT(n_free == 0 && page->local_free == BHI_PLACE_NONE && bhi_page_capacity(page) == page->reserved,
+                   "I4: page %p: zero-size blocks on a list", p);
+        return NULL;
+    }
     CHECK_THAT(n_free >= 0, "page %p: free list is damaged", p);
     if (BH_HARDEN_MAP) {
         CHECK_THAT(page->local_free == BHI_PLACE_NONE, "I4: page %p: local_free is used", p);
@@ -101,10 +107,14 @@ const char *inv_page(const bhi_page_t *page)
     CHECK_THAT(page->state != BHI_PAGE_FREE && capacity != 0 && heap != NULL,
                "I6: page %p: state %u, capacity %u, heap %p", p, page->state, capacity, (const void *)heap);
     CHECK_THAT(capacity <= page->reserved, "I2: page %p: capacity %u of %u", p, capacity, page->reserved);
-    CHECK_THAT(local == NULL || (local == heap && page->state == BHI_PAGE_ACTIVE), "I5: page %p", p);
+    CHECK_THAT(local == NULL || (local == heap && page->state == BHI_PAGE_ACTIVE && page->size_class != BHI_CLASS_ZERO), "I5: page %p", p);
     if (page->state == BHI_PAGE_LARGE) {
         CHECK_THAT(page->reserved == 1 && page->block_size == 0 && page->reciprocal == 0, "I1: large page %p", p);
         CHECK_THAT(page->single_bytes + BH_OS_PAGE_SIZE <= page->span_slots * BH_SLOT_SIZE, "I1: large page %p", p);
+    } else if (page->size_class == BHI_CLASS_ZERO) {
+        CHECK_THAT(page->block_size == BHI_ZERO_STEP && bhi_page_bytes(page) == 0 && page->span_slots == 1 && page->fresh == 0 &&
+                       page->reserved == BHI_ZERO_BLOCKS && page->reciprocal == bhi_class_reciprocal(page->block_size),
+                   "I1: page %p of zero-size blocks: block size %u", p, page->block_size);
     } else {
         CHECK_THAT(page->block_size == bhi_class_size(page->size_class) &&
                        page->reciprocal == bhi_class_reciprocal(page->block_size),
@@ -212,7 +222,11 @@ const char *inv_segment(const bhi_segment_t *s, bool read, bool probe)
         CHECK_THAT(behind == 0 || (page->state == BHI_PAGE_LARGE && behind < BH_SLOT_SIZE), "I1: page of slot %u starts elsewhere", slot);
         for (unsigned i = 0; i < page->span_slots; i++)
             CHECK_THAT(page[i].back == i << BH_PAGE_DESC_SHIFT, "S1: segment %p: slot %u points back %u", p, slot + i, page[i].back);
-        size_t bytes = page->state == BHI_PAGE_LARGE ? behind + page->single_bytes : page->span_slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE;
+        bool closed = bhi_page_bytes(page) == 0; /* zero-size blocks */
+        for (unsigned os = 0; closed && os < page->span_slots * BH_SLOT_OS_PAGES; os++)
+            CHECK_THAT(atomic_load(&bhi_state->guard_missed) != 0 || !inv_is_open(s, slot + os / BH_SLOT_OS_PAGES, os % BH_SLOT_OS_PAGES),
+                       "S3: page of slot %u has zero-size blocks and is open", slot);
+        size_t bytes = closed ? 0 : page->state == BHI_PAGE_LARGE ? behind + page->single_bytes : page->span_slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE;
         for (size_t at = 0; at < page->span_slots * BH_SLOT_SIZE; at += BH_OS_PAGE_SIZE) {
             unsigned os = (unsigned)(at >> BH_OS_PAGE_SHIFT) % BH_SLOT_OS_PAGES;
             CHECK_THAT(at >= bytes || inv_is_open(s, slot + (unsigned)(at / BH_SLOT_SIZE), os), "S3: page of slot %u is not all open", slot);
@@ -254,14 +268,14 @@ const char *inv_heap(const bhi_heap_t *heap)
 {
     size_t n = 0;
     const char *text = queue(heap, &heap->full, -1, &n);
-    for (int c = 0; c < (int)BHI_CLASSES && text == NULL; c++)
+    for (int c = 0; c < (int)BHI_QUEUES && text == NULL; c++)
         text = queue(heap, &heap->queues[c], c, &n);
     if (text != NULL)
         return text;
     CHECK_THAT(n == heap->page_count, "H1: heap %u: page_count %zu, in queues %zu", heap->id, heap->page_count, n);
     for (size_t w = 0; w < BH_DIRECT_ENTRIES; w++) {
         const bhi_page_t *first = heap->queues[bhi_class_of(w * 8)].first;
-        CHECK_THAT(heap->direct[w] == (first != NULL ? first : bhi_heap_empty.direct[0]), "H2: heap %u: direct[%zu]", heap->id, w);
+        CHECK_THAT(heap->direct[w] == (first != NULL && w != 0 ? first : bhi_heap_empty.direct[0]), "H2: heap %u: direct[%zu]", heap->id, w);
     }
     bhi_page_t *const stacks[2] = {atomic_load(&heap->pending), heap->pending_mine};
     for (int i = 0; i < 2; i++) {

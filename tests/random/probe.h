@@ -1,0 +1,55 @@
+/* One process, one sample: what a fresh process sees of the allocator's choices. */
+#ifndef BH_RANDOM_PROBE_H
+#define BH_RANDOM_PROBE_H
+
+#include "meta/types.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PROBE_IN_ROW 64      /* consecutive allocations of a class */
+#define PROBE_NEXT 8         /* allocations within which a freed block must not come back */
+#define PROBE_ROUNDS 10000u  /* of malloc and free in tight pairs */
+#define PROBE_LIVE 1000u
+
+/* Situations in which a block is freed. */
+enum { PROBE_FRESH, PROBE_AMONG_LIVE, PROBE_TIGHT, PROBE_HOLE, PROBE_SITUATIONS };
+/* Sizes: the classes of 16 to 256 B, for which there is a bound, then others. */
+#define PROBE_BOUND_SIZES 16u
+#define PROBE_SIZES 24u
+size_t probe_size(unsigned i);
+
+typedef struct probe_order {
+    uint64_t behind[BHI_CLASSES]; /* of PROBE_IN_ROW - 1 */
+} probe_order_t;
+
+typedef struct probe_reuse {
+    uint64_t back[PROBE_SIZES][PROBE_SITUATIONS]; /* 0 or 1 */
+    uint64_t tight[PROBE_SIZES];                  /* of PROBE_ROUNDS, all rounds */
+} probe_reuse_t;
+
+enum { PROBE_BLOCKS, PROBE_CONTROL, PROBE_DISTANCE, PROBE_HEAP, PROBE_ADDRESSES };
+typedef struct probe_address {
+    uint64_t value[PROBE_ADDRESSES]; /* in units of its alignment */
+} probe_address_t;
+
+/* Allocations of parent and child after a fork: of a class in use before it, and
+ * of one that was not. */
+typedef struct probe_fork {
+    uint64_t used_same, used_all; /* of PROBE_IN_ROW places; whether all are the same */
+    uint64_t fresh_same, fresh_all;
+} probe_fork_t;
+
+typedef union probe_sample {
+    probe_order_t order;
+    probe_reuse_t reuse;
+    probe_address_t address;
+    probe_fork_t fork;
+} probe_sample_t;
+
+/* Fills the sample of one mode ("order", "reuse", "address", "fork"); its size.
+ * With `plant` it looks at a predictable allocator in Bulkhead's place. 0: no such
+ * mode, or no memory. */
+size_t probe_run(const char *mode, uint64_t seed, bool plant, probe_sample_t *out);
+
+#endif
