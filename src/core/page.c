@@ -130,6 +130,7 @@ static uintptr_t take_huge(size_t bytes, size_t align, bhi_page_t **page)
             first[i].run = i;
         }
         first->run = (uint32_t)segments;
+        bhi_guard_before(first);
     }
     bhi_state_unlock();
     if (first == NULL)

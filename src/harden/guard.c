@@ -207,6 +207,27 @@ static void open_rest(bhi_segment_t *s)
     }
 }
 
+/* Closes the OS page before a slot: the last one of a free slot or of another
+ * span, which holds no block's bytes. Where a kernel call on that slot may be
+ * under way it stays as it is: that of a quarantined one was closed with its
+ * span, and a segment that goes back whole will have no access. */
+static void close_before(bhi_segment_t *s, unsigned slot)
+{
+    if (slot > 0) {
+        if ((s->quarantined >> (slot - 1) & 1) == 0)
+            close_page(s, slot - 1, LAST_OS_PAGE);
+    } else if (s > bhi_segment_arena(s)->headers && s[-1].kind == BHI_SEGMENT_SLOTS && s[-1].purging == 0 &&
+               s[-1].quarantined >> (BH_SEGMENT_SLOTS - 1) == 0) {
+        close_page(s - 1, BH_SEGMENT_SLOTS - 1, LAST_OS_PAGE);
+    }
+}
+
+void bhi_guard_before(bhi_segment_t *s)
+{
+    if (guards_wanted())
+        close_before(s, 0);
+}
+
 static bool fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from, bool empty)
 {
     part_t part = {slot, slot + n - 1, guards_wanted() ? last_from : BH_SLOT_OS_PAGES};
@@ -219,8 +240,7 @@ static bool fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from,
         return true;
     close_page(s, part.last, last_from);
     close_page(s, part.last, LAST_OS_PAGE); /* for the span behind it */
-    if (slot > 0 && (s->free >> (slot - 1) & 1) != 0)
-        close_page(s, slot - 1, LAST_OS_PAGE);
+    close_before(s, slot);
     return true;
 }
 

@@ -19,6 +19,10 @@ bool bhi_guard_fit(bhi_segment_t *segment, unsigned slot, unsigned n, unsigned l
  * guards are as they were. */
 bool bhi_guard_move(bhi_segment_t *segment, unsigned slot, unsigned n, unsigned last_from);
 
+/* Closes the OS page before a segment's first slot, where that is the last one
+ * of the segment before. For spans of whole segments; the others see to it. */
+void bhi_guard_before(bhi_segment_t *segment);
+
 /* Places the guards of all free slots of a segment with one kernel call. */
 void bhi_guard_batch(bhi_segment_t *segment);
 

@@ -156,19 +156,23 @@ typedef enum bhi_segment_kind {
 
 /* Header of a segment; all fields under state->lock.
  *
- *   S1  free, and the spans in use, partition the 64 slots
+ *   S1  free, purging, quarantined, and the spans in use partition the 64 slots
  *   S2  dirty is a subset of free; a free slot that is not dirty reads zero
  *   S3  OS page i of slot s is accessible <=> i < open_to[s] and bit i of
  *       regions[s] is 0
  *   S4  aged is a subset of dirty
  *   S5  by_mprotect, by_region, ended and ready say of each slot whether
  *       open_to < 16; whether it has a guard region; whether its last OS page is
- *       closed; whether that one is closed and no other */
+ *       closed; whether that one is closed and no other
+ *   S6  the OS page before the first of a large block is closed: the last one of
+ *       a slot, that of a segment or a huge span, or the one reserved before an
+ *       arena. Like every guard it may be missing, and is then counted */
 typedef struct bhi_segment {
     uint64_t free;        /* slots that no span uses and nobody purges */
     uint64_t dirty;       /* free slots whose memory may be non-zero */
     uint64_t aged;        /* those of them that were already when the purge last looked */
     uint64_t purging;     /* slots that a thread returns to the kernel right now */
+    uint64_t quarantined; /* slots of freed large spans whose addresses wait (harden/quarantine.h); of a huge span: all or none, in its first header */
     uint64_t heads;       /* first slots of spans in use */
     uint64_t by_mprotect, by_region, ended, ready; /* S5 */
     struct bhi_segment *next, *prev;             /* bucket list, or free-run bin */
