@@ -15,6 +15,9 @@
 #ifndef BH_HARDEN_GUARDS
 #define BH_HARDEN_GUARDS 1 /* inaccessible OS page after every page */
 #endif
+#ifndef BH_HARDEN_LARGE
+#define BH_HARDEN_LARGE 1 /* freed large blocks trap, their addresses wait */
+#endif
 
 /* Largest OS page this build serves. It runs on every kernel whose page size
  * divides it; a kernel with larger pages is refused at start-up. */

@@ -6,6 +6,7 @@
 #include "core/hazard.h"
 #include "core/heap.h"
 #include "harden/guard.h"
+#include "harden/quarantine.h"
 #include "meta/arena.h"
 #include "meta/pool.h"
 #include "meta/segment.h"
@@ -389,22 +390,6 @@ void bhi_page_forget(bhi_page_t *page)
         atomic_store_explicit(&page->map[w].live, 0, memory_order_relaxed);
 }
 
-static void give_huge(bhi_page_t *page, bhi_segment_t *first)
-{
-    uint32_t n = first->run;
-    uintptr_t base = bhi_align_down(page->start, BH_SEGMENT_SIZE); /* see bhi_heap_large_at */
-    size_t bytes = page->start - base + page->block_bytes;
-    bool gone = bhi_os_rereserve(base, (size_t)n << BH_SEGMENT_SHIFT) == 0;
-    bool zero = gone || bhi_os_purge(base, bytes) == 0;
-    bhi_state_lock();
-    bhi_pool_give(page->map, map_bytes(page->reserved));
-    if (gone)
-        bhi_arena_give_run(first, n);
-    else
-        bhi_segment_adopt_huge(first, n, bytes, !zero); /* mapping limit reached */
-    bhi_state_unlock();
-}
-
 /* Whether a thread is on its way to our stack, or reads the page. */
 static bool is_needed(const bhi_page_t *page)
 {
@@ -452,12 +437,15 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     unsigned slot;
     bhi_segment_t *segment = bhi_page_segment(page, &slot);
     if (segment->kind == BHI_SEGMENT_HUGE) {
-        give_huge(page, segment);
+        bhi_quarantine_huge(page, segment);
         return true;
     }
     bhi_state_lock();
     bhi_pool_give(page->map, map_bytes(page->reserved));
-    bhi_span_give(segment, slot, page->span_slots, true);
+    if (page->block_size == 0 && bhi_quarantine_wants(page->block_bytes))
+        bhi_quarantine_span(segment, slot, page->span_slots);
+    else
+        bhi_span_give(segment, slot, page->span_slots, true);
     /* Here too, for threads that only free and never reach the generic path. */
     bool at_once = atomic_load_explicit(&bhi_state->purge_delay, memory_order_relaxed) == 0;
     bhi_purge(at_once ? 0 : bhi_os_now_ms(), at_once, 1);

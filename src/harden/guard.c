@@ -22,7 +22,8 @@ static bool guards_wanted(void)
 
 void bhi_guard_init(void)
 {
-    if (!guards_wanted() || bhi_process.options.guard == BHI_GUARD_MPROTECT)
+    bool none = (!BH_HARDEN_GUARDS && !BH_HARDEN_LARGE) || bhi_process.options.guard == BHI_GUARD_NONE;
+    if (none || bhi_process.options.guard == BHI_GUARD_MPROTECT)
         return;
     /* The last segment of the reservation serves as the probe: install on it, ask
      * the kernel to write there, take it away. */
@@ -199,7 +200,7 @@ static void open_rest(bhi_segment_t *s)
 {
     for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
         unsigned n = 0;
-        while (i + n < BH_SEGMENT_SLOTS && s->open_to[i + n] == 0)
+        while (i + n < BH_SEGMENT_SLOTS && s->open_to[i + n] == 0 && (s->quarantined >> (i + n) & 1) == 0)
             n++;
         if (n > 0)
             open_part(s, &(part_t){i, i + n - 1, BH_SLOT_OS_PAGES}, true);
@@ -252,6 +253,75 @@ bool bhi_guard_fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_fr
 bool bhi_guard_move(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from)
 {
     return fit(s, slot, n, last_from, false);
+}
+
+/* ---------------------------------------------------------------- whole slots */
+
+bool bhi_guard_range(uintptr_t at, size_t size)
+{
+    if (!bhi_process.guards_by_madvise)
+        return false;
+    int r = bhi_os_guard_install(at, size);
+    if (r == 0)
+        return true;
+    atomic_fetch_add_explicit(&bhi_state->advice_refused, 1, memory_order_relaxed);
+    /* Refused for good, before anything was done; or for want of a page table,
+     * half-way through. What cannot be undone counts as done: whoever opens the
+     * range takes the guards away first. */
+    return r != -EINVAL && r != -EPERM && bhi_os_guard_remove(at, size) != 0;
+}
+
+void bhi_guard_note_range(bhi_segment_t *s, uint64_t slots)
+{
+    for (; slots != 0; slots &= slots - 1) {
+        unsigned slot = bhi_bit_first(slots);
+        s->regions[slot] |= regions_below(s->open_to[slot]);
+        bhi_segment_note(s, slot);
+    }
+}
+
+/* All OS pages of the slots are guard regions, also those that mprotect closed. */
+static void note_region(bhi_segment_t *s, uint64_t slots)
+{
+    for (; slots != 0; slots &= slots - 1) {
+        unsigned slot = bhi_bit_first(slots);
+        s->regions[slot] = regions_below(BH_SLOT_OS_PAGES);
+        bhi_segment_note(s, slot);
+    }
+}
+
+static void note_mapped(bhi_segment_t *s, uint64_t slots)
+{
+    bhi_mappings_recount(bhi_segment_mappings(s, slots), 0);
+    for (; slots != 0; slots &= slots - 1) {
+        unsigned slot = bhi_bit_first(slots);
+        s->open_to[slot] = 0;
+        s->regions[slot] = 0;
+        bhi_segment_note(s, slot);
+    }
+}
+
+bool bhi_guard_trap(bhi_segment_t *s, unsigned slot, unsigned n)
+{
+    uint64_t slots = bhi_bit_range(slot, n);
+    uintptr_t at = page_address(s, slot, 0);
+    size_t size = (size_t)n << BH_SLOT_SHIFT;
+    /* Where slots are opened one by one, a closed span is one with the guards on
+     * both sides of it: no further mapping, if it had its own. */
+    bool may_map = s->by_slot || !bhi_process.guards_by_madvise;
+    may_map = may_map && (bhi_segment_mappings(s, slots) != 0 || mapping_budget_left());
+    bhi_state_unlock();
+    bool mapped = may_map && bhi_os_rereserve(at, size) == 0;
+    bool region = !mapped && bhi_guard_range(at, size);
+    bool zero = mapped || region || bhi_os_purge(at, size) == 0;
+    if (!mapped && !region)
+        atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
+    bhi_state_lock();
+    if (mapped)
+        note_mapped(s, slots);
+    if (region)
+        note_region(s, slots);
+    return zero;
 }
 
 void bhi_guard_batch(bhi_segment_t *s)

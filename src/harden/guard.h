@@ -23,6 +23,18 @@ bool bhi_guard_move(bhi_segment_t *segment, unsigned slot, unsigned n, unsigned 
  * of the segment before. For spans of whole segments; the others see to it. */
 void bhi_guard_before(bhi_segment_t *segment);
 
+/* Makes the n slots from `slot`, all of them quarantined, inaccessible and returns
+ * their memory, with one kernel call where that works. Where it is refused the
+ * memory is returned alone, and that is counted. False: it may be non-zero. Gives
+ * the lock up during kernel calls. */
+bool bhi_guard_trap(bhi_segment_t *segment, unsigned slot, unsigned n);
+
+/* With the lock or without: makes a range of ours that the caller alone uses
+ * inaccessible by a guard region, which returns its memory too. */
+bool bhi_guard_range(uintptr_t at, size_t size);
+/* Of slots of which exactly the accessible OS pages lie in such a range: notes that. */
+void bhi_guard_note_range(bhi_segment_t *segment, uint64_t slots);
+
 /* Places the guards of all free slots of a segment with one kernel call. */
 void bhi_guard_batch(bhi_segment_t *segment);
 

@@ -18,6 +18,8 @@
  *   held       freed by a thread that is not the owner, not taken back yet
  *   fresh      never handed out since its page began: index >= capacity
  *   retire     keep an empty page for a while; release: give its span back
+ *   trap       make a freed span inaccessible; quarantine: keep its addresses
+ *              out of use
  *   purge      return memory to the kernel, keep the address space
  *   abandon    give up a heap at thread exit; adopt: take it or its pages over
  *
@@ -153,6 +155,28 @@ typedef enum bhi_segment_kind {
     BHI_SEGMENT_HUGE,      /* first of a huge span of `run` segments */
     BHI_SEGMENT_HUGE_REST, /* further segment of a huge span */
 } bhi_segment_kind_t;
+
+/* A freed large span whose addresses wait until others are used again. */
+typedef struct bhi_quarantined {
+    struct bhi_segment *segment;
+    uint8_t slot;
+    bool huge;      /* a span of whole segments; slot is 0 */
+    bool dirty;     /* its memory may be non-zero: the kernel refused everything */
+    uint32_t slots;
+} bhi_quarantined_t;
+
+/* Ring, oldest first; all fields under state->lock.
+ *
+ *   Q1  every slot of an entry is quarantined, and of one entry only
+ *   Q2  bytes = address space of all entries, at most the limit
+ *   Q3  a quarantined slot of no entry is on its way into the ring (its lock is
+ *       given up for a kernel call), in a forked child for good */
+#define BHI_QUARANTINE_MOST 256u
+typedef struct bhi_quarantine {
+    uint32_t first, count;
+    size_t bytes;
+    bhi_quarantined_t ring[BHI_QUARANTINE_MOST];
+} bhi_quarantine_t;
 
 /* Header of a segment; all fields under state->lock.
  *
@@ -293,6 +317,7 @@ typedef struct bhi_state {
     bhi_segment_t *purge_first, *purge_last;
     _Atomic(uint64_t) purge_next_at;   /* ms; when the first of the queue is due; 0 = queue empty */
     bhi_pool_t pool;
+    bhi_quarantine_t quarantine;       /* lock */
     bhi_random_t random;               /* lock, secret: slot choice */
     struct bhi_heap *heaps_unused, *heaps_unused_last;
     struct bhi_heap *orphans;          /* head of a list; adopted from the front, added at the back */

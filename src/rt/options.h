@@ -15,7 +15,9 @@ enum { BHI_GUARD_AUTO, BHI_GUARD_MADVISE, BHI_GUARD_MPROTECT, BHI_GUARD_NONE };
 enum { BHI_FOREIGN_ABORT, BHI_FOREIGN_REPORT, BHI_FOREIGN_IGNORE };
 
 /* purge_delay: milliseconds that an empty page's memory is kept for reuse;
- * 0 returns it at once. */
+ * 0 returns it at once. trap_from: bytes; freed blocks above 128 KiB and of at
+ * least this size cannot be accessed from then on. large_quarantine_bytes:
+ * address space that such blocks may keep out of use. */
 typedef struct bhi_options {
 #define BH_OPTION(field, key, def, words) uint32_t field;
 #include "rt/options.def"
