@@ -17,6 +17,7 @@
 
 #define BATCH_AT 4 /* spans in a segment from which on its guards are placed all at once */
 #define GROUPS 32u
+#define DISTANCE_MOST ((size_t)1 << 20)
 #define STORE_BUFFER_TRIES 200 /* times some ten nanoseconds */
 
 /* ------------------------------------------------------------------ set-up */
@@ -31,24 +32,27 @@ static unsigned guard_start(size_t bytes_in_span)
     return (unsigned)((bytes_in_span >> BH_OS_PAGE_SHIFT) & (BH_SLOT_OS_PAGES - 1));
 }
 
-/* Span for `bytes` usable bytes and the guard behind them. Lock held. */
-static bhi_span_t take_span(size_t bytes, unsigned slots, unsigned align_slots)
+/* Span for `bytes` usable bytes and the guard behind them, of which the last
+ * `distance` slots are closed whole. Lock held. */
+static bhi_span_t take_span(size_t bytes, unsigned slots, unsigned align_slots, unsigned distance)
 {
     bhi_span_t span = bhi_span_take(slots, align_slots);
     if (span.segment == NULL)
         return span;
     unsigned from = guard_start(bytes);
-    if (!bhi_guard_fit(span.segment, span.slot, slots, from)) {
+    if (!bhi_guard_fit(span.segment, span.slot, slots - distance, from)) {
         bhi_span_give(span.segment, span.slot, slots, !span.zero);
         span = bhi_span_take_in_new_segment(slots, align_slots);
         if (span.segment == NULL)
             return span;
-        if (!bhi_guard_fit(span.segment, span.slot, slots, from)) {
+        if (!bhi_guard_fit(span.segment, span.slot, slots - distance, from)) {
             bhi_span_give(span.segment, span.slot, slots, !span.zero);
             span.segment = NULL;
             return span;
         }
     }
+    if (distance > 0)
+        bhi_guard_distance(span.segment, span.slot + slots - distance, distance);
     if (slots == 1 && bhi_bit_count(span.segment->heads) == BATCH_AT)
         bhi_guard_batch(span.segment);
     return span;
@@ -92,7 +96,7 @@ bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned c)
     void *map = bhi_pool_take(map_bytes(reserved));
     bhi_span_t span = {NULL, 0, false};
     if (map != NULL) {
-        span = take_span(slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1);
+        span = take_span(slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1, 0);
         if (span.segment == NULL)
             bhi_pool_give(map, map_bytes(reserved));
     }
@@ -117,9 +121,10 @@ bhi_page_t *bhi_page_new(bhi_heap_t *heap, unsigned c)
 
 /* A span of whole segments; only the block itself is opened, what follows is
  * its guard. Returns the block's address or 0. */
-static uintptr_t take_huge(size_t bytes, size_t align, bhi_page_t **page)
+static uintptr_t take_huge(size_t bytes, size_t align, unsigned distance, bhi_page_t **page)
 {
-    uint64_t segments = ((uint64_t)bytes + BH_OS_PAGE_SIZE + BH_SEGMENT_SIZE - 1) >> BH_SEGMENT_SHIFT;
+    uint64_t closed = BH_OS_PAGE_SIZE + ((uint64_t)distance << BH_SLOT_SHIFT);
+    uint64_t segments = (bytes + closed + BH_SEGMENT_SIZE - 1) >> BH_SEGMENT_SHIFT;
     uint64_t align_segments = align > BH_SEGMENT_SIZE ? align >> BH_SEGMENT_SHIFT : 1;
     if (segments > UINT32_MAX / 4 || align_segments > UINT32_MAX / 4)
         return 0;
@@ -149,24 +154,40 @@ static uintptr_t take_huge(size_t bytes, size_t align, bhi_page_t **page)
     return base;
 }
 
+/* Closed slots behind a large block, so that the distance to what follows is not
+ * known: up to an eighth of its size, at least one and at most 1 MiB. The
+ * `secure` profile has none. */
+static unsigned random_distance(bhi_heap_t *heap, size_t bytes)
+{
+    if (bhi_process.options.profile == BHI_PROFILE_SECURE)
+        return 0;
+    size_t most = bhi_max(bhi_min(bytes / 8, DISTANCE_MOST) >> BH_SLOT_SHIFT, 1);
+    return bhi_random_below(&heap->random, (uint32_t)most + 1);
+}
+
 bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool *zero)
 {
     size_t bytes = bhi_align_up(size > 0 ? size : 1, BH_OS_PAGE_SIZE);
     uint64_t slots = ((uint64_t)bytes + BH_OS_PAGE_SIZE + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT;
+    unsigned distance = random_distance(heap, bytes);
     bool huge = slots > BH_SEGMENT_SLOTS || align > BH_SEGMENT_SIZE;
+    if (!huge) {
+        distance = (unsigned)bhi_min(distance, BH_SEGMENT_SLOTS - slots);
+        slots += distance;
+    }
 
     bhi_state_lock();
     void *map = bhi_pool_take(sizeof(bhi_map_word_t));
     bhi_span_t span = {NULL, 0, true};
     if (map != NULL && !huge)
-        span = take_span(bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1);
+        span = take_span(bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1, distance);
     bhi_state_unlock();
 
     bhi_page_t *page = NULL;
     uintptr_t start = 0;
     if (map != NULL && huge) {
-        start = take_huge(bytes, align, &page);
-        slots = bhi_align_up(bytes + BH_OS_PAGE_SIZE, BH_SEGMENT_SIZE) >> BH_SLOT_SHIFT;
+        start = take_huge(bytes, align, distance, &page);
+        slots = bhi_align_up(bytes + BH_OS_PAGE_SIZE + ((size_t)distance << BH_SLOT_SHIFT), BH_SEGMENT_SIZE) >> BH_SLOT_SHIFT;
     } else if (span.segment != NULL) {
         page = bhi_segment_desc(span.segment, span.slot);
         start = bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT);
@@ -215,7 +236,7 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
         return false;
     for (unsigned i = had; i < slots; i++)
         page[i].back = (uint16_t)(i << BH_PAGE_DESC_SHIFT);
-    page->span_slots = slots;
+    page->span_slots = (uint32_t)bhi_max(had, slots); /* a random distance shrinks */
     page->block_bytes = bytes - before;
     return true;
 }

@@ -324,6 +324,25 @@ bool bhi_guard_trap(bhi_segment_t *s, unsigned slot, unsigned n)
     return zero;
 }
 
+void bhi_guard_distance(bhi_segment_t *s, unsigned slot, unsigned n)
+{
+    uint64_t slots = bhi_bit_range(slot, n), open = 0;
+    for (unsigned i = slot; i < slot + n; i++) {
+        bool closed = (regions_below(s->open_to[i]) & ~s->regions[i]) == 0;
+        open |= (uint64_t)!closed << i;
+    }
+    if (!guards_wanted() || open == 0)
+        return;
+    uintptr_t at = page_address(s, slot, 0);
+    size_t size = (size_t)n << BH_SLOT_SHIFT;
+    if (bhi_guard_range(at, size))
+        note_region(s, slots);
+    else if (mapping_budget_left() && bhi_os_rereserve(at, size) == 0)
+        note_mapped(s, slots);
+    else
+        atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
+}
+
 void bhi_guard_batch(bhi_segment_t *s)
 {
     if (!guards_wanted() || !bhi_process.guards_by_madvise || bhi_state->batch_refused)

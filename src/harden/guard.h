@@ -29,6 +29,9 @@ void bhi_guard_before(bhi_segment_t *segment);
  * the lock up during kernel calls. */
 bool bhi_guard_trap(bhi_segment_t *segment, unsigned slot, unsigned n);
 
+/* Makes n slots behind a block, part of its span and without contents, inaccessible. */
+void bhi_guard_distance(bhi_segment_t *segment, unsigned slot, unsigned n);
+
 /* With the lock or without: makes a range of ours that the caller alone uses
  * inaccessible by a guard region, which returns its memory too. */
 bool bhi_guard_range(uintptr_t at, size_t size);

@@ -12,6 +12,7 @@
 #endif
 
 enum { BHI_GUARD_AUTO, BHI_GUARD_MADVISE, BHI_GUARD_MPROTECT, BHI_GUARD_NONE };
+enum { BHI_PROFILE_SECURE };
 enum { BHI_FOREIGN_ABORT, BHI_FOREIGN_REPORT, BHI_FOREIGN_IGNORE };
 
 /* purge_delay: milliseconds that an empty page's memory is kept for reuse;
