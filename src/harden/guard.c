@@ -257,18 +257,20 @@ bool bhi_guard_move(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_f
 
 /* ---------------------------------------------------------------- whole slots */
 
-bool bhi_guard_range(uintptr_t at, size_t size)
+bhi_region_t bhi_guard_range(uintptr_t at, size_t size)
 {
     if (!bhi_process.guards_by_madvise)
-        return false;
+        return BHI_REGION_NONE;
     int r = bhi_os_guard_install(at, size);
     if (r == 0)
-        return true;
+        return BHI_REGION_ALL;
     atomic_fetch_add_explicit(&bhi_state->advice_refused, 1, memory_order_relaxed);
-    /* Refused for good, before anything was done; or for want of a page table,
-     * half-way through. What cannot be undone counts as done: whoever opens the
-     * range takes the guards away first. */
-    return r != -EINVAL && r != -EPERM && bhi_os_guard_remove(at, size) != 0;
+    /* EINVAL and EPERM come before anything was done; else a page table was
+     * missing half-way through. Whoever opens what cannot be undone now takes the
+     * guards away first. */
+    if (r == -EINVAL || r == -EPERM || bhi_os_guard_remove(at, size) == 0)
+        return BHI_REGION_NONE;
+    return BHI_REGION_PART;
 }
 
 void bhi_guard_note_range(bhi_segment_t *s, uint64_t slots)
@@ -312,14 +314,15 @@ bool bhi_guard_trap(bhi_segment_t *s, unsigned slot, unsigned n)
     may_map = may_map && (bhi_segment_mappings(s, slots) != 0 || mapping_budget_left());
     bhi_state_unlock();
     bool mapped = may_map && bhi_os_rereserve(at, size) == 0;
-    bool region = !mapped && bhi_guard_range(at, size);
-    bool zero = mapped || region || bhi_os_purge(at, size) == 0;
-    if (!mapped && !region)
+    bhi_region_t region = mapped ? BHI_REGION_NONE : bhi_guard_range(at, size);
+    bool closed = mapped || region == BHI_REGION_ALL;
+    bool zero = closed || bhi_os_purge(at, size) == 0;
+    if (!closed)
         atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
     bhi_state_lock();
     if (mapped)
         note_mapped(s, slots);
-    if (region)
+    if (region != BHI_REGION_NONE)
         note_region(s, slots);
     return zero;
 }
@@ -335,7 +338,8 @@ void bhi_guard_distance(bhi_segment_t *s, unsigned slot, unsigned n)
         return;
     uintptr_t at = page_address(s, slot, 0);
     size_t size = (size_t)n << BH_SLOT_SHIFT;
-    if (bhi_guard_range(at, size))
+    bhi_region_t region = bhi_guard_range(at, size);
+    if (region != BHI_REGION_NONE)
         note_region(s, slots);
     else if (mapping_budget_left() && bhi_os_rereserve(at, size) == 0)
         note_mapped(s, slots);

@@ -32,9 +32,12 @@ bool bhi_guard_trap(bhi_segment_t *segment, unsigned slot, unsigned n);
 /* Makes n slots behind a block, part of its span and without contents, inaccessible. */
 void bhi_guard_distance(bhi_segment_t *segment, unsigned slot, unsigned n);
 
+typedef enum bhi_region { BHI_REGION_NONE, BHI_REGION_PART, BHI_REGION_ALL } bhi_region_t;
+
 /* With the lock or without: makes a range of ours that the caller alone uses
- * inaccessible by a guard region, which returns its memory too. */
-bool bhi_guard_range(uintptr_t at, size_t size);
+ * inaccessible by a guard region, which returns its memory too. PART: the kernel
+ * gave up half-way; only what is noted as a region may be used again. */
+bhi_region_t bhi_guard_range(uintptr_t at, size_t size);
 /* Of slots of which exactly the accessible OS pages lie in such a range: notes that. */
 void bhi_guard_note_range(bhi_segment_t *segment, uint64_t slots);
 

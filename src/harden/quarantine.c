@@ -86,15 +86,16 @@ void bhi_quarantine_huge(const bhi_page_t *page, bhi_segment_t *first)
     size_t bytes = page->start - base + page->block_bytes;
     bool gone = bhi_os_rereserve(base, (size_t)n << BH_SEGMENT_SHIFT) == 0;
     /* At the mapping limit guard regions still work. */
-    bool region = !gone && wanted && bhi_guard_range(base, bytes);
-    bool zero = gone || region || bhi_os_purge(base, bytes) == 0;
-    if (wanted && !gone && !region)
+    bhi_region_t region = !gone && wanted ? bhi_guard_range(base, bytes) : BHI_REGION_NONE;
+    bool closed = gone || region == BHI_REGION_ALL;
+    bool zero = closed || bhi_os_purge(base, bytes) == 0;
+    if (wanted && !closed)
         atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
     bhi_state_lock();
     bhi_pool_give(page->map, sizeof(bhi_map_word_t));
     if (!gone) {
         bhi_segment_adopt_huge(first, n, bytes, !zero);
-        for (uint32_t i = 0; region && i < n; i++)
+        for (uint32_t i = 0; region != BHI_REGION_NONE && i < n; i++)
             bhi_guard_note_range(first + i, ~(uint64_t)0);
     } else if (wanted) {
         first->quarantined = ~(uint64_t)0;

@@ -183,7 +183,8 @@ typedef struct bhi_quarantine {
  *   S1  free, purging, quarantined, and the spans in use partition the 64 slots
  *   S2  dirty is a subset of free; a free slot that is not dirty reads zero
  *   S3  OS page i of slot s is accessible <=> i < open_to[s] and bit i of
- *       regions[s] is 0
+ *       regions[s] is 0; of slots purging as a whole segment, and of quarantined
+ *       ones of Q3, only when the kernel call is over
  *   S4  aged is a subset of dirty
  *   S5  by_mprotect, by_region, ended and ready say of each slot whether
  *       open_to < 16; whether it has a guard region; whether its last OS page is

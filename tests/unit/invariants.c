@@ -154,6 +154,8 @@ bool inv_open_is_open(const bhi_segment_t *s)
 {
     uintptr_t base = bhi_segment_base(s);
     for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
+        if ((s->quarantined >> i & 1) != 0)
+            continue; /* nobody's; a kernel call may be under way */
         for (unsigned os = 0; os < BH_SLOT_OS_PAGES; os++) {
             if (inv_is_open(s, i, os) && !unit_readable(base + i * BH_SLOT_SIZE + ((size_t)os << BH_OS_PAGE_SHIFT)))
                 return false;
@@ -346,7 +348,9 @@ const char *inv_all_open_is_open(void)
         for (uint32_t i = 0; i < a->top;) {
             const bhi_segment_t *s = &a->headers[i];
             bool slots = s->kind == BHI_SEGMENT_SLOTS;
-            CHECK_THAT(!slots || inv_open_is_open(s), "S3: an OS page that the header calls accessible is not");
+            /* In a child: another thread was returning all of it. */
+            bool lost = (s->free | s->quarantined | s->heads) == 0;
+            CHECK_THAT(!slots || lost || inv_open_is_open(s), "S3: an OS page that the header calls accessible is not");
             i += slots ? 1 : s->run;
         }
     }
