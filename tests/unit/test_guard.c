@@ -2,6 +2,7 @@
  * calls fail now and then and from some moment on. */
 #include "bulkhead.h"
 #include "harden/guard.h"
+#include "harden/quarantine.h"
 #include "invariants.h"
 #include "meta/arena.h"
 #include "meta/segment.h"
@@ -80,8 +81,13 @@ static void take_one(bool may_refuse)
 static void give_one(void)
 {
     unsigned i = unit_below(&seed, count);
-    bhi_span_give(held[i].span.segment, held[i].span.slot, held[i].n, true);
+    if (unit_below(&seed, 3) == 0)
+        bhi_quarantine_span(held[i].span.segment, held[i].span.slot, held[i].n);
+    else
+        bhi_span_give(held[i].span.segment, held[i].span.slot, held[i].n, true);
     held[i] = held[--count];
+    if (unit_below(&seed, 10) == 0)
+        bhi_quarantine_empty();
 }
 
 static void churn(int rounds, void (*check)(const bhi_segment_t *), bool may_refuse)
