@@ -242,6 +242,22 @@ START_TEST(a_refused_trap_is_counted)
 }
 END_TEST
 
+/* Addresses that wait are worth less than an allocation that would fail. */
+START_TEST(no_memory_lets_all_addresses_go)
+{
+    for (int i = 0; i < 20; i++)
+        give(take(MIB));
+    ck_assert_uint_eq(ring()->count, 20);
+    failing = KIND(BHI_OS_MMAP) | KIND(BHI_OS_MPROTECT);
+    one_in = 1;
+    bhi_os_fail_hook = fail_some;
+    ck_assert_ptr_null(bh_malloc(20 * MIB));
+    bhi_os_fail_hook = NULL;
+    ck_assert_uint_eq(ring()->count, 0);
+    ck_assert_invariants();
+}
+END_TEST
+
 /* --------------------------------------------------------- threads and forks */
 
 static void free_again(void *p)
@@ -347,6 +363,7 @@ int main(void)
     tcase_add_loop_test(c, what_comes_back_is_zero_and_usable, 0, CASES);
     tcase_add_test(c, a_region_over_partly_closed_slots);
     tcase_add_test(c, a_refused_trap_is_counted);
+    tcase_add_test(c, no_memory_lets_all_addresses_go);
     tcase_add_test(c, a_double_free_is_one_while_the_address_waits);
     tcase_add_test(c, freed_by_another_thread);
     tcase_add_test(c, children_of_busy_threads_go_on);
