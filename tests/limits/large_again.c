@@ -1,6 +1,6 @@
 /* Limited address space: what large blocks can be had does not shrink after many
  * of them were freed, whose addresses the allocator keeps out of use for a while.
- * (That these are let go before NULL is shown by the unit test.) */
+ * That these are let go before NULL is returned is shown by the unit test. */
 #include "support.h"
 
 #include <stdio.h>
