@@ -2,7 +2,7 @@
 #include "core/alloc.h"
 
 #include "base/checked.h"
-#include "harden/quarantine.h"
+#include "harden/large.h"
 #include "meta/segment.h"
 #include "meta/size_class.h"
 
@@ -46,7 +46,7 @@ static void give_back(bhi_heap_t *heap)
 {
     bhi_heap_collect(heap, true);
     bhi_state_lock();
-    bhi_quarantine_empty();
+    bhi_large_empty();
     bhi_purge(0, true, 64);
     bhi_state_unlock();
 }

@@ -6,7 +6,7 @@
 #include "core/hazard.h"
 #include "core/heap.h"
 #include "harden/guard.h"
-#include "harden/quarantine.h"
+#include "harden/large.h"
 #include "meta/arena.h"
 #include "meta/pool.h"
 #include "meta/segment.h"
@@ -458,13 +458,13 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     unsigned slot;
     bhi_segment_t *segment = bhi_page_segment(page, &slot);
     if (segment->kind == BHI_SEGMENT_HUGE) {
-        bhi_quarantine_huge(page, segment);
+        bhi_large_huge(page, segment);
         return true;
     }
     bhi_state_lock();
     bhi_pool_give(page->map, map_bytes(page->reserved));
-    if (page->block_size == 0 && bhi_quarantine_wants(page->block_bytes))
-        bhi_quarantine_span(segment, slot, page->span_slots);
+    if (page->block_size == 0 && bhi_large_wants(page->block_bytes))
+        bhi_large_span(segment, slot, page->span_slots);
     else
         bhi_span_give(segment, slot, page->span_slots, true);
     /* Here too, for threads that only free and never reach the generic path. */

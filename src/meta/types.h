@@ -176,7 +176,7 @@ typedef struct bhi_quarantine {
     uint32_t first, count;
     size_t bytes;
     bhi_quarantined_t ring[BHI_QUARANTINE_MOST];
-} bhi_quarantine_t;
+} bhi_large_quarantine_t;
 
 /* Header of a segment; all fields under state->lock.
  *
@@ -197,7 +197,7 @@ typedef struct bhi_segment {
     uint64_t dirty;       /* free slots whose memory may be non-zero */
     uint64_t aged;        /* those of them that were already when the purge last looked */
     uint64_t purging;     /* slots that a thread returns to the kernel right now */
-    uint64_t quarantined; /* slots of freed large spans whose addresses wait (harden/quarantine.h); of a huge span: all or none, in its first header */
+    uint64_t quarantined; /* slots of freed large spans whose addresses wait (harden/large.h); of a huge span: all or none, in its first header */
     uint64_t heads;       /* first slots of spans in use */
     uint64_t by_mprotect, by_region, ended, ready; /* S5 */
     struct bhi_segment *next, *prev;             /* bucket list, or free-run bin */
@@ -318,7 +318,7 @@ typedef struct bhi_state {
     bhi_segment_t *purge_first, *purge_last;
     _Atomic(uint64_t) purge_next_at;   /* ms; when the first of the queue is due; 0 = queue empty */
     bhi_pool_t pool;
-    bhi_quarantine_t quarantine;       /* lock */
+    bhi_large_quarantine_t quarantine;       /* lock */
     bhi_random_t random;               /* lock, secret: slot choice */
     struct bhi_heap *heaps_unused, *heaps_unused_last;
     struct bhi_heap *orphans;          /* head of a list; adopted from the front, added at the back */

@@ -360,7 +360,7 @@ const char *inv_all_open_is_open(void)
 /* Q1 and Q2; Q3 at rest and in no child of a fork: nothing is on its way. */
 static const char *quarantine(void)
 {
-    const bhi_quarantine_t *q = &bhi_state->quarantine;
+    const bhi_large_quarantine_t *q = &bhi_state->quarantine;
     size_t bytes = 0, marked = 0;
     CHECK_THAT(q->count <= BHI_QUARANTINE_MOST && q->first < BHI_QUARANTINE_MOST, "Q2: %u entries", q->count);
     for (uint32_t i = 0; i < q->count; i++) {

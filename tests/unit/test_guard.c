@@ -2,7 +2,7 @@
  * calls fail now and then and from some moment on. */
 #include "bulkhead.h"
 #include "harden/guard.h"
-#include "harden/quarantine.h"
+#include "harden/large.h"
 #include "invariants.h"
 #include "meta/arena.h"
 #include "meta/segment.h"
@@ -82,12 +82,12 @@ static void give_one(void)
 {
     unsigned i = unit_below(&seed, count);
     if (unit_below(&seed, 3) == 0)
-        bhi_quarantine_span(held[i].span.segment, held[i].span.slot, held[i].n);
+        bhi_large_span(held[i].span.segment, held[i].span.slot, held[i].n);
     else
         bhi_span_give(held[i].span.segment, held[i].span.slot, held[i].n, true);
     held[i] = held[--count];
     if (unit_below(&seed, 10) == 0)
-        bhi_quarantine_empty();
+        bhi_large_empty();
 }
 
 static void churn(int rounds, void (*check)(const bhi_segment_t *), bool may_refuse)

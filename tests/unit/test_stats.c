@@ -1,7 +1,7 @@
 /* core/stats.c against a count of what the test did. */
 #include "bulkhead.h"
 #include "core/stats.h"
-#include "harden/quarantine.h"
+#include "harden/large.h"
 #include "core/thread.h"
 #include "support.h"
 
@@ -49,7 +49,7 @@ START_TEST(counts)
     if (BH_HARDEN_LARGE)
         ck_assert(b.quarantined_bytes > 0 && b.quarantined_bytes <= bhi_process.options.large_quarantine_bytes);
     bhi_state_lock();
-    bhi_quarantine_empty();
+    bhi_large_empty();
     bhi_state_unlock();
     bh_collect(true);
     bhi_stats_collect(&b);

@@ -1,9 +1,9 @@
-/* harden/quarantine.c: Q1 to Q3, how long addresses wait, that what comes back
+/* harden/large.c: Q1 to Q3, how long addresses wait, that what comes back
  * reads zero and can be used, in every mode and while kernel calls fail. */
 #include "base/bits.h"
 #include "bulkhead.h"
 #include "harden/guard.h"
-#include "harden/quarantine.h"
+#include "harden/large.h"
 #include "invariants.h"
 #include "meta/arena.h"
 #include "meta/segment.h"
@@ -18,7 +18,7 @@
 #define MIB ((size_t)1 << 20)
 #define ALL (~(uint64_t)0)
 
-static const bhi_quarantine_t *ring(void)
+static const bhi_large_quarantine_t *ring(void)
 {
     return &bhi_state->quarantine;
 }
@@ -26,7 +26,7 @@ static const bhi_quarantine_t *ring(void)
 /* Where in the ring the span that starts at p is, or count. */
 static uint32_t find(uintptr_t p)
 {
-    const bhi_quarantine_t *q = ring();
+    const bhi_large_quarantine_t *q = ring();
     for (uint32_t i = 0; i < q->count; i++) {
         const bhi_quarantined_t *e = &q->ring[(q->first + i) % BHI_QUARANTINE_MOST];
         if (bhi_segment_base(e->segment) + e->slot * BH_SLOT_SIZE == p)
@@ -113,7 +113,7 @@ START_TEST(bytes_are_bounded)
     }
     ck_assert_invariants();
     bhi_state_lock();
-    bhi_quarantine_empty();
+    bhi_large_empty();
     bhi_state_unlock();
     ck_assert(ring()->bytes == 0 && ring()->count == 0);
     ck_assert_invariants();
@@ -164,7 +164,7 @@ static void churn(uint64_t *seed, int rounds, bool may_refuse)
         memset(held[i].p, (int)i, held[i].size);
         if (unit_below(seed, 50) == 0) {
             bhi_state_lock();
-            bhi_quarantine_empty();
+            bhi_large_empty();
             bhi_state_unlock();
         }
     }
@@ -213,9 +213,9 @@ START_TEST(a_region_over_partly_closed_slots)
         ck_assert(fits || failing != 0);
         ck_assert_msg(inv_open_is_open(s), "round %d: what the header calls accessible is not", round);
         failing = KIND(BHI_OS_MMAP);
-        bhi_quarantine_span(s, slot, n);
+        bhi_large_span(s, slot, n);
         bhi_os_fail_hook = NULL;
-        bhi_quarantine_empty();
+        bhi_large_empty();
         bhi_state_unlock();
         ck_assert(s->free == ALL);
     }
@@ -236,7 +236,7 @@ START_TEST(a_refused_trap_is_counted)
     ck_assert(waits(p) && atomic_load(&bhi_state->guard_missed) == missed + 1);
     ck_assert(unit_readable(p) && *(volatile char *)p == 0); /* NOLINT */
     bhi_state_lock();
-    bhi_quarantine_empty();
+    bhi_large_empty();
     bhi_state_unlock();
     ck_assert_invariants();
 }

@@ -6,7 +6,7 @@
  *
  * The memory is gone already: what waits costs address space, and for guard
  * regions page tables, 4 KiB for each 2 MiB. */
-#include "harden/quarantine.h"
+#include "harden/large.h"
 
 #include "base/checked.h"
 #include "harden/guard.h"
@@ -17,7 +17,7 @@
 
 #define ARENA_SHARE 8 /* of a small first arena, the part that may wait */
 
-static bhi_quarantined_t *entry(bhi_quarantine_t *q, uint32_t i)
+static bhi_quarantined_t *entry(bhi_large_quarantine_t *q, uint32_t i)
 {
     return &q->ring[(q->first + i) % BHI_QUARANTINE_MOST];
 }
@@ -37,7 +37,7 @@ static void let_go(const bhi_quarantined_t *e)
     }
 }
 
-static void drop_oldest(bhi_quarantine_t *q)
+static void drop_oldest(bhi_large_quarantine_t *q)
 {
     bhi_quarantined_t oldest = *entry(q, 0);
     q->first = (q->first + 1) % BHI_QUARANTINE_MOST;
@@ -48,7 +48,7 @@ static void drop_oldest(bhi_quarantine_t *q)
 
 static void put(bhi_quarantined_t e)
 {
-    bhi_quarantine_t *q = &bhi_state->quarantine;
+    bhi_large_quarantine_t *q = &bhi_state->quarantine;
     size_t limit = bhi_min(bhi_process.options.large_quarantine_bytes, bhi_process.block_size / ARENA_SHARE);
     if (bytes_of(&e) > limit) { /* it would drive out all others */
         let_go(&e);
@@ -64,24 +64,24 @@ static void put(bhi_quarantined_t e)
     q->bytes += bytes_of(&e);
 }
 
-void bhi_quarantine_empty(void)
+void bhi_large_empty(void)
 {
-    bhi_quarantine_t *q = &bhi_state->quarantine;
+    bhi_large_quarantine_t *q = &bhi_state->quarantine;
     while (q->count > 0)
         drop_oldest(q);
 }
 
-void bhi_quarantine_span(bhi_segment_t *s, unsigned slot, unsigned slots)
+void bhi_large_span(bhi_segment_t *s, unsigned slot, unsigned slots)
 {
     bhi_span_quarantine(s, slot, slots);
     bool zero = bhi_guard_trap(s, slot, slots);
     put((bhi_quarantined_t){.segment = s, .slot = (uint8_t)slot, .slots = slots, .dirty = !zero});
 }
 
-void bhi_quarantine_huge(const bhi_page_t *page, bhi_segment_t *first)
+void bhi_large_huge(const bhi_page_t *page, bhi_segment_t *first)
 {
     uint32_t n = first->run;
-    bool wanted = bhi_quarantine_wants(page->block_bytes);
+    bool wanted = bhi_large_wants(page->block_bytes);
     uintptr_t base = bhi_align_down(page->start, BH_SEGMENT_SIZE); /* see bhi_heap_large_at */
     size_t bytes = page->start - base + page->block_bytes;
     bool gone = bhi_os_rereserve(base, (size_t)n << BH_SEGMENT_SHIFT) == 0;
