@@ -295,6 +295,7 @@ typedef struct bh_stats {
     size_t orphan_count;     /* heaps of ended threads that still have blocks */
     size_t guard_missed;     /* guard pages that could not be placed, ever */
     size_t advice_refused;   /* advisory kernel calls that failed, ever */
+    size_t quarantined_bytes; /* address space of freed large blocks that is kept out of use */
 } bh_stats_t;
 
 /* True, or false with EINVAL when `out->struct_size` is too small for any version. */

@@ -210,5 +210,6 @@ void malloc_stats(void)
     write_figure("segments", s.segment_count);
     write_figure("pages", s.page_count);
     write_figure("bytes in free slots", s.free_slot_bytes);
+    write_figure("bytes in quarantine", s.quarantined_bytes);
     write_figure("guards missed", s.guard_missed);
 }

@@ -33,6 +33,9 @@
 #ifndef BH_HARDEN_SETTINGS
 #define BH_HARDEN_SETTINGS 1 /* process-wide settings read-only, sealed where the kernel can */
 #endif
+#ifndef BH_HARDEN_LARGE
+#define BH_HARDEN_LARGE 1 /* freed large blocks trap, their addresses wait */
+#endif
 
 /* Largest OS page this build serves. It runs on every kernel whose page size
  * divides it; a kernel with larger pages is refused at start-up. */

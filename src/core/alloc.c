@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "core/zero.h"
+#include "harden/large.h"
 #include "meta/segment.h"
 #include "meta/size_class.h"
 
@@ -48,6 +49,7 @@ static void give_back(bhi_heap_t *heap)
 {
     bhi_heap_collect(heap, true);
     bhi_state_lock();
+    bhi_large_empty();
     bhi_purge(0, true, 64);
     bhi_state_unlock();
 }

@@ -7,6 +7,7 @@
 #include "core/heap.h"
 #include "core/zero.h"
 #include "harden/guard.h"
+#include "harden/large.h"
 #include "meta/arena.h"
 #include "meta/pool.h"
 #include "meta/segment.h"
@@ -17,6 +18,7 @@
 
 #define BATCH_AT 4 /* spans in a segment from which on its guards are placed all at once */
 #define GROUPS 32u
+#define DISTANCE_MOST ((size_t)1 << 20)
 #define STORE_BUFFER_TRIES 200 /* times some ten nanoseconds */
 
 /* ------------------------------------------------------------------ set-up */
@@ -31,24 +33,27 @@ static unsigned guard_start(size_t bytes_in_span)
     return (unsigned)((bytes_in_span >> BH_OS_PAGE_SHIFT) & (BH_SLOT_OS_PAGES - 1));
 }
 
-/* Span for `bytes` usable bytes and the guard behind them. Lock held. */
-static bhi_span_t take_span(size_t bytes, unsigned slots, unsigned align_slots)
+/* Span for `bytes` usable bytes and the guard behind them, of which the last
+ * `distance` slots are closed whole. Lock held. */
+static bhi_span_t take_span(size_t bytes, unsigned slots, unsigned align_slots, unsigned distance)
 {
     bhi_span_t span = bhi_span_take(slots, align_slots);
     if (span.segment == NULL)
         return span;
     unsigned from = guard_start(bytes);
-    if (!bhi_guard_fit(span.segment, span.slot, slots, from)) {
+    if (!bhi_guard_fit(span.segment, span.slot, slots - distance, from)) {
         bhi_span_give(span.segment, span.slot, slots, !span.zero);
         span = bhi_span_take_in_new_segment(slots, align_slots);
         if (span.segment == NULL)
             return span;
-        if (!bhi_guard_fit(span.segment, span.slot, slots, from)) {
+        if (!bhi_guard_fit(span.segment, span.slot, slots - distance, from)) {
             bhi_span_give(span.segment, span.slot, slots, !span.zero);
             span.segment = NULL;
             return span;
         }
     }
+    if (distance > 0)
+        bhi_guard_distance(span.segment, span.slot + slots - distance, distance);
     if (slots == 1 && bhi_bit_count(span.segment->heads) == BATCH_AT)
         bhi_guard_batch(span.segment);
     return span;
@@ -128,7 +133,7 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     void *map = bhi_pool_take(map_bytes(reserved));
     bhi_span_t span = {NULL, 0, false};
     if (map != NULL) {
-        span = none ? take_closed(align) : take_span(slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1);
+        span = none ? take_closed(align) : take_span(slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1, 0);
         if (span.segment == NULL)
             bhi_pool_give(map, map_bytes(reserved));
     }
@@ -166,9 +171,10 @@ bhi_page_t *bhi_page_new_zero(bhi_heap_t *heap, size_t align)
 
 /* A span of whole segments; only the block itself is opened, what follows is
  * its guard. Returns the block's address or 0. */
-static uintptr_t take_huge(size_t bytes, size_t align, bhi_page_t **page)
+static uintptr_t take_huge(size_t bytes, size_t align, unsigned distance, bhi_page_t **page)
 {
-    uint64_t segments = ((uint64_t)bytes + BH_OS_PAGE_SIZE + BH_SEGMENT_SIZE - 1) >> BH_SEGMENT_SHIFT;
+    uint64_t closed = BH_OS_PAGE_SIZE + ((uint64_t)distance << BH_SLOT_SHIFT);
+    uint64_t segments = (bytes + closed + BH_SEGMENT_SIZE - 1) >> BH_SEGMENT_SHIFT;
     uint64_t align_segments = align > BH_SEGMENT_SIZE ? align >> BH_SEGMENT_SHIFT : 1;
     if (segments > UINT32_MAX / 4 || align_segments > UINT32_MAX / 4)
         return 0;
@@ -180,6 +186,7 @@ static uintptr_t take_huge(size_t bytes, size_t align, bhi_page_t **page)
             first[i].run = i;
         }
         first->run = (uint32_t)segments;
+        bhi_guard_before(first);
     }
     bhi_state_unlock();
     if (first == NULL)
@@ -197,24 +204,40 @@ static uintptr_t take_huge(size_t bytes, size_t align, bhi_page_t **page)
     return base;
 }
 
+/* Closed slots behind a large block, so that the distance to what follows is not
+ * known: up to an eighth of its size, at least one and at most 1 MiB. The
+ * `secure` profile has none. */
+static unsigned random_distance(bhi_heap_t *heap, size_t bytes)
+{
+    if (bhi_process.options.profile == BHI_PROFILE_SECURE)
+        return 0;
+    size_t most = bhi_max(bhi_min(bytes / 8, DISTANCE_MOST) >> BH_SLOT_SHIFT, 1);
+    return bhi_random_below(&heap->random, (uint32_t)most + 1);
+}
+
 bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool *zero)
 {
     size_t bytes = bhi_align_up(size > 0 ? size : 1, BH_OS_PAGE_SIZE);
     uint64_t slots = ((uint64_t)bytes + BH_OS_PAGE_SIZE + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT;
+    unsigned distance = random_distance(heap, bytes);
     bool huge = slots > BH_SEGMENT_SLOTS || align > BH_SEGMENT_SIZE;
+    if (!huge) {
+        distance = (unsigned)bhi_min(distance, BH_SEGMENT_SLOTS - slots);
+        slots += distance;
+    }
 
     bhi_state_lock();
     void *map = bhi_pool_take(sizeof(bhi_map_word_t));
     bhi_span_t span = {NULL, 0, true};
     if (map != NULL && !huge)
-        span = take_span(bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1);
+        span = take_span(bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1, distance);
     bhi_state_unlock();
 
     bhi_page_t *page = NULL;
     uintptr_t start = 0;
     if (map != NULL && huge) {
-        start = take_huge(bytes, align, &page);
-        slots = bhi_align_up(bytes + BH_OS_PAGE_SIZE, BH_SEGMENT_SIZE) >> BH_SLOT_SHIFT;
+        start = take_huge(bytes, align, distance, &page);
+        slots = bhi_align_up(bytes + BH_OS_PAGE_SIZE + ((size_t)distance << BH_SLOT_SHIFT), BH_SEGMENT_SIZE) >> BH_SLOT_SHIFT;
     } else if (span.segment != NULL) {
         page = bhi_segment_desc(span.segment, span.slot);
         start = bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT);
@@ -289,7 +312,7 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
         page[i].back = (uint16_t)(i << BH_PAGE_DESC_SHIFT);
     if (slots > had)
         claim_residue(page + had, slots - had, atomic_load_explicit(&page->heap, memory_order_relaxed), 0);
-    page->span_slots = slots;
+    page->span_slots = (uint32_t)bhi_max(had, slots); /* a random distance shrinks */
     uintptr_t end = page->start + page->single_bytes;
     if (BH_HARDEN_CLEAR && !zero)
         memset((void *)end, 0, page->start - before + bytes - end); /* NOLINT: blocks are numbers here */
@@ -585,24 +608,6 @@ static void leave_residue(bhi_page_t *page, const bhi_heap_t *heap)
         page[i].residue = residue_of(heap, i);
 }
 
-static void give_huge(bhi_page_t *page, bhi_segment_t *first)
-{
-    uint32_t n = first->run;
-    uintptr_t base = bhi_align_down(page->start, BH_SEGMENT_SIZE); /* see bhi_heap_large_at */
-    size_t bytes = page->start - base + page->single_bytes;
-    bool gone = bhi_os_rereserve(base, (size_t)n << BH_SEGMENT_SHIFT) == 0;
-    bool zero = gone || bhi_os_purge(base, bytes) == 0;
-    for (size_t i = 0; !zero && i < (size_t)n * BH_SEGMENT_SLOTS; i++)
-        page[i].residue = 0;
-    bhi_state_lock();
-    bhi_pool_give(page->map, map_bytes(page->reserved));
-    if (gone)
-        bhi_arena_give_run(first, n);
-    else
-        bhi_segment_adopt_huge(first, n, bytes, !zero); /* mapping limit reached */
-    bhi_state_unlock();
-}
-
 /* Whether a thread is on its way to our stack, or reads the page. */
 static bool is_needed(const bhi_page_t *page)
 {
@@ -650,12 +655,15 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     unsigned slot;
     bhi_segment_t *segment = bhi_page_segment(page, &slot);
     if (segment->kind == BHI_SEGMENT_HUGE) {
-        give_huge(page, segment);
+        bhi_large_huge(page, segment);
         return true;
     }
     bhi_state_lock();
     bhi_pool_give(page->map, map_bytes(page->reserved));
-    bhi_span_give(segment, slot, page->span_slots, page->size_class != BHI_CLASS_ZERO || !page->memory_zero);
+    if (page->block_size == 0 && bhi_large_wants(page->single_bytes))
+        bhi_large_span(segment, slot, page->span_slots);
+    else
+        bhi_span_give(segment, slot, page->span_slots, page->size_class != BHI_CLASS_ZERO || !page->memory_zero);
     /* Here too, for threads that only free and never reach the generic path. */
     bool at_once = atomic_load_explicit(&bhi_settings.purge_delay, memory_order_relaxed) == 0;
     bhi_purge(at_once ? 0 : bhi_os_now_ms(), at_once, 1);

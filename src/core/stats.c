@@ -51,12 +51,16 @@ static void add_arena(bhi_stats_t *out, const bhi_arena_t *arena)
             for (uint64_t heads = s->heads; heads != 0; heads &= heads - 1)
                 add_page(out, bhi_segment_desc(s, bhi_bit_first(heads)));
             out->free_slot_bytes += (size_t)bhi_bit_count(s->free) << BH_SLOT_SHIFT;
+            out->quarantined_bytes += (size_t)bhi_bit_count(s->quarantined) << BH_SLOT_SHIFT;
         } else {
             n = s->run;
             if (s->kind == BHI_SEGMENT_HUGE)
                 add_huge(out, bhi_segment_desc(s, 0));
         }
-        if (s->kind != BHI_SEGMENT_NONE) {
+        bool waits = s->kind == BHI_SEGMENT_HUGE && s->quarantined != 0;
+        if (waits)
+            out->quarantined_bytes += (size_t)n << BH_SEGMENT_SHIFT;
+        if (s->kind != BHI_SEGMENT_NONE && !waits) {
             out->segment_count += n;
             out->open_bytes += (size_t)n << BH_SEGMENT_SHIFT;
         }

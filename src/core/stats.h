@@ -15,6 +15,7 @@ typedef struct bhi_stats {
     size_t page_count;      /* pages in use, large blocks included */
     size_t segment_count;   /* segments in use */
     size_t free_slot_bytes; /* in slots that no page uses */
+    size_t quarantined_bytes; /* address space of freed large blocks that waits */
     size_t large_count;     /* blocks above 128 KiB */
     size_t large_bytes;
     size_t huge_count;      /* of the large blocks: those with segments of their own */

@@ -22,7 +22,8 @@ static bool guards_wanted(void)
 
 void bhi_guard_init(void)
 {
-    if (!guards_wanted() || bhi_process.options.guard == BHI_GUARD_MPROTECT)
+    bool none = (!BH_HARDEN_GUARDS && !BH_HARDEN_LARGE) || bhi_process.options.guard == BHI_GUARD_NONE;
+    if (none || bhi_process.options.guard == BHI_GUARD_MPROTECT)
         return;
     /* The last segment of the reservation serves as the probe: install on it, ask
      * the kernel to write there, take it away. */
@@ -209,6 +210,27 @@ static void open_rest(bhi_segment_t *s, uint64_t slots)
     }
 }
 
+/* Closes the OS page before a slot: the last one of a free slot or of another
+ * span, which holds no block's bytes. Where a kernel call on that slot may be
+ * under way it stays as it is: that of a quarantined one was closed with its
+ * span, and a segment that goes back whole will have no access. */
+static void close_before(bhi_segment_t *s, unsigned slot)
+{
+    if (slot > 0) {
+        if ((s->quarantined >> (slot - 1) & 1) == 0)
+            close_page(s, slot - 1, LAST_OS_PAGE);
+    } else if (s > bhi_segment_arena(s)->headers && s[-1].kind == BHI_SEGMENT_SLOTS && s[-1].purging == 0 &&
+               s[-1].quarantined >> (BH_SEGMENT_SLOTS - 1) == 0) {
+        close_page(s - 1, BH_SEGMENT_SLOTS - 1, LAST_OS_PAGE);
+    }
+}
+
+void bhi_guard_before(bhi_segment_t *s)
+{
+    if (guards_wanted())
+        close_before(s, 0);
+}
+
 static bool fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from, bool empty)
 {
     part_t part = {slot, slot + n - 1, guards_wanted() ? last_from : BH_SLOT_OS_PAGES};
@@ -221,8 +243,7 @@ static bool fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from,
         return true;
     close_page(s, part.last, last_from);
     close_page(s, part.last, LAST_OS_PAGE); /* for the span behind it */
-    if (slot > 0 && (s->free >> (slot - 1) & 1) != 0)
-        close_page(s, slot - 1, LAST_OS_PAGE);
+    close_before(s, slot);
     return true;
 }
 
@@ -244,11 +265,102 @@ void bhi_guard_close(bhi_segment_t *s, unsigned slot)
     if (guards_wanted()) {
         for (unsigned i = 0; i < BH_SLOT_OS_PAGES && close_page(s, slot, i); i++)
             ;
-        if (slot > 0 && (s->free >> (slot - 1) & 1) != 0)
-            close_page(s, slot - 1, LAST_OS_PAGE);
+        close_before(s, slot);
     } else if (s->open_to[slot] != 0) {
         atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
     }
+}
+
+/* ---------------------------------------------------------------- whole slots */
+
+bhi_region_t bhi_guard_range(uintptr_t at, size_t size)
+{
+    if (!bhi_process.guards_by_madvise)
+        return BHI_REGION_NONE;
+    int r = bhi_os_guard_install(at, size);
+    if (r == 0)
+        return BHI_REGION_ALL;
+    atomic_fetch_add_explicit(&bhi_state->advice_refused, 1, memory_order_relaxed);
+    /* EINVAL and EPERM come before anything was done; else a page table was
+     * missing half-way through. Whoever opens what cannot be undone now takes the
+     * guards away first. */
+    if (r == -EINVAL || r == -EPERM || bhi_os_guard_remove(at, size) == 0)
+        return BHI_REGION_NONE;
+    return BHI_REGION_PART;
+}
+
+void bhi_guard_note_range(bhi_segment_t *s, uint64_t slots)
+{
+    for (; slots != 0; slots &= slots - 1) {
+        unsigned slot = bhi_bit_first(slots);
+        s->regions[slot] |= regions_below(s->open_to[slot]);
+        bhi_segment_note(s, slot);
+    }
+}
+
+/* All OS pages of the slots are guard regions, also those that mprotect closed. */
+static void note_region(bhi_segment_t *s, uint64_t slots)
+{
+    for (; slots != 0; slots &= slots - 1) {
+        unsigned slot = bhi_bit_first(slots);
+        s->regions[slot] = regions_below(BH_SLOT_OS_PAGES);
+        bhi_segment_note(s, slot);
+    }
+}
+
+static void note_mapped(bhi_segment_t *s, uint64_t slots)
+{
+    bhi_mappings_recount(bhi_segment_mappings(s, slots), 0);
+    for (; slots != 0; slots &= slots - 1) {
+        unsigned slot = bhi_bit_first(slots);
+        s->open_to[slot] = 0;
+        s->regions[slot] = 0;
+        bhi_segment_note(s, slot);
+    }
+}
+
+bool bhi_guard_trap(bhi_segment_t *s, unsigned slot, unsigned n)
+{
+    uint64_t slots = bhi_bit_range(slot, n);
+    uintptr_t at = page_address(s, slot, 0);
+    size_t size = (size_t)n << BH_SLOT_SHIFT;
+    /* Where slots are opened one by one, a closed span is one with the guards on
+     * both sides of it: no further mapping, if it had its own. */
+    bool may_map = s->by_slot || !bhi_process.guards_by_madvise;
+    may_map = may_map && (bhi_segment_mappings(s, slots) != 0 || mapping_budget_left());
+    bhi_state_unlock();
+    bool mapped = may_map && bhi_os_rereserve(at, size) == 0;
+    bhi_region_t region = mapped ? BHI_REGION_NONE : bhi_guard_range(at, size);
+    bool closed = mapped || region == BHI_REGION_ALL;
+    bool zero = closed || bhi_os_purge(at, size) == 0;
+    if (!closed)
+        atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
+    bhi_state_lock();
+    if (mapped)
+        note_mapped(s, slots);
+    if (region != BHI_REGION_NONE)
+        note_region(s, slots);
+    return zero;
+}
+
+void bhi_guard_distance(bhi_segment_t *s, unsigned slot, unsigned n)
+{
+    uint64_t slots = bhi_bit_range(slot, n), open = 0;
+    for (unsigned i = slot; i < slot + n; i++) {
+        bool closed = (regions_below(s->open_to[i]) & ~s->regions[i]) == 0;
+        open |= (uint64_t)!closed << i;
+    }
+    if (!guards_wanted() || open == 0)
+        return;
+    uintptr_t at = page_address(s, slot, 0);
+    size_t size = (size_t)n << BH_SLOT_SHIFT;
+    bhi_region_t region = bhi_guard_range(at, size);
+    if (region != BHI_REGION_NONE)
+        note_region(s, slots);
+    else if (mapping_budget_left() && bhi_os_rereserve(at, size) == 0)
+        note_mapped(s, slots);
+    else
+        atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
 }
 
 void bhi_guard_batch(bhi_segment_t *s)

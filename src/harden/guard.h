@@ -24,6 +24,28 @@ bool bhi_guard_move(bhi_segment_t *segment, unsigned slot, unsigned n, unsigned 
  * and is counted, once for the slot. */
 void bhi_guard_close(bhi_segment_t *segment, unsigned slot);
 
+/* Closes the OS page before a segment's first slot, where that is the last one
+ * of the segment before. For spans of whole segments; the others see to it. */
+void bhi_guard_before(bhi_segment_t *segment);
+
+/* Makes the n slots from `slot`, all of them quarantined, inaccessible and returns
+ * their memory, with one kernel call where that works. Where it is refused the
+ * memory is returned alone, and that is counted. False: it may be non-zero. Gives
+ * the lock up during kernel calls. */
+bool bhi_guard_trap(bhi_segment_t *segment, unsigned slot, unsigned n);
+
+/* Makes n slots behind a block, part of its span and without contents, inaccessible. */
+void bhi_guard_distance(bhi_segment_t *segment, unsigned slot, unsigned n);
+
+typedef enum bhi_region { BHI_REGION_NONE, BHI_REGION_PART, BHI_REGION_ALL } bhi_region_t;
+
+/* With the lock or without: makes a range of ours that the caller alone uses
+ * inaccessible by a guard region, which returns its memory too. PART: the kernel
+ * gave up half-way; only what is noted as a region may be used again. */
+bhi_region_t bhi_guard_range(uintptr_t at, size_t size);
+/* Of slots of which exactly the accessible OS pages lie in such a range: notes that. */
+void bhi_guard_note_range(bhi_segment_t *segment, uint64_t slots);
+
 /* Places the guards of all free slots of a segment with one kernel call. */
 void bhi_guard_batch(bhi_segment_t *segment);
 

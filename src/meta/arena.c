@@ -11,6 +11,7 @@
 
 #define CONTROL_GAP ((size_t)64 * 1024) /* without access, between the parts of control data */
 #define CONTROL_STEP ((size_t)64 * 1024) /* descriptors and headers become writable in such steps */
+#define GUARD_BEFORE BH_OS_PAGE_SIZE /* without access: what lies before the first slot is not ours */
 #define POOL_LEAST ((size_t)1 << 20)
 #define PLACE_TRIES 16
 #define RUN_TRIES 8 /* runs looked at in the bin that may or may not fit */
@@ -35,8 +36,9 @@ static layout_t plan(size_t blocks, bool first)
     return l;
 }
 
-/* Reserves `size` bytes at a random multiple of `align`; 0 on failure. */
-static uintptr_t reserve_random(size_t size, size_t align, bhi_random_t *random)
+/* Reserves `size` bytes at a random multiple of `align`, and `before` bytes before
+ * them; 0 on failure. */
+static uintptr_t reserve_random(size_t size, size_t align, size_t before, bhi_random_t *random)
 {
 #if defined(__x86_64__) && !BH_SANITIZED
     /* 47-bit user space; the lowest 64 GiB and the highest TiB, where programs,
@@ -46,9 +48,9 @@ static uintptr_t reserve_random(size_t size, size_t align, bhi_random_t *random)
         uint64_t places = (high - low - size) / align;
         for (int i = 0; i < PLACE_TRIES; i++) {
             uintptr_t hint = bhi_align_up(low, align) + (bhi_random_u64(random) % places) * align;
-            intptr_t at = bhi_os_reserve(hint, size);
+            intptr_t at = bhi_os_reserve(hint - before, before + size);
             if (!bhi_os_failed(at))
-                return (uintptr_t)at;
+                return (uintptr_t)at + before;
             if (at == -ENOMEM)
                 return 0;
         }
@@ -58,13 +60,13 @@ static uintptr_t reserve_random(size_t size, size_t align, bhi_random_t *random)
 #endif
     /* The kernel chooses; trim to the alignment. */
     size_t slack = align > BH_OS_PAGE_SIZE ? align : BH_OS_PAGE_SIZE;
-    intptr_t at = bhi_os_reserve(0, size + slack);
+    intptr_t at = bhi_os_reserve(0, before + size + slack);
     if (bhi_os_failed(at))
         return 0;
-    uintptr_t start = bhi_align_up((uintptr_t)at, align);
-    uintptr_t end = (uintptr_t)at + size + slack;
-    if (start > (uintptr_t)at)
-        bhi_os_release((uintptr_t)at, start - (uintptr_t)at);
+    uintptr_t start = bhi_align_up((uintptr_t)at + before, align);
+    uintptr_t end = (uintptr_t)at + before + size + slack;
+    if (start - before > (uintptr_t)at)
+        bhi_os_release((uintptr_t)at, start - before - (uintptr_t)at);
     if (end > start + size)
         bhi_os_release(start + size, end - (start + size));
     return start;
@@ -72,7 +74,12 @@ static uintptr_t reserve_random(size_t size, size_t align, bhi_random_t *random)
 
 uintptr_t bhi_arena_reserve_anywhere(size_t size)
 {
-    return reserve_random(size, BH_OS_PAGE_SIZE, &bhi_state->random);
+    return reserve_random(size, BH_OS_PAGE_SIZE, 0, &bhi_state->random);
+}
+
+static void release_blocks(uintptr_t block_at, size_t size)
+{
+    bhi_os_release(block_at - GUARD_BEFORE, GUARD_BEFORE + size);
 }
 
 /* How much to reserve for blocks: all we like where address space is free, at
@@ -94,12 +101,12 @@ static bool reserve_arena(size_t blocks, size_t least, bool first, bhi_random_t 
 {
     for (;;) {
         *l = plan(blocks, first);
-        *block_at = reserve_random(l->blocks, BH_SEGMENT_SIZE, random);
+        *block_at = reserve_random(l->blocks, BH_SEGMENT_SIZE, GUARD_BEFORE, random);
         if (*block_at != 0) {
-            *control_at = reserve_random(l->control, BH_OS_PAGE_SIZE, random);
+            *control_at = reserve_random(l->control, BH_OS_PAGE_SIZE, 0, random);
             if (*control_at != 0)
                 return true;
-            bhi_os_release(*block_at, l->blocks);
+            release_blocks(*block_at, l->blocks);
         }
         if (blocks <= least)
             return false;
@@ -130,7 +137,7 @@ bool bhi_arena_init(bhi_random_root_t *root)
     if (!reserve_arena(blocks, least, true, &root->state, &l, &block_at, &at))
         return false;
     if (bhi_os_open(at + CONTROL_GAP, l.state + l.wiped) != 0) {
-        bhi_os_release(block_at, l.blocks);
+        release_blocks(block_at, l.blocks);
         bhi_os_release(at, l.control);
         return false;
     }

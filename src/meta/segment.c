@@ -281,10 +281,17 @@ bhi_span_t bhi_span_take(unsigned n, unsigned align_slots)
     return bhi_span_take_in_new_segment(n, align_slots);
 }
 
+void bhi_span_quarantine(bhi_segment_t *s, unsigned slot, unsigned n)
+{
+    s->heads &= ~((uint64_t)1 << slot);
+    s->quarantined |= bhi_bit_range(slot, n);
+}
+
 void bhi_span_give(bhi_segment_t *s, unsigned slot, unsigned n, bool dirty)
 {
     uint64_t range = bhi_bit_range(slot, n);
     s->free |= range;
+    s->quarantined &= ~range;
     s->heads &= ~((uint64_t)1 << slot);
     if (dirty)
         s->dirty |= range;

@@ -16,8 +16,11 @@ typedef struct bhi_span {
 bhi_span_t bhi_span_take(unsigned n, unsigned align_slots);
 /* The same in a segment never used for slots before: no guards to take away. */
 bhi_span_t bhi_span_take_in_new_segment(unsigned n, unsigned align_slots);
-/* Gives a span back. `dirty`: its memory may be non-zero. */
+/* Gives a span back, also a quarantined one. `dirty`: its memory may be non-zero. */
 void bhi_span_give(bhi_segment_t *segment, unsigned slot, unsigned n, bool dirty);
+
+/* Makes a span in use a quarantined one: not free, and without a page. */
+void bhi_span_quarantine(bhi_segment_t *segment, unsigned slot, unsigned n);
 
 /* Adds the slots behind a span of n to it, to make it `to` slots long. False if
  * they are not free. *zero becomes false if what was added may be non-zero. */

@@ -18,6 +18,8 @@
  *   held       freed by a thread that is not the owner, not taken back yet
  *   fresh      never handed out nor listed since its page began
  *   retire     keep an empty page for a while; release: give its span back
+ *   trap       make a freed span inaccessible; quarantine: keep its addresses
+ *              out of use
  *   purge      return memory to the kernel, keep the address space
  *   abandon    give up a heap at thread exit; adopt: take it or its pages over
  *
@@ -163,21 +165,48 @@ typedef enum bhi_segment_kind {
     BHI_SEGMENT_HUGE_REST, /* further segment of a huge span */
 } bhi_segment_kind_t;
 
+/* A freed large span whose addresses wait until others are used again. */
+typedef struct bhi_quarantined {
+    struct bhi_segment *segment;
+    uint8_t slot;
+    bool huge;      /* a span of whole segments; slot is 0 */
+    bool dirty;     /* its memory may be non-zero: the kernel refused everything */
+    uint32_t slots;
+} bhi_quarantined_t;
+
+/* Ring, oldest first; all fields under state->lock.
+ *
+ *   Q1  every slot of an entry is quarantined, and of one entry only
+ *   Q2  bytes = address space of all entries, at most the limit
+ *   Q3  a quarantined slot of no entry is on its way into the ring (its lock is
+ *       given up for a kernel call), in a forked child for good */
+#define BHI_QUARANTINE_MOST 256u
+typedef struct bhi_large_quarantine {
+    uint32_t first, count;
+    size_t bytes;
+    bhi_quarantined_t ring[BHI_QUARANTINE_MOST];
+} bhi_large_quarantine_t;
+
 /* Header of a segment; all fields under state->lock.
  *
- *   S1  free, and the spans in use, partition the 64 slots
+ *   S1  free, purging, quarantined, and the spans in use partition the 64 slots
  *   S2  dirty is a subset of free; a free slot that is not dirty reads zero
  *   S3  OS page i of slot s is accessible <=> i < open_to[s] and bit i of
- *       regions[s] is 0
+ *       regions[s] is 0; of slots purging as a whole segment, and of quarantined
+ *       ones of Q3, only when the kernel call is over
  *   S4  aged is a subset of dirty
  *   S5  by_mprotect, by_region, ended and ready say of each slot whether
  *       open_to < 16; whether it has a guard region; whether its last OS page is
- *       closed; whether that one is closed and no other */
+ *       closed; whether that one is closed and no other
+ *   S6  the OS page before the first of a large block is closed: the last one of
+ *       a slot, that of a segment or a huge span, or the one reserved before an
+ *       arena. Like every guard it may be missing, and is then counted */
 typedef struct bhi_segment {
     uint64_t free;        /* slots that no span uses and nobody purges */
     uint64_t dirty;       /* free slots whose memory may be non-zero */
     uint64_t aged;        /* those of them that were already when the purge last looked */
     uint64_t purging;     /* slots that a thread returns to the kernel right now */
+    uint64_t quarantined; /* slots of freed large spans whose addresses wait (harden/large.h); of a huge span: all or none, in its first header */
     uint64_t heads;       /* first slots of spans in use */
     uint64_t by_mprotect, by_region, ended, ready; /* S5 */
     struct bhi_segment *next, *prev;             /* bucket list, or free-run bin */
@@ -305,6 +334,7 @@ typedef struct bhi_state {
     bhi_segment_t *purge_first, *purge_last;
     _Atomic(uint64_t) purge_next_at;   /* ms; when the first of the queue is due; 0 = queue empty */
     bhi_pool_t pool;
+    bhi_large_quarantine_t quarantine;       /* lock */
     bhi_random_t random;               /* lock, secret: slot choice */
     struct bhi_heap *heaps_unused, *heaps_unused_last;
     struct bhi_heap *orphans;          /* head of a list; adopted from the front, added at the back */

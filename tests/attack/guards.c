@@ -7,14 +7,13 @@
 #include "bulkhead.h"
 #include "child.h"
 #include "core/page.h"
+#include "fault.h"
 #include "meta/arena.h"
 #include "meta/size_class.h"
 #include "targets.h"
 
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -38,47 +37,6 @@ static bhi_page_t *page_of(uintptr_t p)
     return bhi_desc_first(page);
 }
 
-/* ---------------------------------------------------------------------- probe */
-
-static void on_fault(int signal_number, siginfo_t *info, void *context)
-{
-    (void)context;
-    attack_record("fault", (uintptr_t)info->si_addr);
-    signal(signal_number, SIG_DFL); /* the access is repeated, and ends the process */
-}
-
-typedef struct probe {
-    uintptr_t at;
-    bool write;
-
-} probe_t;
-
-static void probe_body(void *arg)
-{
-    const probe_t *p = arg;
-    struct sigaction action;
-    memset(&action, 0, sizeof action);
-    action.sa_sigaction = on_fault;
-    action.sa_flags = SA_SIGINFO;
-    sigaction(SIGSEGV, &action, NULL);
-    volatile unsigned char *byte = (volatile unsigned char *)p->at; /* NOLINT: an address, chosen as one */
-    attack_record("guard", p->at);
-    if (p->write)
-        *byte = 1;
-    else
-        (void)*byte;
-    attack_record("went on", p->at);
-}
-
-static bool faults(uintptr_t at, bool write)
-{
-    probe_t probe = {at, write};
-    attack_end_t end;
-    attack_run(probe_body, &probe, &end);
-    return end.count == 2 && strcmp(end.records[1].word, "fault") == 0 && end.records[1].value == at &&
-           WIFSIGNALED(end.status) && WTERMSIG(end.status) == SIGSEGV;
-}
-
 static uintptr_t address(const bhi_page_t *page, where_t where)
 {
     bool single = page->state == BHI_PAGE_LARGE;
@@ -96,7 +54,7 @@ static void probe_page(uintptr_t block, const char *what, tally_t *n)
     for (unsigned where = BEFORE; where < WHERES; where++) {
         for (unsigned write = 0; write < 2; write++) {
             uintptr_t at = address(page, (where_t)where);
-            bool ok = faults(at, write != 0);
+            bool ok = attack_faults(at, write != 0);
             n->probes++;
             n->faults += ok;
             if (!ok)

@@ -25,16 +25,16 @@ variant() {
     build=$work/$name
     if ! cmake -S "$source" -B "$build" -DCMAKE_C_FLAGS="$flags" -DBULKHEAD_OVERRIDE=OFF -DBULKHEAD_TESTS=ON "$@" \
             >"$work/log" 2>&1 ||
-       ! cmake --build "$build" --target attack_bad_free attack_links attack_guards attack_settings >"$work/log" 2>&1; then
+       ! cmake --build "$build" --target attack_bad_free attack_links attack_guards attack_settings attack_large >"$work/log" 2>&1; then
         tail -n 20 "$work/log"
         echo "off: the build without '$name' failed" >&2
         exit 2
     fi
-    for program in bad_free links guards settings; do
+    for program in bad_free links guards settings large; do
         case $program in
             bad_free) arguments=1 ;;
             links) arguments='2000 1000000' ;;
-            guards) arguments=here ;;
+            guards | large) arguments=here ;;
             settings) arguments= ;;
         esac
         # A row's name ends where its figures begin.
@@ -55,9 +55,10 @@ variant map -DBH_HARDEN_MAP=0 "$@"
 variant links -DBH_HARDEN_LINKS=0 "$@"
 variant guards -DBH_HARDEN_GUARDS=0 "$@"
 variant settings -DBH_HARDEN_SETTINGS=0 "$@"
+variant large -DBH_HARDEN_LARGE=0 "$@"
 
 awk -F'|' '
-    BEGIN { printf "%-60s %8s %8s %8s %8s %8s\n", "without:", "-", "map", "links", "guards", "settings"; split("on map links guards settings", v, " ") }
+    BEGIN { printf "%-60s %8s %8s %8s %8s %8s %8s\n", "without:", "-", "map", "links", "guards", "settings", "large"; split("on map links guards settings large", v, " ") }
     FNR == 1 { file++ }
     { if (!($2 in seen)) { seen[$2] = 1; row[++n] = $2 }
       red[$2, file] = $1 == "FAIL" }
@@ -65,17 +66,17 @@ awk -F'|' '
         for (i = 1; i <= n; i++) {
             r = row[i]
             reds = 0
-            for (f = 1; f <= 5; f++) reds += red[r, f]
+            for (f = 1; f <= 6; f++) reds += red[r, f]
             if (reds == 0) continue
-            for (f = 1; f <= 5; f++) only[f] += reds == 1 && red[r, f]
+            for (f = 1; f <= 6; f++) only[f] += reds == 1 && red[r, f]
             printf "%-60s", r
-            for (f = 1; f <= 5; f++) printf " %8s", red[r, f] ? "RED" : "ok"
+            for (f = 1; f <= 6; f++) printf " %8s", red[r, f] ? "RED" : "ok"
             print ""
         }
         bad = 0
-        for (f = 2; f <= 5; f++) {
+        for (f = 2; f <= 6; f++) {
             printf "%-4s off: without %s alone %d rows are red that nothing else turns red\n", only[f] ? "ok" : "FAIL", v[f], only[f]
             bad += !only[f]
         }
         exit bad != 0
-    }' "$work/rows.on" "$work/rows.map" "$work/rows.links" "$work/rows.guards" "$work/rows.settings"
+    }' "$work/rows.on" "$work/rows.map" "$work/rows.links" "$work/rows.guards" "$work/rows.settings" "$work/rows.large"

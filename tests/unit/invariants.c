@@ -16,6 +16,7 @@
 #include <string.h>
 
 static char said[512];
+bool inv_forked;
 
 __attribute__((format(printf, 1, 2))) static const char *broken(const char *format, ...)
 {
@@ -166,10 +167,20 @@ static const char *free_slot(const bhi_segment_t *s, unsigned slot, bool read)
     return NULL;
 }
 
+static const char *quarantined_slot(const bhi_segment_t *s, unsigned slot)
+{
+    bool refused = atomic_load(&bhi_state->advice_refused) != 0 || atomic_load(&bhi_state->guard_missed) != 0;
+    for (unsigned os = 0; os < BH_SLOT_OS_PAGES; os++)
+        CHECK_THAT(refused || !inv_is_open(s, slot, os), "S3: segment %p: OS page %u of quarantined slot %u is open", (const void *)s, os, slot);
+    return free_slot(s, slot, false);
+}
+
 bool inv_open_is_open(const bhi_segment_t *s)
 {
     uintptr_t base = bhi_segment_base(s);
     for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
+        if ((s->quarantined >> i & 1) != 0)
+            continue; /* nobody's; a kernel call may be under way */
         for (unsigned os = 0; os < BH_SLOT_OS_PAGES; os++) {
             if (inv_is_open(s, i, os) && !unit_readable(base + i * BH_SLOT_SIZE + ((size_t)os << BH_OS_PAGE_SHIFT)))
                 return false;
@@ -235,7 +246,12 @@ const char *inv_segment(const bhi_segment_t *s, bool read, bool probe)
         if (text != NULL)
             return text;
     }
-    CHECK_THAT((used | s->free) == ~(uint64_t)0 && (used & s->free) == 0, "S1: segment %p: free and spans do not partition", p);
+    CHECK_THAT((used | s->free | s->quarantined) == ~(uint64_t)0 && (used & (s->free | s->quarantined)) == 0 &&
+                   (s->free & s->quarantined) == 0, "S1: segment %p: free, quarantined and spans do not partition", p);
+    for (uint64_t set = s->quarantined; set != 0 && text == NULL; set &= set - 1)
+        text = quarantined_slot(s, bhi_bit_first(set));
+    if (text != NULL)
+        return text;
     for (uint64_t set = s->free; set != 0 && text == NULL; set &= set - 1)
         text = free_slot(s, bhi_bit_first(set), read);
     unsigned longest = bhi_bit_longest_run(s->free);
@@ -338,8 +354,9 @@ static const char *arena(const bhi_arena_t *a, bool read, bool probe, size_t *pa
                 text = placed(bhi_segment_desc(s, bhi_bit_first(heads)), pages);
         } else if (s->kind == BHI_SEGMENT_HUGE) {
             n = s->run;
-            text = inv_page(bhi_segment_desc(s, 0));
-            if (text == NULL)
+            CHECK_THAT(s->quarantined == 0 || s->quarantined == ~(uint64_t)0, "S1: huge span %u is quarantined in part", i);
+            text = s->quarantined != 0 ? free_slot(s, 0, false) : inv_page(bhi_segment_desc(s, 0));
+            if (text == NULL && s->quarantined == 0)
                 text = placed(bhi_segment_desc(s, 0), pages);
             for (uint32_t k = 1; k < n; k++)
                 CHECK_THAT(s[k].kind == BHI_SEGMENT_HUGE_REST, "segment %u of a huge span", i + k);
@@ -360,10 +377,42 @@ const char *inv_all_open_is_open(void)
         for (uint32_t i = 0; i < a->top;) {
             const bhi_segment_t *s = &a->headers[i];
             bool slots = s->kind == BHI_SEGMENT_SLOTS;
-            CHECK_THAT(!slots || inv_open_is_open(s), "S3: an OS page that the header calls accessible is not");
+            /* In a child: another thread was returning all of it. */
+            bool lost = (s->free | s->quarantined | s->heads) == 0;
+            CHECK_THAT(!slots || lost || inv_open_is_open(s), "S3: an OS page that the header calls accessible is not");
             i += slots ? 1 : s->run;
         }
     }
+    return NULL;
+}
+
+/* Q1 and Q2; Q3 at rest and in no child of a fork: nothing is on its way. */
+static const char *quarantine(void)
+{
+    const bhi_large_quarantine_t *q = &bhi_state->quarantine;
+    size_t bytes = 0, marked = 0;
+    CHECK_THAT(q->count <= BHI_QUARANTINE_MOST && q->first < BHI_QUARANTINE_MOST, "Q2: %u entries", q->count);
+    for (uint32_t i = 0; i < q->count; i++) {
+        const bhi_quarantined_t *e = &q->ring[(q->first + i) % BHI_QUARANTINE_MOST];
+        uint64_t range = e->huge ? ~(uint64_t)0 : bhi_bit_range(e->slot, e->slots);
+        CHECK_THAT(e->segment->kind == (e->huge ? BHI_SEGMENT_HUGE : BHI_SEGMENT_SLOTS) && (e->segment->quarantined & range) == range &&
+                       (!e->huge || e->segment->run == e->slots / BH_SEGMENT_SLOTS), "Q1: entry %u", i);
+        bytes += e->slots * BH_SLOT_SIZE;
+    }
+    for (uint32_t k = 0; k < atomic_load(&bhi_state->arena_count); k++) {
+        const bhi_arena_t *a = &bhi_state->arenas[k];
+        for (uint32_t i = 0; i < a->top;) {
+            const bhi_segment_t *s = &a->headers[i];
+            if (s->kind == BHI_SEGMENT_SLOTS)
+                marked += bhi_bit_count(s->quarantined) * BH_SLOT_SIZE;
+            else if (s->kind == BHI_SEGMENT_HUGE && s->quarantined != 0)
+                marked += s->run * BH_SEGMENT_SIZE;
+            i += s->kind == BHI_SEGMENT_SLOTS ? 1 : s->run;
+        }
+    }
+    CHECK_THAT(q->bytes == bytes && bytes <= bhi_process.options.large_quarantine_bytes, "Q2: bytes %zu, in entries %zu", q->bytes, bytes);
+    CHECK_THAT(marked >= bytes, "Q1: %zu bytes in entries, %zu quarantined", bytes, marked);
+    CHECK_THAT(inv_forked || marked == bytes, "Q3: %zu bytes in entries, %zu quarantined", bytes, marked);
     return NULL;
 }
 
@@ -380,6 +429,9 @@ const char *inv_all(bool read, bool probe)
         text = inv_heap(heap);
         in_heaps += heap->page_count;
     }
+    if (text != NULL)
+        return text;
+    text = quarantine();
     if (text != NULL)
         return text;
     CHECK_THAT(in_segments == in_heaps, "H1: %zu pages in segments, %zu in heaps", in_segments, in_heaps);

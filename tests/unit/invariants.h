@@ -21,6 +21,9 @@ const char *inv_segment(const bhi_segment_t *segment, bool read, bool probe);
 /* H1 to H3 for one heap. */
 const char *inv_heap(const bhi_heap_t *heap);
 
+/* Set in a child of a threaded process: what other threads were at stays undone. */
+extern bool inv_forked;
+
 /* Everything: all arenas, runs, segments, pages, heaps, I7, and that the pages
  * found from the heaps are the pages found from the segments. */
 const char *inv_all(bool read, bool probe);

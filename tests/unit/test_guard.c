@@ -2,6 +2,7 @@
  * calls fail now and then and from some moment on. */
 #include "bulkhead.h"
 #include "harden/guard.h"
+#include "harden/large.h"
 #include "invariants.h"
 #include "meta/arena.h"
 #include "meta/segment.h"
@@ -84,8 +85,13 @@ static void take_one(bool may_refuse)
 static void give_one(void)
 {
     unsigned i = unit_below(&seed, count);
-    bhi_span_give(held[i].span.segment, held[i].span.slot, held[i].n, true);
+    if (unit_below(&seed, 3) == 0)
+        bhi_large_span(held[i].span.segment, held[i].span.slot, held[i].n);
+    else
+        bhi_span_give(held[i].span.segment, held[i].span.slot, held[i].n, true);
     held[i] = held[--count];
+    if (unit_below(&seed, 10) == 0)
+        bhi_large_empty();
 }
 
 static void churn(int rounds, void (*check)(const bhi_segment_t *), bool may_refuse)
@@ -168,6 +174,29 @@ END_TEST
 START_TEST(closed_stays_closed_when_calls_fail)
 {
     with_failures(_i, exact);
+}
+END_TEST
+
+/* Slots behind a block that are all guard, whatever state they were in. */
+START_TEST(a_distance_is_closed)
+{
+    if (!BH_HARDEN_GUARDS)
+        return;
+    start("distance");
+    churn(300, exact, false);
+    bhi_lock_take(&bhi_state->lock);
+    for (int i = 0; i < 60; i++) {
+        unsigned n = 1 + unit_below(&seed, 8), more = 1 + unit_below(&seed, 8);
+        bhi_span_t span = bhi_span_take(n + more, 1);
+        ck_assert(span.segment != NULL && bhi_guard_fit(span.segment, span.slot, n, BH_SLOT_OS_PAGES - 1));
+        bhi_guard_distance(span.segment, span.slot + n, more);
+        for (unsigned at = 0; at < more * BH_SLOT_OS_PAGES; at++)
+            ck_assert(!inv_is_open(span.segment, span.slot + n + at / BH_SLOT_OS_PAGES, at % BH_SLOT_OS_PAGES));
+        exact(span.segment);
+        bhi_span_give(span.segment, span.slot, n + more, true);
+    }
+    bhi_lock_give(&bhi_state->lock);
+    churn(300, exact, false);
 }
 END_TEST
 
@@ -255,6 +284,7 @@ int main(void)
     tcase_add_test(c, access_is_what_the_header_says);
     tcase_add_loop_test(c, open_stays_open_when_calls_fail, 0, CASES);
     tcase_add_loop_test(c, closed_stays_closed_when_calls_fail, 0, CASES);
+    tcase_add_test(c, a_distance_is_closed);
     tcase_add_test(c, refused_guards_cost_no_memory);
     tcase_add_test(c, slots_of_a_former_huge_span);
     tcase_add_test(c, mappings_stay_within_the_budget);

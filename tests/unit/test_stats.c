@@ -1,6 +1,7 @@
 /* core/stats.c against a count of what the test did. */
 #include "bulkhead.h"
 #include "core/stats.h"
+#include "harden/large.h"
 #include "core/thread.h"
 #include "support.h"
 
@@ -44,7 +45,15 @@ START_TEST(counts)
         bh_free(p[i]);
     bh_collect(true);
     bhi_stats_collect(&b);
-    ck_assert(b.used_bytes == 0 && b.page_count == 0 && b.large_count == 0 && b.segment_count == 0);
+    ck_assert(b.used_bytes == 0 && b.page_count == 0 && b.large_count == 0);
+    if (BH_HARDEN_LARGE)
+        ck_assert(b.quarantined_bytes > 0 && b.quarantined_bytes <= bhi_process.options.large_quarantine_bytes);
+    bhi_state_lock();
+    bhi_large_empty();
+    bhi_state_unlock();
+    bh_collect(true);
+    bhi_stats_collect(&b);
+    ck_assert(b.quarantined_bytes == 0 && b.segment_count == 0);
 }
 END_TEST
 

@@ -1,0 +1,110 @@
+/* The quarantine of large blocks' addresses. Knows spans and how to close them;
+ * knows nothing of heaps. A span that comes in takes the place of a random one of
+ * the newer half of the ring, which becomes the newest; those that leave are the
+ * oldest. So nobody can tell which address is used again when, and each waits
+ * for at least half as many others as were in the ring when it came.
+ *
+ * The memory is gone already: what waits costs address space, and for guard
+ * regions page tables, 4 KiB for each 2 MiB. */
+#include "harden/large.h"
+
+#include "base/checked.h"
+#include "harden/guard.h"
+#include "meta/arena.h"
+#include "meta/pool.h"
+#include "meta/segment.h"
+#include "os/os.h"
+
+#define ARENA_SHARE 8 /* of a small first arena, the part that may wait */
+
+static bhi_quarantined_t *entry(bhi_large_quarantine_t *q, uint32_t i)
+{
+    return &q->ring[(q->first + i) % BHI_QUARANTINE_MOST];
+}
+
+static size_t bytes_of(const bhi_quarantined_t *e)
+{
+    return (size_t)e->slots << BH_SLOT_SHIFT;
+}
+
+static void let_go(const bhi_quarantined_t *e)
+{
+    if (e->huge) {
+        e->segment->quarantined = 0;
+        bhi_arena_give_run(e->segment, e->slots >> BH_SEGMENT_SLOTS_SHIFT);
+    } else {
+        bhi_span_give(e->segment, e->slot, e->slots, e->dirty);
+    }
+}
+
+static void drop_oldest(bhi_large_quarantine_t *q)
+{
+    bhi_quarantined_t oldest = *entry(q, 0);
+    q->first = (q->first + 1) % BHI_QUARANTINE_MOST;
+    q->count--;
+    q->bytes -= bytes_of(&oldest);
+    let_go(&oldest);
+}
+
+static void put(bhi_quarantined_t e)
+{
+    bhi_large_quarantine_t *q = &bhi_state->quarantine;
+    size_t limit = bhi_min(bhi_process.options.large_quarantine_bytes, bhi_process.block_size / ARENA_SHARE);
+    if (bytes_of(&e) > limit) { /* it would drive out all others */
+        let_go(&e);
+        return;
+    }
+    while (q->count == BHI_QUARANTINE_MOST || q->bytes + bytes_of(&e) > limit)
+        drop_oldest(q);
+    uint32_t half = q->count / 2;
+    uint32_t at = half + bhi_random_below(&bhi_state->random, q->count - half + 1);
+    *entry(q, q->count) = *entry(q, at);
+    *entry(q, at) = e;
+    q->count++;
+    q->bytes += bytes_of(&e);
+}
+
+void bhi_large_empty(void)
+{
+    bhi_large_quarantine_t *q = &bhi_state->quarantine;
+    while (q->count > 0)
+        drop_oldest(q);
+}
+
+void bhi_large_span(bhi_segment_t *s, unsigned slot, unsigned slots)
+{
+    bhi_span_quarantine(s, slot, slots);
+    bool zero = bhi_guard_trap(s, slot, slots);
+    put((bhi_quarantined_t){.segment = s, .slot = (uint8_t)slot, .slots = slots, .dirty = !zero});
+}
+
+void bhi_large_huge(const bhi_page_t *page, bhi_segment_t *first)
+{
+    uint32_t n = first->run;
+    bool wanted = bhi_large_wants(page->single_bytes);
+    uintptr_t base = bhi_align_down(page->start, BH_SEGMENT_SIZE); /* see bhi_heap_large_at */
+    size_t bytes = page->start - base + page->single_bytes;
+    bool gone = bhi_os_rereserve(base, (size_t)n << BH_SEGMENT_SHIFT) == 0;
+    /* At the mapping limit guard regions still work. */
+    bhi_region_t region = !gone && wanted ? bhi_guard_range(base, bytes) : BHI_REGION_NONE;
+    bool closed = gone || region == BHI_REGION_ALL;
+    bool zero = closed || bhi_os_purge(base, bytes) == 0;
+    if (wanted && !closed)
+        atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
+    bhi_state_lock();
+    bhi_pool_give(page->map, sizeof(bhi_map_word_t));
+    if (!gone) {
+        bhi_page_t *slots = bhi_segment_desc(first, 0);
+        for (size_t i = 0; i < (size_t)n << BH_SEGMENT_SLOTS_SHIFT; i++)
+            slots[i].residue = 0;
+        bhi_segment_adopt_huge(first, n, bytes, !zero);
+        for (uint32_t i = 0; region != BHI_REGION_NONE && i < n; i++)
+            bhi_guard_note_range(first + i, ~(uint64_t)0);
+    } else if (wanted) {
+        first->quarantined = ~(uint64_t)0;
+        put((bhi_quarantined_t){.segment = first, .huge = true, .slots = n << BH_SEGMENT_SLOTS_SHIFT});
+    } else {
+        bhi_arena_give_run(first, n);
+    }
+    bhi_state_unlock();
+}
