@@ -95,16 +95,22 @@ static void strike_in_child(scene_t *s)
 
 static void attack(scene_t *s)
 {
-    if (s->actor == ACTOR_DEAD)
-        elsewhere(prepare, s);
-    else
-        prepare(s);
     switch (s->actor) {
-    case ACTOR_OTHER: elsewhere(strike_and_check, s); break;
-    case ACTOR_BOTH: at_once(row->strike, s, false); break;
-    case ACTOR_RACE: at_once(row->strike, s, true); break;
-    case ACTOR_FORK: strike_in_child(s); break;
-    default: strike_and_check(s); break;
+    case ACTOR_OTHER: after_first(prepare, strike_and_check, s, 1, false); break;
+    case ACTOR_BOTH: after_first(prepare, row->strike, s, 2, false); break;
+    case ACTOR_RACE: after_first(prepare, row->strike, s, 1, true); break;
+    case ACTOR_DEAD:
+        elsewhere(prepare, s);
+        strike_and_check(s);
+        break;
+    case ACTOR_FORK:
+        prepare(s);
+        strike_in_child(s);
+        break;
+    default:
+        prepare(s);
+        strike_and_check(s);
+        break;
     }
     if (s->actor == ACTOR_OTHER || s->actor == ACTOR_BOTH || s->actor == ACTOR_RACE)
         s->effect |= check(s);

@@ -157,20 +157,20 @@ void elsewhere(void (*body)(scene_t *), scene_t *s)
     pthread_join(thread, NULL);
 }
 
-void at_once(void (*body)(scene_t *), scene_t *s, bool here)
+void after_first(void (*first)(scene_t *), void (*body)(scene_t *), scene_t *s, unsigned threads, bool here)
 {
-    pthread_t threads[2];
+    pthread_t thread[2];
     pthread_barrier_t barrier;
     job_t job = {body, s, &barrier};
-    pthread_barrier_init(&barrier, NULL, 2);
-    start(&threads[0], &job);
-    if (here) {
-        run_job(&job);
-    } else {
-        start(&threads[1], &job);
-        pthread_join(threads[1], NULL);
-    }
-    pthread_join(threads[0], NULL);
+    pthread_barrier_init(&barrier, NULL, threads + 1);
+    for (unsigned i = 0; i < threads; i++)
+        start(&thread[i], &job);
+    first(s);
+    pthread_barrier_wait(&barrier);
+    if (here)
+        body(s);
+    for (unsigned i = 0; i < threads; i++)
+        pthread_join(thread[i], NULL);
 }
 
 /* -------------------------------------------------------------------- probes */

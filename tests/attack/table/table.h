@@ -97,8 +97,9 @@ size_t below(scene_t *s, size_t limit);
 
 /* Runs body in a thread of its own and waits for its end. */
 void elsewhere(void (*body)(scene_t *), scene_t *s);
-/* Runs body in two threads at once; in this one and another if here. */
-void at_once(void (*body)(scene_t *), scene_t *s, bool here);
+/* Runs first here, then body at once in 1 or 2 other threads, and here too if
+ * here. The threads exist before first runs: starting one allocates. */
+void after_first(void (*first)(scene_t *), void (*body)(scene_t *), scene_t *s, unsigned threads, bool here);
 
 /* Runs this program as "probe ROW SIZE SEED" and returns how many numbers it
  * printed, at most limit. */
