@@ -37,10 +37,10 @@ NOT HERE  the row cannot be tried here
 1 in N    how often the effect was seen, for rows that state a probability
 k/n       of n attacks, all sizes, threads and runs, k ended so and the others better
 !         falls short of Bulkhead's promise        ~  promised, but not built yet"""
+MATRIX_BEGIN, MATRIX_END = "<!-- matrix: written by bulkhead attack --markdown -->", "<!-- end of the matrix -->"
 EXIT_VERDICTS = {42: "DEFUSED", 43: "MISSED", 44: "NOT HERE"}
 STOPS = (signal.SIGABRT, signal.SIGILL, signal.SIGTRAP)
 FAULTS = (signal.SIGSEGV, signal.SIGBUS)
-TIMEOUT = 60  # seconds; the program ends itself after 20
 REPORT = re.compile(rb"bulkhead: ERROR: ([a-z-]+): ")
 
 
@@ -155,11 +155,11 @@ def judge(status, told, complaint, is_bulkhead):
     return End("ERROR", f"status {status}: {said[-1] if said else 'no message'}")
 
 
-def attack(program, subject, row, size, actor, seed):
+def attack(program, subject, row, size, actor, seed, timeout):
     """Runs one attack."""
     try:
         run = subprocess.run([program, "run", row, size, actor, str(seed)], env=subject.environment(), stdin=subprocess.DEVNULL,
-                             capture_output=True, timeout=TIMEOUT, check=False, close_fds=False)
+                             capture_output=True, timeout=timeout, check=False, close_fds=False)
     except subprocess.TimeoutExpired:
         return End("ERROR", "hangs")
     return judge(run.returncode, run.stdout, run.stderr, subject.profile is not None)
@@ -173,9 +173,9 @@ def seed_of(base, *what):
 
 def attack_cell(job):
     """All runs of one row, size and actor under one allocator, with their seeds."""
-    program, subject, row, size, actor, runs, base = job
+    program, subject, row, size, actor, runs, base, timeout = job
     seeds = [seed_of(base, row, size, actor, n) for n in range(runs)]
-    return [(seed, attack(program, subject, row, size, actor, seed)) for seed in seeds]
+    return [(seed, attack(program, subject, row, size, actor, seed, timeout)) for seed in seeds]
 
 
 # ----------------------------------------------------------------------- results
@@ -257,10 +257,10 @@ def run_table(options, rows, subjects):
             results[row.name, subject.name] = Result(subject, row)
             for size in row.sizes:
                 for actor in row.actors:
-                    jobs.append((str(options.program), subject, row.name, size, actor, options.runs, options.seed))
+                    jobs.append((str(options.program), subject, row.name, size, actor, options.runs, options.seed, options.timeout))
     with ProcessPoolExecutor(options.jobs) as pool:
         for job, outcomes in zip(jobs, pool.map(attack_cell, jobs, chunksize=4)):
-            _, subject, row, size, actor, _, _ = job
+            _, subject, row, size, actor, *_ = job
             results[row, subject.name].add(size, actor, outcomes)
     return results
 
@@ -282,18 +282,39 @@ def print_matrix(rows, subjects, results):
     print("\n" + LEGEND)
 
 
-def write_markdown(path, rows, subjects, results):
-    """The same as tables for a page."""
-    with open(path, "w", encoding="utf-8") as out:
-        group = None
-        for row in rows:
-            if row.group != group:
-                group = row.group
-                out.write(f"\n### {group[0].upper()}{group[1:]}\n\n")
-                out.write("| row | bug; effect | " + " | ".join(s.name for s in subjects) + " |\n")
-                out.write("|---|---|" + "---|" * len(subjects) + "\n")
-            cells = " | ".join(results[row.name, s.name].text() for s in subjects)
-            out.write(f"| `{row.name}` | {row.what} | {cells} |\n")
+def version_of(subject):
+    """What is known of the library's version."""
+    if subject.profile:
+        return "this tree"
+    if subject.name == "glibc":
+        return platform.libc_ver()[1]
+    package = allocators.PEERS.get(subject.name, ("",))[0]
+    if package:
+        asked = subprocess.run(["dpkg-query", "-W", "-f", "${Version}", package], capture_output=True, text=True, check=False)
+        return f"{package} {asked.stdout}" if asked.returncode == 0 and asked.stdout else package
+    return subject.library
+
+
+def write_markdown(path, rows, subjects, results, options):
+    """The same as tables; between the two lines that name the matrix, if the file
+    is a page that has them."""
+    before, after = "", ""
+    if Path(path).exists():
+        page = Path(path).read_text(encoding="utf-8")
+        if page.count(MATRIX_BEGIN) == 1 and page.count(MATRIX_END) == 1:
+            before, after = page.split(MATRIX_BEGIN)[0], page.split(MATRIX_END)[1]
+    lines = [MATRIX_BEGIN, f"{options.runs} runs of each size and thread, seed {options.seed}, Linux {platform.release().split('-')[0]},"
+             f" {platform.machine()}.", "", "| allocator | version |", "|---|---|"]
+    lines += [f"| {s.name} | {version_of(s)} |" for s in subjects]
+    group = None
+    for row in rows:
+        if row.group != group:
+            group = row.group
+            lines += ["", f"### {group[0].upper()}{group[1:]}", "", f"| row | bug; effect | {' | '.join(s.name for s in subjects)} |",
+                      "|---|---|" + "---|" * len(subjects)]
+        cells = " | ".join(results[row.name, s.name].text() for s in subjects)
+        lines.append(f"| `{row.name}` | {row.what} | {cells} |")
+    Path(path).write_text(before + "\n".join([*lines, "", MATRIX_END]) + (after or "\n"), encoding="utf-8")
 
 
 def write_csv(path, rows, subjects, results):
@@ -334,16 +355,17 @@ def parse_arguments():
     parser.add_argument("--runs", type=int, default=10, metavar="N", help="attacks for each row, size and thread (default 10)")
     parser.add_argument("--row", default="", metavar="REGEX", help="only rows whose name has a match of REGEX")
     parser.add_argument("--csv", metavar="FILE", help="write how often each cell ended how to FILE")
-    parser.add_argument("--markdown", metavar="FILE", help="write the matrix as Markdown to FILE")
+    parser.add_argument("--markdown", metavar="FILE", help="write the matrix as Markdown to FILE, or into its place in the page FILE")
     parser.add_argument("--seed", type=int, help="repeat a run with the seed that it printed; the allocators' own chance stays")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="attacks at the same time (default: processors)")
+    parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="for one attack, which ends itself after 20 (default 60)")
     parser.add_argument("--show", type=int, default=3, metavar="N", help="show N failures of each row (default 3)")
     parser.add_argument("--build", default=str(ROOT / "build"), metavar="DIR", help="the build folder (default build)")
     parser.add_argument("--program", metavar="FILE", help="the attacking program (default: the build's)")
     parser.add_argument("--list", action="store_true", help="name the rows and promises, run nothing")
     options = parser.parse_args()
-    if min(options.runs, options.jobs) < 1:
-        parser.error("--runs and --jobs must be above 0")
+    if min(options.runs, options.jobs) < 1 or options.timeout <= 0:
+        parser.error("--runs, --jobs and --timeout must be above 0")
     options.program = Path(options.program or Path(options.build) / "tests/attack/table/bulkhead-attack-table").resolve()
     options.seed = random.SystemRandom().getrandbits(32) if options.seed is None else options.seed
     return options
@@ -423,7 +445,7 @@ def main():
     if options.csv:
         write_csv(options.csv, rows, subjects, results)
     if options.markdown:
-        write_markdown(options.markdown, rows, subjects, results)
+        write_markdown(options.markdown, rows, subjects, results, options)
     sys.exit(1 if complain(rows, subjects, results, options) else 0)
 
 

@@ -94,10 +94,12 @@ def fakes(folder):
         ("a rate within its bound", "echo marker; echo tally 0xa 0x64; exit 42", "RARE:1/8", "DEFUSED", 0),
         ("a rate above its bound", "echo marker; echo tally 0x50 0x64; exit 42", "RARE:1/8", "DEFUSED", 1),
         ("another signal", "echo marker; kill -TERM $$", "DETECTED", "ERROR", 1),
+        ("a hang", "echo marker; exec sleep 30", "DEFUSED", "ERROR", 1),
     ]
     for what, body, promise, verdict, wanted in cases:
         path = fake(folder, body, promise)
-        status, text, rows = run(folder, "--allocator", "bulkhead", "--profile", "secure", "--runs", "1", program=path)
+        status, text, rows = run(folder, "--allocator", "bulkhead", "--profile", "secure", "--runs", "1", "--timeout", "2" if what == "a hang" else "20",
+                                program=path)
         expect(f"{what} is {verdict}", dict(rows["row"]) == {verdict: 1}, f"{dict(rows['row'])}\n{text}")
         expect(f"{what} ends the runner with {wanted}", status == wanted, text)
 
