@@ -17,7 +17,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define HANGS_AFTER 20 /* seconds */
+/* Seconds: of processor time for an allocator that loops in a damaged list, of
+ * any time for one that waits. */
+#define LOOPS_AFTER 3
+#define HANGS_AFTER 20
 
 static const table_t tables[] = {
     {"check-on-free", rows_free},   {"check-on-free", rows_realloc},        {"adjacent", rows_adjacent},
@@ -127,8 +130,9 @@ static int usage(void)
 
 static int run(char **argv, bool is_probe)
 {
-    struct rlimit none = {0, 0};
+    struct rlimit none = {0, 0}, processor = {LOOPS_AFTER, LOOPS_AFTER + 2};
     setrlimit(RLIMIT_CORE, &none);
+    setrlimit(RLIMIT_CPU, &processor);
     alarm(HANGS_AFTER);
     row = find(argv[0]);
     if (row == NULL)

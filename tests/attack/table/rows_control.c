@@ -46,20 +46,32 @@ static bool scan(const scene_t *s, uintptr_t from, size_t n)
     return false;
 }
 
-static void strike_words(scene_t *s)
+static size_t scanned(const scene_t *s)
 {
-    if (s->variant > 0) {
-        for (size_t i = 0; i < s->count; i += (size_t)s->variant)
-            give(s->block[i]);
-    }
+    return s->size < 65536 ? s->size & ~(size_t)7 : 65536;
+}
+
+/* Half of the blocks go back, others of the size and of half the size come. */
+static void strike_fresh(scene_t *s)
+{
+    for (size_t i = 0; i < s->count; i += 2)
+        give(s->block[i]);
     range_count = writable_ranges(ranges, MOST_WRITABLE);
     marker();
-    size_t n = s->size < 65536 ? s->size & ~(size_t)7 : 65536;
     for (size_t i = 0; i < s->count && !s->effect; i++) {
-        s->effect = scan(s, s->block[i], n);
-        if (s->variant > 0 && i % 4 == 0)
-            s->effect |= scan(s, take(s->size), n);
+        size_t size = i % 2 == 0 ? s->size : s->size / 2;
+        s->effect = scan(s, take(size), size < scanned(s) ? size & ~(size_t)7 : scanned(s));
     }
+}
+
+static void strike_freed(scene_t *s)
+{
+    for (size_t i = 0; i < s->count; i += 3)
+        give(s->block[i]);
+    range_count = writable_ranges(ranges, MOST_WRITABLE);
+    marker();
+    for (size_t i = 0; i < s->count && !s->effect; i += 3)
+        s->effect = scan(s, s->block[i], scanned(s));
 }
 
 /* A linear read from a block, down and up, as far as it can get in 1 MiB. */
@@ -114,9 +126,9 @@ static void strike_distance(scene_t *s)
 
 const row_t rows_control[] = {
     {"words-fresh", "a new block holds the address of writable memory that is not the heap's", SIZES, "local other", PROMISED, 0,
-     many_blocks, strike_words, NULL, false},
-    {"words-freed", "a block after free, or taken again, holds such an address", SIZES, "local other fork", PROMISED, 3,
-     many_blocks, strike_words, NULL, false},
+     many_blocks, strike_fresh, NULL, false},
+    {"words-freed", "a freed block holds such an address", SIZES, "local other fork", PROMISED, 0,
+     many_blocks, strike_freed, NULL, false},
     {"words-around", "reading on from a block, within 1 MiB up or down, finds such an address", SIZES, "local", PROMISED, 0,
      many_blocks, strike_around, NULL, false},
     {"constant-distance", "from a block to other writable memory it is as far in two processes", "64 1024 8192 204800", "local", PROMISED, 0,

@@ -169,6 +169,8 @@ static void strike_integer(scene_t *s)
 
 #define DOUBLE NOW("DETECTED:double-free"), NOW("DETECTED:double-free")
 #define INVALID NOW("DETECTED:invalid-free"), NOW("DETECTED:invalid-free")
+/* A page may hold a free block there, from before main or made ready. */
+#define FRESH NOW("DETECTED:invalid-free,double-free"), NOW("DETECTED:invalid-free,double-free")
 #define FOREIGN NOW("DETECTED:foreign-free"), NOW("DETECTED:foreign-free")
 
 const row_t rows_free[] = {
@@ -198,7 +200,7 @@ const row_t rows_free[] = {
      one_block, strike_interior, reissue_checked, false},
     {"free-page-into-large", "free(p + 64 KiB) of a large block; handed out twice", "102400 204800 1048576 16777216", THREADS, INVALID, 65536,
      one_block, strike_interior, reissue_checked, false},
-    {"free-fresh", "free of a block's place that was never handed out; handed out twice", "64 1024 4096", "local fork", INVALID, 0,
+    {"free-fresh", "free of a block's place that was never handed out; handed out twice", "64 1024 4096", "local fork", FRESH, 0,
      few_blocks, strike_fresh, reissue_checked, false},
     {"free-stack", "free of a local array that looks like a chunk; malloc returns it", "64", "local other fork", FOREIGN, 0,
      one_block, strike_stack, NULL, false},

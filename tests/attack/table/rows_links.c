@@ -99,6 +99,28 @@ static bool check(scene_t *s)
     return reissue(s->size, TAKEN);
 }
 
+/* Links that share their upper half are addresses or places, to be computed from
+ * one another; encoded ones differ in all bits. */
+static void strike_guess(scene_t *s)
+{
+    size_t links = 0, alike = 0;
+    for (size_t i = 1; i < s->count; i += 2)
+        fill(s->block[i], 0, s->size);
+    give_shuffled(s);
+    expect_in_blocks(s);
+    marker();
+    uint64_t last = 0;
+    for (size_t i = 1; i < s->count; i += 2) {
+        uint64_t link = *(volatile uint64_t *)words(s->block[i]);
+        if (link == 0)
+            continue;
+        alike += links > 0 && link >> 32 == last >> 32;
+        last = link;
+        links++;
+    }
+    s->effect = links > 1 && alike > links / 2;
+}
+
 #define PROMISED NOW("DETECTED:corrupt-link,corrupt-list DEFUSED"), NOW("DETECTED DEFUSED FAULT")
 #define ROW(name, what, variant) {name, what "; malloc returns it, a live block or one block twice", SIZES, "local other fork", PROMISED, variant, half_free, strike, check, false}
 
@@ -114,5 +136,7 @@ const row_t rows_links[] = {
     ROW("link-flip", "one bit flipped in free blocks' first words", FLIP),
     ROW("link-random", "free blocks' first words set at random", RANDOM),
     ROW("link-safe-link", "free blocks' first words encode a global array as glibc does", SAFE_LINK),
+    {"link-guess", "free blocks are read: most of their links share the upper half, so one tells of the others", SIZES, "local fork",
+     NOW("DEFUSED"), NOW("DEFUSED FAULT"), 0, half_free, strike_guess, NULL, false},
     {NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, false},
 };
