@@ -101,4 +101,8 @@ def complain(rows, subjects, results, options):
     later = [f"{s.name}: {r.name}" for r in rows for s in subjects if results[r.name, s.name].mark() == "~"]
     if later:
         say(f"{len(later)} rows fall short of what is promised for later: {', '.join(later)}")
+    held = [f"{s.name}: {r.name}" for r in rows for s in subjects
+            if (promise := results[r.name, s.name].promise) and promise.later and not results[r.name, s.name].short]
+    if held:
+        say(f"{len(held)} rows promised for later held this time: {', '.join(held)}")
     return len(broken)
