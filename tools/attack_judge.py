@@ -117,7 +117,7 @@ def judge(status, told, complaint, is_bulkhead):
         return End("CRASH", f"at {fault:#x}" if fault is not None else "unknown address")
     if status in EXIT_VERDICTS:
         return End(EXIT_VERDICTS[status], "", *tally)
-    if -status in (signal.SIGALRM, signal.SIGXCPU, signal.SIGKILL):
+    if -status in (signal.SIGALRM, signal.SIGVTALRM):
         return End("ERROR", "hangs")
     return End("ERROR", f"status {status}: {said[-1] if said else 'no message'}")
 
