@@ -2,11 +2,13 @@
  * getauxval and pthread_key_create, which need no constructor. */
 #include "core/init.h"
 
+#include "core/describe.h"
 #include "core/thread.h"
 #include "harden/guard.h"
 #include "meta/arena.h"
 #include "os/os.h"
 #include "rt/format.h"
+#include "rt/settings.h"
 #include "rt/violation.h"
 
 static bhi_lock_t init_lock;
@@ -47,9 +49,11 @@ static bool start(void)
         return false;
     bhi_guard_init();
     bhi_thread_init();
+    bhi_process.describe = bhi_describe;
     bhi_process.ready = true;
     if (bhi_process.options.verbose != 0)
         say_settings();
+    bhi_settings_change(&bhi_settings); /* makes them read-only */
     /* From here on read-only; sealed, so that nothing makes it writable again. */
     if (bhi_os_protect_read((uintptr_t)&bhi_process_page, sizeof bhi_process_page) == 0)
         bhi_os_seal((uintptr_t)&bhi_process_page, sizeof bhi_process_page);

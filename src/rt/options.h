@@ -12,6 +12,8 @@
 #endif
 
 enum { BHI_GUARD_AUTO, BHI_GUARD_MADVISE, BHI_GUARD_MPROTECT, BHI_GUARD_NONE };
+enum { BHI_REPORT_TEXT, BHI_REPORT_JSON };
+#define BHI_LOG_FD_NONE UINT32_MAX
 enum { BHI_FOREIGN_ABORT, BHI_FOREIGN_REPORT, BHI_FOREIGN_IGNORE };
 
 /* purge_delay: milliseconds that an empty page's memory is kept for reuse;

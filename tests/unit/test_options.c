@@ -80,6 +80,17 @@ static void expect_text(const char *entry, const char *text)
     ck_assert_msg(strstr(child.err, text) != NULL, "%s: no '%s' in '%s'", entry, text, child.err);
 }
 
+START_TEST(options_of_reports)
+{
+    char *env[] = {(char[]){"BULKHEAD_REPORT=json"}, (char[]){"BULKHEAD_OPTIONS=log_fd=7:syslog=1"}, NULL};
+    bhi_options_read(&got, NULL);
+    ck_assert(got.report == BHI_REPORT_TEXT && got.log_fd == BHI_LOG_FD_NONE && got.syslog == 0);
+    bhi_options_read(&got, env);
+    ck_assert(got.report == BHI_REPORT_JSON && got.log_fd == 7 && got.syslog == 1);
+    expect_text("BULKHEAD_REPORT=xml", "option REPORT does not accept 'xml'; accepted: text|json");
+}
+END_TEST
+
 START_TEST(wrong_keys_and_values_cost_one_line_each)
 {
     expect_text("BULKHEAD_NONSENSE=1", "option NONSENSE is unknown; known are profile, guard, foreign, purge_delay, verbose, show_stats");
@@ -174,6 +185,7 @@ int main(void)
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_test(c, defaults);
     tcase_add_test(c, every_key_in_both_forms);
+    tcase_add_test(c, options_of_reports);
     tcase_add_test(c, single_wins_over_list_in_any_order);
     tcase_add_test(c, wrong_keys_and_values_cost_one_line_each);
     tcase_add_test(c, what_is_not_ours_is_left_alone);
