@@ -28,8 +28,8 @@ static const struct {
  * reason: it only decides who speaks, never whether the process ends. */
 static _Atomic(uint64_t) reporter;
 
-/* Whether the thread is in a report that it may come back from. */
-static BH_THREAD_LOCAL bool going_on;
+/* Whether the thread is in a report: what goes wrong then gets a line, no more. */
+static BH_THREAD_LOCAL bool reporting;
 
 /* A program that goes on after reports may make millions. */
 #define DETAILED_MOST 100u
@@ -124,12 +124,14 @@ static void report_and_end(bhi_violation_t what, uintptr_t address)
 {
     bhi_report_t r;
     bhi_format_t first;
+    bool nested = reporting; /* in a report that was to come back */
+    reporting = true;
     bhi_os_block_write_signals();
     start_report(&r, what, address, true);
     bhi_report_first_line(&r, &first);
     memcpy(bh_abort_msg, first.text, first.length < BH_ABORT_MSG_SIZE ? first.length - 1 : BH_ABORT_MSG_SIZE - 1);
     write_report(&r, &first, is_of_address(what));
-    if (bhi_settings.report_fun != NULL && !going_on) {
+    if (bhi_settings.report_fun != NULL && !nested) {
         bhi_os_on_fault(fault_in_callback);
         call_back(&r);
     }
@@ -137,7 +139,7 @@ static void report_and_end(bhi_violation_t what, uintptr_t address)
 
 void bhi_violation_report_only(bhi_violation_t what, uintptr_t address)
 {
-    if (going_on) {
+    if (reporting) {
         write_nested(bhi_violation_id(what), address);
         return;
     }
@@ -148,10 +150,10 @@ void bhi_violation_report_only(bhi_violation_t what, uintptr_t address)
     bool detail = atomic_load_explicit(&detailed, memory_order_relaxed) < DETAILED_MOST;
     if (detail)
         atomic_fetch_add_explicit(&detailed, 1, memory_order_relaxed);
-    going_on = true;
+    reporting = true;
     write_report(&r, &first, detail && is_of_address(what));
     call_back(&r);
-    going_on = false;
+    reporting = false;
 }
 
 /* Whether the calling thread is the one to report. What a forked child inherited
