@@ -430,7 +430,7 @@ static void abort_message(void)
 
 typedef struct log_case {
     const char *path;
-    bool link, replaced;
+    int other; /* the program closes the file and opens this one, or -1 */
 } log_case_t;
 
 static void with_file(void *arg)
@@ -438,30 +438,33 @@ static void with_file(void *arg)
     const log_case_t *c = arg;
     bool opened = bhi_report_open_file(c->path);
     attack_record(opened ? "opened" : "refused", 0);
-    if (c->replaced) /* the program closes it and opens another */
-        dup2(open("/dev/null", O_WRONLY), bhi_settings.report_file);
+    if (c->other >= 0 && dup2(c->other, bhi_settings.report_file) < 0)
+        attack_broken("dup2");
     double_free();
 }
 
 static void log_file(void)
 {
-    char path[] = "/tmp/bulkhead-log-XXXXXX", link_path[64], text[ATTACK_TEXT] = "";
+    char path[] = "/tmp/bulkhead-log-XXXXXX", other[] = "/tmp/bulkhead-other-XXXXXX", link_path[64], text[ATTACK_TEXT] = "";
     attack_end_t end;
     struct stat st;
     int fd = mkstemp(path);
     unlink(path);
     close(fd);
     snprintf(link_path, sizeof link_path, "%s-link", path);
-    attack_run(with_file, &(log_case_t){path, false, false}, &end);
+    attack_run(with_file, &(log_case_t){path, -1}, &end);
     fd = open(path, O_RDONLY);
     ssize_t n = fd >= 0 ? read(fd, text, sizeof text - 1) : -1;
     bool same = n > 0 && strcmp(text, end.text) == 0 && fstat(fd, &st) == 0 && (st.st_mode & 0777) == 0600;
     result("log file", same ? NULL : "is not what standard error got", &end);
-    attack_run(with_file, &(log_case_t){path, false, true}, &end);
-    result("log file whose descriptor is another's now", fstat(fd, &st) == 0 && st.st_size == n ? NULL : "was written", &end);
     close(fd);
+    fd = mkstemp(other);
+    attack_run(with_file, &(log_case_t){path, fd}, &end);
+    result("log file whose descriptor is another's now", fstat(fd, &st) == 0 && st.st_size == 0 ? NULL : "was written", &end);
+    close(fd);
+    unlink(other);
     bool linked = symlink(path, link_path) == 0;
-    attack_run(with_file, &(log_case_t){link_path, true, false}, &end);
+    attack_run(with_file, &(log_case_t){link_path, -1}, &end);
     result("log file that is a symbolic link", linked && strcmp(end.records[0].word, "refused") == 0 ? NULL : "was opened", &end);
     unlink(link_path);
     unlink(path);

@@ -78,6 +78,28 @@ START_TEST(user_heaps_and_other_places)
 }
 END_TEST
 
+START_TEST(contradictions_are_named)
+{
+    char *p = bh_malloc(64);
+    bhi_page_t *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, (uintptr_t)p - bhi_process.block_base)), was = *page;
+    ck_assert_ptr_null(describe(p).damage);
+    page->span_slots = 0;
+    ck_assert_str_eq(describe(p).damage, "span");
+    *page = was;
+    page->reserved *= 2;
+    ck_assert_str_eq(describe(p).damage, "number of blocks");
+    *page = was;
+    page->size_class++;
+    ck_assert_str_eq(describe(p).damage, "size class");
+    ck_assert_ptr_null(describe(p).block);
+    *page = was;
+    /* The right place for a heap, but none of ours. */
+    atomic_store(&page->heap, (bhi_heap_t *)(((uintptr_t)p + 4095) & ~(uintptr_t)63));
+    ck_assert_str_eq(describe(p).damage, "heap");
+    *page = was;
+}
+END_TEST
+
 /* Descriptors, headers, maps and the heap overwritten at random. */
 static void garbage(void *arg)
 {
@@ -117,6 +139,7 @@ int main(void)
     tcase_add_test(c, blocks);
     tcase_add_test(c, large_and_huge_blocks);
     tcase_add_test(c, user_heaps_and_other_places);
+    tcase_add_test(c, contradictions_are_named);
     tcase_add_test(c, garbage_in_control_data);
     suite_add_tcase(s, c);
     return unit_main(s);
