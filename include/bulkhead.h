@@ -385,6 +385,14 @@ BH_EXPORT void bh_heap_stats_print(bh_heap_t *heap, bh_output_fun *out, void *ar
 
 /* ------------------------------------------------------------- maintenance */
 
+/* Profile hardened: looks at the ends of all live blocks and for writes into free
+ * ones, in the calling thread's heaps and those of ended threads, and ends the
+ * process with a report when it finds damage. Returns the number of heaps that it
+ * left out, those of other threads. Time: a few milliseconds for each 10 MiB. exit
+ * does the same for at most two seconds. In profile secure there is nothing to look
+ * at: 0. */
+BH_EXPORT size_t bh_verify(void);
+
 /* Takes back what other threads freed into the calling thread's heaps and
  * releases empty pages; with `force` also returns all memory that no page uses
  * to the operating system at once, whatever the purge delay. */

@@ -8,7 +8,7 @@
 /* In the order of their numbers; those that are built come first and are the
  * only ones accepted. */
 typedef enum bhi_profile { BHI_PROFILE_SECURE, BHI_PROFILE_HARDENED, BHI_PROFILE_DEBUG, BHI_PROFILE_FUZZ } bhi_profile_t;
-#define BH_PROFILE_WORDS "secure"
+#define BH_PROFILE_WORDS "secure|hardened"
 
 /* guard=none only in builds that ask for it (debuggers, measuring). */
 #ifdef BH_ALLOW_GUARD_NONE
