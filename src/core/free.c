@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "core/hardened.h"
 #include "core/hazard.h"
+#include "harden/large.h"
 #include "core/zero.h"
 
 #include <errno.h>
@@ -71,6 +72,8 @@ static bhi_hazard_t *keep(const bhi_arena_t *arena, bhi_page_t *page, uintptr_t 
 {
     if (!BH_HARDEN_MAP)
         return NULL;
+    if (use == BHI_USE_FREE && bhi_thread_hazard == NULL && page->block_size == 0)
+        bhi_hazard_expect_large();
     bhi_hazard_t *hazard = bhi_hazard_set(page);
     /* Sequentially consistent, as are the hazard's store and the owner's store
      * of NULL before it looks at hazards: NULL here, or it sees ours. */
@@ -147,6 +150,9 @@ BH_INLINE void hold(bhi_hazard_t *hazard, bhi_page_t *page, uint32_t index, uint
         bhi_violation(BHI_DOUBLE_FREE, p);
     if (wipe)
         bhi_hard_wipe_held(page, index);
+    /* Not under the lock of the shared hazard, which is taken after state->lock. */
+    if (BH_HARDEN_MAP && bh_unlikely(page->block_size == 0) && bhi_large_wants(page->single_bytes) && hazard != &bhi_state->hazard_shared)
+        bhi_large_trap(page);
     /* Before the announcement: whoever kept the page for our hazard looks at it
      * again when the announcement arrives. */
     if (BH_HARDEN_MAP)

@@ -128,12 +128,6 @@ static void check_live(const bhi_page_t *page, uint32_t index)
         bhi_violation(at == bhi_hard_requested(page, index) ? BHI_OVERFLOW : BHI_UNDERFLOW, address_of(page, index) + at);
 }
 
-static bool is_fresh(const bhi_page_t *page, uint32_t index)
-{
-    uint32_t capacity = bhi_page_capacity(page);
-    return index >= capacity || (index / 64 == (capacity - 1) / 64 && (page->fresh >> (index & 63) & 1) != 0);
-}
-
 /* The block before one that is freed: its own end, or where it is free the bytes that
  * an underflow meets first. */
 static void check_neighbour(const bhi_page_t *page, uint32_t index)
@@ -144,7 +138,7 @@ static void check_neighbour(const bhi_page_t *page, uint32_t index)
     }
     uint64_t last;
     uintptr_t end = address_of(page, index + 1);
-    if (!BH_HARDEN_WIPE || !bhi_map_is_free(page->map, index) || (is_fresh(page, index) && !page->memory_zero))
+    if (!BH_HARDEN_WIPE || !bhi_map_is_free(page->map, index))
         return;
     memcpy(&last, (const void *)(end - sizeof last), sizeof last); /* NOLINT: block memory is addressed by number */
     if (bh_unlikely(last != 0))
@@ -189,7 +183,7 @@ static uint32_t below(bhi_random_t *random, uint32_t n)
 static uint32_t next_word(bhi_page_t *page, bhi_random_t *random)
 {
     uint32_t capacity = bhi_page_capacity(page), words = words_of(capacity), left = page->reserved - capacity;
-    bool extend = left != 0 && page->fresh == 0 && (page->used == capacity || bhi_random_bits(random, EXTEND_BITS) == 0);
+    bool extend = left != 0 && (page->used == capacity || bhi_random_bits(random, EXTEND_BITS) == 0);
     if (!extend) {
         uint32_t w = bhi_random_below(random, words);
         for (uint32_t i = 0; i < words; i++, w = w + 1 == words ? 0 : w + 1) {
@@ -199,7 +193,8 @@ static uint32_t next_word(bhi_page_t *page, bhi_random_t *random)
         return NO_WORD;
     }
     uint32_t more = left < 64 ? left : 64;
-    page->fresh = bhi_bit_range(0, more);
+    if (!page->memory_zero)
+        memset((void *)address_of(page, capacity), 0, (size_t)more * page->block_size); /* NOLINT */
     atomic_store_explicit(&page->capacity, capacity + more, memory_order_relaxed);
     return words;
 }
@@ -216,13 +211,7 @@ static bool pick(bhi_page_t *page, bhi_random_t *random, uint32_t *index)
         page->local_free = w;
         open = open_in_word(page, w);
     }
-    unsigned bit = bhi_bit_nth(open, below(random, bhi_bit_count(open)));
-    *index = w * 64 + bit;
-    if (is_fresh(page, *index)) {
-        page->fresh &= ~((uint64_t)1 << bit);
-        if (!page->memory_zero)
-            memset((void *)address_of(page, *index), 0, page->block_size); /* NOLINT */
-    }
+    *index = w * 64 + bhi_bit_nth(open, below(random, bhi_bit_count(open)));
     return true;
 }
 
@@ -328,8 +317,12 @@ void bhi_hard_collect(bhi_page_t *page, uint32_t word)
     if (atomic_load(&ready_of(page)[word]) == 0)
         return;
     bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
-    for (uint64_t taken = atomic_exchange(&ready_of(page)[word], 0); taken != 0; taken &= taken - 1)
-        park(heap, page, word * 64 + bhi_bit_first(taken), page);
+    for (uint64_t taken = atomic_exchange(&ready_of(page)[word], 0); taken != 0; taken &= taken - 1) {
+        uint32_t index = word * 64 + bhi_bit_first(taken);
+        if (index != 0) /* what the other thread could not do */
+            check_neighbour(page, index - 1);
+        park(heap, page, index, page);
+    }
 }
 
 bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size)
@@ -358,7 +351,7 @@ static void verify_page(const bhi_page_t *page)
     for (uint32_t i = 0; i < capacity; i++) {
         if (bhi_map_is_live(page->map, i)) {
             check_live(page, i);
-        } else if (page->block_size != 0 && bhi_map_is_free(page->map, i) && !is_fresh(page, i)) {
+        } else if (page->block_size != 0 && bhi_map_is_free(page->map, i)) {
             size_t at = bhi_wipe_check(address_of(page, i), page->block_size);
             if (bh_unlikely(at != BH_WIPE_CLEAN))
                 bhi_violation(BHI_WRITE_AFTER_FREE, address_of(page, i) + at);
@@ -400,6 +393,7 @@ static void verify_quarantine(const bhi_quarantine_t *q)
 
 bool bhi_hard_verify(bhi_heap_t *heap, uint64_t deadline)
 {
+    bhi_heap_drain(heap, SIZE_MAX); /* what others freed is then in the quarantines */
     for (unsigned c = 0; c < BHI_CLASSES && heap->hard != NULL; c++)
         verify_quarantine(heap->hard->quarantine[c]);
     for (unsigned c = 0; c <= BHI_QUEUES; c++) {

@@ -8,7 +8,7 @@
  *
  *   E1  a live block that is not held has its slack filled by harden/canary.h under
  *       page->key, its place and its requested size
- *   E2  a block that is neither live nor fresh reads zero
+ *   E2  a block below capacity that is neither live nor held reads zero; none is fresh
  *   E3  held: freed and not reusable yet. Either a thread wipes it (not ready, in no
  *       quarantine), or it waits for the owner (ready), or it is in the quarantine
  *       of its heap and class (not ready) and reads zero

@@ -675,7 +675,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_state_lock();
     bhi_pool_give(page->map, chunk_bytes(page->reserved, page->block_size, bhi_page_has_ends(page)));
     if ((page->block_size == 0 || bhi_page_has_ends(page)) && bhi_large_wants(bhi_page_bytes(page)))
-        bhi_large_span(segment, slot, page->span_slots);
+        bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page));
     else
         bhi_span_give(segment, slot, page->span_slots, page->size_class != BHI_CLASS_ZERO || !page->memory_zero);
     /* Here too, for threads that only free and never reach the generic path. */
