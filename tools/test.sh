@@ -219,6 +219,9 @@ stage_lint() {
     done
     attempt "the layers of src/ are out of order" sh "$root/tools/check-layers.sh" "$root/src" || true
     attempt "options and their documents differ" sh "$root/tools/check-options.sh" "$root" || true
+    attempt "violations and the table of SECURITY.md differ" sh "$root/tools/guarantees.sh" --check "$root" || true
+    attempt "techniques and their tests differ" sh "$root/tools/check-techniques.sh" "$root" || true
+    attempt "documents name what is not there" sh "$root/tools/check-docs.sh" "$root" || true
     attempt "check-layers.sh does not notice" sh "$root/tools/check-layers.sh" --selftest || true
 }
 
