@@ -16,7 +16,7 @@
 
 #define DRAIN_AT_ONCE 32        /* pages; bounds the time of one allocation */
 #define DRAIN_TICKS 32          /* ticks between looks at the pending stack; before new memory it is looked at too */
-#define LOOK 16                 /* pages; how far a search for one with enough free blocks goes */
+#define MANY 12                 /* pages of a class, from which on sparse ones serve in turn */
 #define ADOPT_MOST 4            /* pages taken from ended threads before a new one is made */
 #define TICK 16                 /* heartbeats between looks at retired pages and at the clock */
 
@@ -57,6 +57,7 @@ static bhi_queue_t *queue_of(bhi_heap_t *heap, const bhi_page_t *page)
 static void queue_append(bhi_heap_t *heap, bhi_page_t *page)
 {
     bhi_queue_t *q = queue_of(heap, page);
+    q->length++;
     page->next = NULL;
     page->prev = q->last;
     if (q->last != NULL)
@@ -71,6 +72,7 @@ static void queue_append(bhi_heap_t *heap, bhi_page_t *page)
 static void queue_prepend(bhi_heap_t *heap, bhi_page_t *page)
 {
     bhi_queue_t *q = &heap->queues[page->size_class];
+    q->length++;
     page->prev = NULL;
     page->next = q->first;
     if (q->first != NULL)
@@ -85,6 +87,7 @@ void bhi_heap_unlink(bhi_heap_t *heap, bhi_page_t *page)
 {
     bhi_queue_t *q = queue_of(heap, page);
     bool first = q->first == page;
+    q->length--;
     if (page->prev != NULL)
         page->prev->next = page->next;
     else
@@ -468,25 +471,23 @@ static void to_back(bhi_heap_t *heap, bhi_page_t *page)
 
 /* A page with few free blocks and nothing fresh would hand those out again soon
  * after they were freed. So it waits behind others until enough have gathered in
- * it, or in all of them. False: the queue is empty, or only few are free in it. */
+ * it, or in all of them, or there are many. False: the queue is empty, or only few
+ * blocks are free in it. */
 static bool choose_page(bhi_heap_t *heap, bhi_queue_t *q)
 {
-    bhi_page_t *first = q->first, *page = first;
+    bhi_page_t *first = q->first;
     uint32_t spare, sum = 0;
-    unsigned sparse = 0;
-    for (; page != NULL && sparse < LOOK && bhi_page_is_sparse(page, &spare); page = page->next) {
-        sum += spare;
-        sparse++;
-    }
-    if (sparse == 0)
+    if (first == NULL || !bhi_page_is_sparse(first, &spare))
         return first != NULL;
-    if (page != NULL && sparse < LOOK) {
-        to_back(heap, first);
-        to_front(heap, page);
-        return true;
+    if (q->length <= MANY) {
+        bhi_page_t *page = first;
+        for (; page != NULL && bhi_page_is_sparse(page, &spare); page = page->next)
+            sum += spare;
+        if (page == NULL && sum < bhi_page_reuse_least(first))
+            return false;
+        if (page != NULL && page != first->next)
+            to_front(heap, page);
     }
-    if (sparse < LOOK && sum < bhi_page_reuse_least(first))
-        return false;
     to_back(heap, first);
     return true;
 }

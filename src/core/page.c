@@ -337,17 +337,15 @@ static bhi_random_t *random_of(const bhi_page_t *page)
     return &atomic_load_explicit(&page->heap, memory_order_relaxed)->random;
 }
 
-/* Puts blocks, given by index, on the empty `free` in random order. */
-static void list_blocks(bhi_page_t *page, uint32_t *index, uint32_t n)
+/* Puts blocks, given by index, on the empty `free`, the last one to come first. */
+static void list_blocks(bhi_page_t *page, const uint32_t *index, uint32_t n)
 {
-    if (BH_HARDEN_RANDOM)
-        bhi_random_shuffle(random_of(page), index, n);
     /* Copies: for all the compiler knows, a link may change the descriptor. */
     uint64_t key = page->key + BH_LINK_NEXT_LIST;
     uintptr_t start = page->start;
     uint32_t size = page->block_size, next = BHI_PLACE_NONE;
-    for (const uint32_t *i = index + n; i != index;) {
-        uint32_t place = *--i * size;
+    for (const uint32_t *end = index + n; index != end; index++) {
+        uint32_t place = *index * size;
         bhi_link_write(start + place, bhi_link_encode(key, next, place));
         next = place;
     }
@@ -361,14 +359,23 @@ static uint32_t last_word(const bhi_page_t *page)
     return (bhi_page_capacity(page) - 1) & ~(uint32_t)63;
 }
 
-/* How many fresh blocks to list: an OS page's worth of small ones; of others about
- * half as many as are in use, since each may be the first in its OS page. */
-static uint32_t extension(const bhi_page_t *page)
+/* How many of `have` fresh blocks to list: an OS page's worth of small ones, of
+ * others as many as are in use, since each may be the first in its OS page. */
+static uint32_t extension(const bhi_page_t *page, uint32_t have)
 {
-    size_t most = page->block_size <= BH_OS_PAGE_SIZE ? BH_OS_PAGE_SIZE / page->block_size : 1;
-    if (most >= 64)
-        return 64;
-    return (uint32_t)bhi_max(1, bhi_min(page->used / 2, most));
+    if (page->block_size <= BH_OS_PAGE_SIZE / 64)
+        return have;
+    uint32_t most = (uint32_t)bhi_max(1, 4 * BH_OS_PAGE_SIZE / page->block_size);
+    uint32_t n = (uint32_t)bhi_max(1, bhi_min(page->used, most));
+    return 2 * n >= have && n > 1 ? have : n;
+}
+
+static uint32_t fresh_in(uint32_t *index, uint64_t set, uint32_t base)
+{
+    uint32_t *end = index;
+    for (; set != 0; set &= set - 1)
+        *end++ = base + bhi_bit_first(set);
+    return (uint32_t)(end - index);
 }
 
 /* Lists some of the fresh blocks of one word of the map, which are 64 but for the
@@ -383,21 +390,23 @@ static void extend(bhi_page_t *page)
         page->fresh = bhi_bit_range(0, more);
         atomic_store_explicit(&page->capacity, capacity + more, memory_order_relaxed);
     }
-    uint32_t index[64], base = last_word(page), n = extension(page), count = bhi_bit_count(page->fresh), have = 0;
-    uint64_t from = page->fresh;
-    if (n == 1) /* the shuffle below, for the first of them only */
-        from = (uint64_t)1 << bhi_bit_nth(from, BH_HARDEN_RANDOM ? bhi_random_below(random_of(page), count) : 0);
-    for (; from != 0; from &= from - 1)
-        index[have++] = base + bhi_bit_first(from);
-    if (n < have && BH_HARDEN_RANDOM)
-        bhi_random_shuffle(random_of(page), index, have);
-    n = n < have ? n : have;
-    for (uint32_t i = 0; i < n; i++) {
-        page->fresh &= ~((uint64_t)1 << (index[i] - base));
-        if (BH_HARDEN_CLEAR && !page->memory_zero)
-            memset((void *)bhi_page_block(page, index[i]), 0, page->block_size); /* NOLINT: blocks are numbers here */
+    uint32_t index[64], base = last_word(page), have = bhi_bit_count(page->fresh), n = extension(page, have);
+    bhi_random_t *random = random_of(page);
+    uint32_t *chosen = index;
+    if (n == 1) {
+        index[0] = base + bhi_bit_nth(page->fresh, BH_HARDEN_RANDOM ? bhi_random_below(random, have) : 0);
+    } else {
+        fresh_in(index, page->fresh, base);
+        if (BH_HARDEN_RANDOM)
+            bhi_random_choose(random, index, have, n);
+        chosen = index + (have - n);
     }
-    list_blocks(page, index, n);
+    for (uint32_t i = 0; i < n; i++) {
+        page->fresh &= ~((uint64_t)1 << (chosen[i] - base));
+        if (BH_HARDEN_CLEAR && !page->memory_zero)
+            memset((void *)bhi_page_block(page, chosen[i]), 0, page->block_size); /* NOLINT: blocks are numbers here */
+    }
+    list_blocks(page, chosen, n);
     page->free_zero = BH_HARDEN_CLEAR || page->memory_zero;
 }
 
@@ -443,7 +452,10 @@ static void gather(bhi_page_t *page, uint32_t spare)
             *end++ = w * 64 + bhi_bit_first(set);
         w = w + 1 == words ? 0 : w + 1;
     }
-    list_blocks(page, index, (uint32_t)(end - index));
+    uint32_t n = (uint32_t)(end - index);
+    if (BH_HARDEN_RANDOM)
+        bhi_random_shuffle(random_of(page), index, n);
+    list_blocks(page, index, n);
     page->free_zero = false;
 }
 
@@ -506,7 +518,7 @@ bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare)
         return false;
     collect_announced(page);
     *spare = spare_blocks(page);
-    return *spare != 0 && *spare < enough(page);
+    return *spare != 0 && *spare < bhi_page_reuse_least(page);
 }
 
 void bhi_page_not_free(const bhi_page_t *page, uint32_t index)

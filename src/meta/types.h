@@ -266,6 +266,7 @@ _Static_assert(BHI_QUEUES <= 128, "a bit for each in heap->retired");
 
 typedef struct bhi_queue {
     bhi_page_t *first, *last;
+    size_t length; /* pages */
 } bhi_queue_t;
 
 typedef enum bhi_heap_kind {

@@ -205,10 +205,11 @@ static BH_COLD bool is_biased(uint64_t rest, uint32_t n, uint32_t steps)
     return rest < (0 - product) % product;
 }
 
-void bhi_random_shuffle(bhi_random_t *r, uint32_t *items, uint32_t n)
+void bhi_random_choose(bhi_random_t *r, uint32_t *items, uint32_t n, uint32_t some)
 {
     follow_epoch(r);
-    while (n > STEPS) {
+    uint32_t end = some < n ? n - some : 1; /* the last step takes the only item left */
+    while (n >= end + STEPS) {
         uint64_t rest = draw_u64(r);
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < STEPS; i++)
@@ -216,12 +217,12 @@ void bhi_random_shuffle(bhi_random_t *r, uint32_t *items, uint32_t n)
         if (bh_likely(rest >> 7 * STEPS != 0) || !is_biased(rest, n, STEPS))
             n -= STEPS;
     }
-    while (n > 1) {
+    while (n > end) {
         uint64_t rest = draw_u64(r);
-        for (uint32_t i = 0; i < n - 1; i++)
-            rest = shuffle_step(items, n - i, rest);
-        if (bh_likely(rest >> 7 * STEPS != 0) || !is_biased(rest, n, n - 1))
-            n = 1;
+        for (uint32_t i = n; i > end; i--)
+            rest = shuffle_step(items, i, rest);
+        if (bh_likely(rest >> 7 * STEPS != 0) || !is_biased(rest, n, n - end))
+            n = end;
     }
 }
 
