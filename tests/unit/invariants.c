@@ -7,6 +7,7 @@
 #include "core/zero.h"
 #include "harden/link.h"
 #include "meta/arena.h"
+#include "meta/huge.h"
 #include "meta/segment.h"
 #include "meta/size_class.h"
 #include "support.h"
@@ -359,7 +360,8 @@ static const char *arena(const bhi_arena_t *a, bool read, bool probe, size_t *pa
             if (text == NULL && s->quarantined == 0)
                 text = placed(bhi_segment_desc(s, 0), pages);
             for (uint32_t k = 1; k < n; k++)
-                CHECK_THAT(s[k].kind == BHI_SEGMENT_HUGE_REST, "segment %u of a huge span", i + k);
+                CHECK_THAT((s[k].kind == BHI_SEGMENT_HUGE_REST || s[k].kind == BHI_SEGMENT_NONE) && !s[k].in_run && bhi_huge_find(a, i + k) == s,
+                           "S7: segment %u of a huge span", i + k);
         } else {
             CHECK_THAT(s->in_run && s->run >= 1 && !run_before, "runs: segment %u, kind %u, not one free run", i, s->kind);
             n = s->run;
