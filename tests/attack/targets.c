@@ -14,6 +14,7 @@
 #define NEIGHBOURS 8 /* live blocks that keep the target's page in use */
 #define LATER 20     /* frees between the first and the second */
 #define BIG ((size_t)1 << 20)
+#define BIGGEST_OVER_OLD ((size_t)1 << 30) /* filled with small blocks first */
 
 uintptr_t target_take(size_t size)
 {
@@ -196,7 +197,7 @@ static void huge_over_old_pages(target_state_t *s)
 {
     const size_t size = BH_SLOT_SIZE / 8;
     size_t n = (s->size / BH_SEGMENT_SIZE + 2) * BH_SEGMENT_SLOTS * 7;
-    s->none = s->size <= BH_SEGMENT_SIZE;
+    s->none = s->size <= BH_SEGMENT_SIZE || s->size > BIGGEST_OVER_OLD;
     if (s->none)
         return;
     uintptr_t *old = mmap(NULL, n * sizeof *old, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
