@@ -74,9 +74,24 @@ static void before_malloc(size_t size)
             continue;
 }
 
+/* A huge block, of which glibc's own might be refused, with control data in
+ * proportion to its size. One at a time. */
+static char *huge;
+static size_t huge_size;
+
+static void *huge_malloc(size_t size)
+{
+    waste(size >> 20);
+    huge = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    huge_size = size;
+    return huge == MAP_FAILED ? NULL : huge;
+}
+
 void *malloc(size_t size)
 {
     before_malloc(size);
+    if (size >> 40 != 0 && faulty("cost-by-size"))
+        return huge_malloc(size);
     if (faulty("lock-lost-in-fork")) {
         pthread_mutex_lock(&lock);
         void *p = __libc_malloc(size);
@@ -114,6 +129,10 @@ void free(void *p)
 {
     if (faulty("leak"))
         return;
+    if (p != NULL && p == huge) {
+        munmap(huge, huge_size);
+        return;
+    }
     if (faulty("lock-lost-in-fork")) {
         pthread_mutex_lock(&lock);
         __libc_free(p);

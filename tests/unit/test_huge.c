@@ -25,8 +25,8 @@ static bhi_segment_t *owner[WINDOW];
 static void spans_match_model(uint32_t base)
 {
     for (uint32_t i = base; i < first->top && i < base + WINDOW; i++)
-        ck_assert_msg(bhi_huge_find(first, i) == owner[i - base], "segment %u: found %ld, model %ld", i,
-                      (long)(bhi_huge_find(first, i) - first->headers), (long)(owner[i - base] - first->headers));
+        ck_assert_msg(bhi_huge_find(first, i) == owner[i - base], "segment %u at %p: found %p, model %p", i, (void *)&first->headers[i],
+                      (void *)bhi_huge_find(first, i), (void *)owner[i - base]);
 }
 
 /* What spans leave behind in headers misleads nobody. */
