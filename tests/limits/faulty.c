@@ -26,6 +26,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local bool seen;
 static _Thread_local unsigned rounds;
 static pthread_key_t last_rites;
+static void *before_start; /* a block of that time, when there is no environment yet */
+static bool constructed;
 
 /* Not cached: the first call may come before any constructor. */
 static bool faulty(const char *name)
@@ -51,6 +53,9 @@ static void on_thread_exit(void *arg)
 
 __attribute__((constructor)) static void start(void)
 {
+    constructed = true;
+    if (before_start != NULL && faulty("forgets-early"))
+        memset(before_start, 0xee, malloc_usable_size(before_start));
     if (faulty("start-up-memory"))
         waste(2 << 20);
     if (faulty("thread-exit"))
@@ -101,6 +106,8 @@ void *malloc(size_t size)
     if (faulty("half-the-memory") && size <= PTRDIFF_MAX / 4)
         size *= 3;
     void *p = __libc_malloc(size);
+    if (!constructed)
+        before_start = p;
     if (p == NULL && faulty("errno"))
         errno = EAGAIN;
     return p;
