@@ -179,7 +179,8 @@ typedef struct bhi_quarantined {
  *   Q1  every slot of an entry is quarantined, and of one entry only
  *   Q2  bytes = address space of all entries, at most the limit
  *   Q3  a quarantined slot of no entry is on its way into the ring (its lock is
- *       given up for a kernel call), in a forked child for good */
+ *       given up for a kernel call), in a forked child for good; or of a huge span
+ *       on state->huge_refused, whose addresses the kernel would not take back */
 #define BHI_QUARANTINE_MOST 256u
 typedef struct bhi_large_quarantine {
     uint32_t first, count;
@@ -341,6 +342,7 @@ typedef struct bhi_state {
     _Atomic(uint64_t) purge_next_at;   /* ms; when the first of the queue is due; 0 = queue empty */
     bhi_pool_t pool;
     bhi_large_quarantine_t quarantine;       /* lock */
+    bhi_segment_t *huge_refused;       /* lock: first headers, by next; see Q3 */
     bhi_random_t random;               /* lock, secret: slot choice */
     struct bhi_heap *heaps_unused, *heaps_unused_last;
     struct bhi_heap *orphans;          /* head of a list; adopted from the front, added at the back */

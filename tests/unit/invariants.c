@@ -412,6 +412,10 @@ static const char *quarantine(void)
             i += s->kind == BHI_SEGMENT_SLOTS ? 1 : s->run;
         }
     }
+    for (const bhi_segment_t *s = bhi_state->huge_refused; s != NULL; s = s->next) {
+        CHECK_THAT(s->kind == BHI_SEGMENT_HUGE && s->quarantined == ~(uint64_t)0, "Q3: segment %p is on the list of refused spans", (const void *)s);
+        marked -= s->run * BH_SEGMENT_SIZE;
+    }
     CHECK_THAT(q->bytes == bytes && bytes <= bhi_process.options.large_quarantine_bytes, "Q2: bytes %zu, in entries %zu", q->bytes, bytes);
     CHECK_THAT(marked >= bytes, "Q1: %zu bytes in entries, %zu quarantined", bytes, marked);
     CHECK_THAT(inv_forked || marked == bytes, "Q3: %zu bytes in entries, %zu quarantined", bytes, marked);
