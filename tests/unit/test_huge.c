@@ -7,6 +7,7 @@
 
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 static bhi_arena_t *first;
 
@@ -64,11 +65,11 @@ START_TEST(spans_against_a_model)
 }
 END_TEST
 
-/* OS pages of control data in memory, of all that is open for segments. */
+/* OS pages of a range that are in memory. */
 static size_t resident(const void *at, size_t bytes)
 {
     static unsigned char in[1 << 20];
-    size_t n = 0, pages = (bytes + BH_OS_PAGE_SIZE - 1) / BH_OS_PAGE_SIZE;
+    size_t n = 0, os_page = (size_t)sysconf(_SC_PAGESIZE), pages = (bytes + os_page - 1) / os_page;
     ck_assert_uint_le(pages, sizeof in);
     ck_assert_int_eq(mincore((void *)(uintptr_t)at, bytes, in), 0);
     for (size_t i = 0; i < pages; i++)
