@@ -17,7 +17,7 @@
 
 #if defined(__GLIBC__) && defined(__ELF__) && !BH_SANITIZED
 
-/* The resolver must find what it needs without the loader: no call but to itself. */
+/* The resolver calls nothing and reaches only this library's own data. */
 static void nothing(void)
 {
 }
