@@ -4,7 +4,7 @@ import glob
 import platform
 import subprocess
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from launch import clean_environment
@@ -12,10 +12,11 @@ from launch import clean_environment
 
 @dataclass(frozen=True)
 class Allocator:
-    """A name and the library to preload."""
+    """A name, the library to preload, and what else its environment says."""
 
     name: str
     library: str
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 # Name of the allocator: Debian's package, and patterns of its library.
@@ -28,8 +29,8 @@ PEERS = {
         f"/usr/lib/clang/*/lib/linux/libclang_rt.scudo_standalone-{platform.machine()}.so",
     ]),
 }
-NAMES = ["glibc", *PEERS, "bulkhead", "bulkhead-off"]
-USUAL = ["glibc", *PEERS, "bulkhead"]
+NAMES = ["glibc", *PEERS, "bulkhead", "bulkhead-hardened", "bulkhead-off"]
+USUAL = ["glibc", *PEERS, "bulkhead", "bulkhead-hardened"]
 BASE = "mimalloc"
 
 
@@ -59,8 +60,9 @@ def find(name: str, root: Path, build: Path) -> tuple[Allocator | None, str]:
         package, patterns = PEERS[name]
         path = find_peer(patterns)
         return (Allocator(name, path), "") if path else (None, f"not installed (Debian: {package})")
-    own = (build if name == "bulkhead" else root / "build-off") / "libbulkhead.so"
-    return (Allocator(name, str(own.resolve())), "") if own.exists() else (None, f"there is no {own}")
+    own = (root / "build-off" if name == "bulkhead-off" else build) / "libbulkhead.so"
+    environment = {"BULKHEAD_PROFILE": "hardened"} if name == "bulkhead-hardened" else {}
+    return (Allocator(name, str(own.resolve()), environment), "") if own.exists() else (None, f"there is no {own}")
 
 
 def is_loaded(allocator: Allocator) -> bool:

@@ -3,7 +3,7 @@
 import os
 import signal
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 # Settings of the caller's that would change an allocator behind our back.
@@ -85,6 +85,7 @@ class Context:
     scale: float    # work amount
     seed: int
     timeout: float
+    environment: dict[str, str] = field(default_factory=dict)  # of what is started from here on
 
     def amount(self, usual: int) -> int:
         """A work amount, scaled."""
@@ -92,7 +93,7 @@ class Context:
 
     def start(self, command: list[str], library: str, **extra: str) -> Running:
         """Starts a program in the folder with the library preloaded ("" for none)."""
-        env = clean_environment(BENCH_SEED=str(self.seed), TMPDIR=str(self.folder), **extra)
+        env = clean_environment(BENCH_SEED=str(self.seed), TMPDIR=str(self.folder), **self.environment, **extra)
         return Running(self.programs / "measure", command, library, self.folder, env)
 
     def run(self, command: list[str], library: str, **extra: str) -> Sample:

@@ -11,6 +11,7 @@ import re
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import allocators
@@ -185,7 +186,7 @@ class Run:
                 context = Context(Path(self.options.build) / "bench", place, self.options.scale, self.seed + number, self.options.timeout)
                 try:
                     row.prepare(context)
-                    sample = row.run(context, allocator.library)
+                    sample = row.run(replace(context, environment=allocator.environment), allocator.library)
                 except Failure as failure:
                     self.fail(row, allocator, context, failure)
                     continue

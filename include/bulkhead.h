@@ -5,8 +5,8 @@
  *
  *  - Out of memory is never fatal: NULL, with errno set to ENOMEM.
  *  - Misuse is always fatal: a pointer that is not the start of a live block
- *    ends the process with SIGABRT after one line
- *    "bulkhead: ERROR: <violation-id>: ..." on standard error
+ *    ends the process with SIGABRT after a report
+ *    on standard error, whose first line is "bulkhead: ERROR: <violation-id>: ..."
  *    (only `foreign=report|ignore` changes this, and only for pointers that no
  *    part of Bulkhead's memory contains).
  *  - Sizes and alignments are in bytes.
@@ -228,6 +228,60 @@ typedef bool bh_block_visit_fun(const bh_heap_t *heap, const bh_heap_area_t *are
  * or may not be among them. False when the visitor ended it. */
 BH_EXPORT bool bh_heap_visit_blocks(bh_heap_t *heap, bool visit_blocks, bh_block_visit_fun *visitor, void *arg);
 
+/* ----------------------------------------------------------------- reports */
+
+/* What is known of a violation. Words are constant texts; NULL, 0 and, where it
+ * says so, -1 mean that something is not known. Contents of blocks, links and
+ * keys are in no report. */
+typedef struct bh_report {
+    size_t struct_size;     /* sizeof(bh_report_t) of the library; fields are added at the end only */
+    const char *id;         /* stable, such as "double-free" */
+    const char *text;       /* one sentence */
+    const void *address;    /* what was misused, or where the corruption showed */
+    int thread;             /* the kernel's id of the thread that found it */
+    bool fatal;             /* the process ends after the report */
+    bool culprit;           /* that thread's stack is the culprit's, not just the finder's */
+    const char *place;      /* what `address` points to: "block", "ended page" (blocks that are gone),
+                               "unused" (of Bulkhead, without blocks), "control data", "stack" (that
+                               thread's), "small integer" (or NULL), "mapping", "unmapped" */
+    const char *damage;     /* which part of the page's control data contradicts itself */
+    const void *block;      /* the block that contains `address` or is nearest to it */
+    size_t block_size;      /* of its size class */
+    size_t usable_size;
+    size_t requested_size;  /* 0: not recorded */
+    ptrdiff_t offset;       /* address - block: before it if negative, after it from usable_size on */
+    const char *state;      /* "live", "held" (freed by another thread, not taken back yet), "free",
+                               "freed twice at once", "never handed out" */
+    const char *left, *right; /* states of the blocks before and after it, or "none" */
+    const void *page;       /* its first block */
+    size_t page_blocks;     /* blocks that fit the page */
+    size_t block_index;     /* 0 .. page_blocks - 1 */
+    int size_class;         /* -1: a block with a page of its own */
+    int slot;               /* 0 .. 63, of the segment; -1 */
+    int heap;               /* number of the heap, -1 */
+    const char *heap_kind;  /* "thread", "user", "orphan" (its thread has ended), "deleted" */
+    const char *owner;      /* "this thread", "another thread", "none", "not in this process" (before a fork) */
+    const void *mapping_start, *mapping_end; /* place "mapping" and "stack" */
+    char mapping_access[8]; /* as in /proc/self/maps */
+    char mapping_name[128]; /* the same, cut */
+} bh_report_t;
+
+/* Called after a report was written, by the thread that found the violation, in
+ * whatever state that thread is: it may hold locks, and Bulkhead's control data
+ * may be damaged. So do what a signal handler may do, neither allocate nor free,
+ * and return. A fault or a violation in it ends the process. */
+typedef void bh_report_fun(const bh_report_t *report, void *arg);
+
+/* Sets the function, NULL: none. The pointer lies in memory that is read-only but
+ * for the moment of this call; where a sandbox refuses mprotect, the call changes
+ * nothing. Any thread. */
+BH_EXPORT void bh_register_report(bh_report_fun *fun, void *arg);
+
+/* First line of the report that ends the process, for whoever has its core file;
+ * empty until then. */
+#define BH_ABORT_MSG_SIZE 256
+extern BH_EXPORT char bh_abort_msg[BH_ABORT_MSG_SIZE];
+
 /* ----------------------------------------------------------------- options */
 
 /* Options by the names that the environment uses, such as "purge_delay", in any
@@ -330,6 +384,14 @@ BH_EXPORT void bh_stats_print(bh_output_fun *out, void *arg);
 BH_EXPORT void bh_heap_stats_print(bh_heap_t *heap, bh_output_fun *out, void *arg);
 
 /* ------------------------------------------------------------- maintenance */
+
+/* Profile hardened: looks at the ends of all live blocks and for writes into free
+ * ones, in the calling thread's heaps and those of ended threads, and ends the
+ * process with a report when it finds damage. Returns the number of heaps that it
+ * left out, those of other threads. Time: a few milliseconds for each 10 MiB. exit
+ * does the same for at most two seconds. In profile secure there is nothing to look
+ * at: 0. */
+BH_EXPORT size_t bh_verify(void);
 
 /* Takes back what other threads freed into the calling thread's heaps and
  * releases empty pages; with `force` also returns all memory that no page uses

@@ -3,12 +3,14 @@
 #include "bulkhead.h"
 
 #include "core/free.h"
+#include "core/hardened.h"
 #include "core/heap.h"
 #include "core/init.h"
 #include "core/thread.h"
 #include "core/visit.h"
 #include "meta/arena.h"
 #include "meta/segment.h"
+#include "os/os.h"
 #include "rt/format.h"
 #include "rt/options.h"
 #include "rt/settings.h"
@@ -110,6 +112,20 @@ int bh_option_set(const char *name, const char *value)
     if (i != bhi_options_find("purge_delay", 11) || !bhi_purge_set_delay(wanted.purge_delay))
         return fail(EPERM);
     return 0;
+}
+
+size_t bh_verify(void)
+{
+    return bhi_is_hardened() ? bhi_heap_verify(bhi_thread_self(), UINT64_MAX) : 0;
+}
+
+#define EXIT_MS 2000 /* the look at all blocks when the process ends */
+
+/* After the program's own destructors and its functions for atexit. */
+__attribute__((destructor(101))) static void verify_at_exit(void)
+{
+    if (bhi_is_hardened())
+        bhi_heap_verify(bhi_thread_self(), bhi_os_now_ms() + EXIT_MS);
 }
 
 bool bh_seal(void)

@@ -2,6 +2,7 @@
 #include "core/alloc.h"
 
 #include "base/checked.h"
+#include "core/hardened.h"
 #include "core/zero.h"
 #include "harden/large.h"
 #include "meta/segment.h"
@@ -37,9 +38,10 @@ static void *try_once(bhi_heap_t *heap, const request_t *r)
     if (r->size == 0 && r->align <= BH_SEGMENT_SIZE && r->shift == 0)
         return bhi_zero_alloc(heap, r->align);
     if (r->align <= BH_SLOT_SIZE && r->shift == 0) {
-        unsigned c = bhi_class_of_aligned(r->size, r->align != 0 ? r->align : 1);
+        bool hard = bhi_is_hardened();
+        unsigned c = bhi_class_of_aligned(r->size + (hard ? BH_CANARY_LEAST : 0), r->align != 0 ? r->align : 1);
         if (c < BHI_CLASSES)
-            return in_class(heap, c, r->zero);
+            return hard ? bhi_hard_alloc(heap, c, r->size) : in_class(heap, c, r->zero);
     }
     return bhi_heap_large_at(heap, r->size, r->align, r->shift, r->zero);
 }
@@ -47,6 +49,7 @@ static void *try_once(bhi_heap_t *heap, const request_t *r)
 /* After a failure: empty pages that were kept for reuse may be what is missing. */
 static void give_back(bhi_heap_t *heap)
 {
+    bhi_hard_let_all_go(heap);
     bhi_heap_collect(heap, true);
     bhi_state_lock();
     bhi_large_empty();
@@ -62,7 +65,8 @@ static void *serve(bhi_heap_t *heap, const request_t *r)
         heap = bhi_thread_heap_get();
     void *p = NULL;
     if (heap != NULL) {
-        bhi_heap_heartbeat(heap);
+        if (!bhi_is_hardened() || r->size > BH_CLASS_MAX_SIZE)
+            bhi_heap_heartbeat(heap);
         p = try_once(heap, r);
         if (bh_unlikely(p == NULL)) {
             give_back(heap);
@@ -86,6 +90,8 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         void *p = bhi_zero_at_hand(heap, align);
         if (p != NULL)
             return p;
+    } else if (bhi_is_hardened()) {
+        /* no lists */
     } else if (align == 0 && size <= BH_SMALL_MAX) {
         bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path may have refused it */
     } else if (align == 0 && !zero && size <= BH_CLASS_MAX_SIZE) {
@@ -104,7 +110,7 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
 void *bhi_malloc_generic(size_t size)
 {
     bhi_heap_t *heap = bhi_thread_heap;
-    if (bh_likely(size <= BH_SMALL_MAX) && heap != &bhi_heap_empty) {
+    if (bh_likely(size <= BH_SMALL_MAX) && heap != &bhi_heap_empty && !bhi_is_hardened()) {
         bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path may have refused it */
         bhi_heap_heartbeat(heap);
         /* It may be another one now, and a callback may have refilled it. */

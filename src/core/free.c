@@ -2,7 +2,9 @@
 #include "core/free.h"
 
 #include "base/bits.h"
+#include "core/hardened.h"
 #include "core/hazard.h"
+#include "harden/large.h"
 #include "core/zero.h"
 #include "meta/huge.h"
 
@@ -70,6 +72,8 @@ static bhi_hazard_t *keep(const bhi_arena_t *arena, bhi_page_t *page, uintptr_t 
 {
     if (!BH_HARDEN_MAP)
         return NULL;
+    if (use == BHI_USE_FREE && bhi_thread_hazard == NULL && page->block_size == 0)
+        bhi_hazard_expect_large();
     bhi_hazard_t *hazard = bhi_hazard_set(page);
     /* Sequentially consistent, as are the hazard's store and the owner's store
      * of NULL before it looks at hazards: NULL here, or it sees ours. */
@@ -86,6 +90,8 @@ bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use)
         return (bhi_block_t){NULL, 0, 0};
     bhi_hazard_t *hazard = bhi_page_is_mine(page) ? NULL : keep(arena, page, p, use);
     bhi_block_t block = {page, live_index(arena, page, p, use), bhi_page_bytes(page)};
+    if (bhi_page_has_ends(page))
+        block.bytes = bhi_hard_requested(page, block.index);
     if (hazard != NULL)
         bhi_hazard_clear(hazard);
     return block;
@@ -137,11 +143,16 @@ bool bhi_block_find(uintptr_t p, bhi_block_t *out)
 
 /* Another thread's live block: marks it held, announces its group, and if the page
  * was not signalled since the owner last looked, signals it. Ends the hazard. */
-BH_INLINE void hold(bhi_hazard_t *hazard, bhi_page_t *page, uint32_t index, uintptr_t p)
+BH_INLINE void hold(bhi_hazard_t *hazard, bhi_page_t *page, uint32_t index, uintptr_t p, bool wipe)
 {
     uint64_t want = BHI_REMOTE_QUEUED | (uint64_t)1 << (BHI_REMOTE_GROUP_BIT + (index >> page->group_shift));
     if (!bhi_map_set_held(page->map, index))
         bhi_violation(BHI_DOUBLE_FREE, p);
+    if (wipe)
+        bhi_hard_wipe_held(page, index);
+    /* Not under the lock of the shared hazard, which is taken after state->lock. */
+    if (BH_HARDEN_MAP && bh_unlikely(page->block_size == 0) && bhi_large_wants(page->single_bytes) && hazard != &bhi_state->hazard_shared)
+        bhi_large_trap(page);
     /* Before the announcement: whoever kept the page for our hazard looks at it
      * again when the announcement arrives. */
     if (BH_HARDEN_MAP)
@@ -174,12 +185,19 @@ static bool free_remote(uintptr_t p)
             bhi_hazard_clear(hazard);
         return false;
     }
-    hold(hazard, page, index, p);
+    hold(hazard, page, index, p, false);
     return true;
 }
 
 static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintptr_t p)
 {
+    if (bhi_page_has_ends(page)) {
+        if (page->block_size != 0) {
+            bhi_hard_free(heap, page, index);
+            return;
+        }
+        bhi_hard_check_end(page, index);
+    }
     if (page->state == BHI_PAGE_LARGE) {
         /* The page goes at once, so a second free by another thread at the same
          * moment would find no trace of ours: as between two others, the atomic
@@ -205,7 +223,7 @@ static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintp
 void bhi_free_slow(void *ptr)
 {
     uintptr_t p = (uintptr_t)ptr;
-    if (p == 0 || free_remote(p))
+    if (p == 0 || (!bhi_is_hardened() && free_remote(p)))
         return;
     int saved = errno;
     bhi_arena_t *arena;
@@ -215,7 +233,11 @@ void bhi_free_slow(void *ptr)
             free_owned(atomic_load_explicit(&page->heap, memory_order_relaxed), page, live_index(arena, page, p, BHI_USE_FREE), p);
         } else {
             bhi_hazard_t *hazard = keep(arena, page, p, BHI_USE_FREE);
-            hold(hazard, page, live_index(arena, page, p, BHI_USE_FREE), p);
+            uint32_t index = live_index(arena, page, p, BHI_USE_FREE);
+            bool ends = bhi_page_has_ends(page);
+            if (ends)
+                bhi_hard_check_end(page, index);
+            hold(hazard, page, index, p, ends && page->block_size != 0);
         }
     }
     errno = saved;

@@ -45,6 +45,11 @@ static bhi_hazard_t *free_word(void)
 #define FREES_WITHOUT_HEAP 64
 static BH_THREAD_LOCAL unsigned without_heap;
 
+void bhi_hazard_expect_large(void)
+{
+    without_heap = FREES_WITHOUT_HEAP;
+}
+
 bhi_hazard_t *bhi_hazard_take(void)
 {
     bool stays = bhi_thread_heap != &bhi_heap_empty || ++without_heap > FREES_WITHOUT_HEAP;

@@ -18,6 +18,10 @@ extern BH_HIDDEN BH_THREAD_LOCAL bhi_hazard_t *bhi_thread_hazard;
  * shared one with its lock. Never NULL. */
 BH_COLD bhi_hazard_t *bhi_hazard_take(void);
 
+/* The calling thread is about to free a large block, which libc's clean-up of ended
+ * threads never does: its next hazard shall be in a word of its own. */
+void bhi_hazard_expect_large(void);
+
 /* Whether a thread reads `page` right now. Called by the owner after it stored
  * page->heap = NULL, sequentially consistent. */
 bool bhi_hazard_on(const bhi_page_t *page);
@@ -29,8 +33,9 @@ void bhi_hazard_thread_end(void);
 void bhi_hazard_after_fork(void);
 
 /* From here until bhi_hazard_clear `page` is not released, if page->heap is not
- * NULL when loaded after this call. No lock may be taken and nothing be called
- * in between but what ends the process. */
+ * NULL when loaded after this call. In between no lock may be taken (but state->lock,
+ * and only if the hazard is not the shared one, which is locked after it), and
+ * nothing be called but what ends the process. */
 BH_INLINE bhi_hazard_t *bhi_hazard_set(bhi_page_t *page)
 {
     bhi_hazard_t *hazard = bhi_thread_hazard;

@@ -2,6 +2,7 @@
 #include "core/heap.h"
 
 #include "base/checked.h"
+#include "core/hardened.h"
 #include "core/page.h"
 #include "core/thread.h"
 #include "meta/arena.h"
@@ -33,7 +34,7 @@ const bhi_heap_t bhi_heap_empty = {
 static void direct_update(bhi_heap_t *heap, unsigned c)
 {
     size_t size = bhi_class_size(c);
-    if (size > BH_SMALL_MAX || c == BHI_CLASS_ZERO)
+    if (size > BH_SMALL_MAX || c == BHI_CLASS_ZERO || bhi_is_hardened())
         return;
     bhi_page_t *page = heap->queues[c].first != NULL ? heap->queues[c].first : EMPTY;
     size_t first = c == 0 ? 1 : bhi_class_size(c - 1) / 8 + 1; /* 0: see zero.h */
@@ -42,10 +43,10 @@ static void direct_update(bhi_heap_t *heap, unsigned c)
 }
 
 /* What local_heap of an ACTIVE page is. NULL keeps free's fast path, which writes a
- * link, from blocks of zero size. */
+ * link, from blocks of zero size, and in profile hardened from all. */
 static bhi_heap_t *local_of(bhi_heap_t *heap, const bhi_page_t *page)
 {
-    return page->size_class == BHI_CLASS_ZERO ? NULL : heap;
+    return page->size_class == BHI_CLASS_ZERO || bhi_is_hardened() ? NULL : heap;
 }
 
 static bhi_queue_t *queue_of(bhi_heap_t *heap, const bhi_page_t *page)
@@ -119,7 +120,7 @@ static void to_active(bhi_heap_t *heap, bhi_page_t *page)
 
 /* ------------------------------------------------------- retire and release */
 
-static bool has_thread(const bhi_heap_t *heap)
+bool bhi_heap_has_thread(const bhi_heap_t *heap)
 {
     uint8_t kind = atomic_load_explicit(&heap->kind, memory_order_relaxed);
     return kind == BHI_HEAP_THREAD || kind == BHI_HEAP_USER;
@@ -131,7 +132,7 @@ static void retire(bhi_heap_t *heap, bhi_page_t *page)
 {
     unsigned c = page->size_class;
     bhi_queue_t *q = &heap->queues[c];
-    if (has_thread(heap) && q->first == page) {
+    if (bhi_heap_has_thread(heap) && q->first == page) {
         page->retire = bhi_page_retire_ticks(page);
         heap->retired[c >> 6] |= (uint64_t)1 << (c & 63);
         return;
@@ -299,7 +300,8 @@ static bhi_heap_t **find_in_chain(bhi_heap_t **at, const bhi_heap_t *heap)
 void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind)
 {
     bhi_heap_drain(heap, SIZE_MAX);
-    atomic_store_explicit(&heap->kind, kind, memory_order_relaxed); /* from here on nothing retires */
+    atomic_store_explicit(&heap->kind, kind, memory_order_relaxed); /* from here on nothing retires or waits */
+    bhi_hard_let_all_go(heap);
     bhi_heap_collect(heap, false);
     bhi_state_lock();
     bhi_heap_t **at = find_in_chain(thread_chain(bhi_heap_owner(heap)), heap);
@@ -525,7 +527,8 @@ void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shif
 {
     bool reads_zero = false;
     bhi_heap_drain(heap, DRAIN_AT_ONCE); /* large blocks that other threads freed are worth not to wait */
-    bhi_page_t *page = bhi_page_new_large(heap, size + shift, align, &reads_zero);
+    size_t pad = bhi_is_hardened() ? bhi_hard_pad_large(shift + size) : 0;
+    bhi_page_t *page = bhi_page_new_large(heap, size + shift + pad, align, &reads_zero);
     if (page == NULL)
         return NULL;
     /* Nobody has the block's address yet. It stays in the first slot of its
@@ -538,6 +541,8 @@ void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shif
     void *block = (void *)page->start; /* NOLINT: this is where a number becomes a pointer */
     if (zero && !reads_zero)
         memset(block, 0, page->single_bytes);
+    if (bhi_page_has_ends(page))
+        bhi_hard_end_large(page, size);
     return block;
 }
 
@@ -592,7 +597,7 @@ void bhi_heap_heartbeat(bhi_heap_t *heap)
 
 void bhi_heap_collect(bhi_heap_t *heap, bool force)
 {
-    if (has_thread(heap) && heap->home == heap)
+    if (bhi_heap_has_thread(heap) && heap->home == heap)
         beat(force);
     bhi_heap_drain(heap, SIZE_MAX);
     retire_tick(heap, true);
@@ -628,6 +633,7 @@ static void destroy_list(bhi_heap_t *heap, bhi_queue_t *q)
 void bhi_heap_destroy_pages(bhi_heap_t *heap)
 {
     bhi_heap_drain(heap, SIZE_MAX);
+    bhi_hard_let_all_go(heap);
     for (unsigned c = 0; c < BHI_QUEUES; c++)
         destroy_list(heap, &heap->queues[c]);
     destroy_list(heap, &heap->full);
@@ -701,4 +707,23 @@ bhi_heap_t *bhi_heap_of_handle(const bh_heap_t *handle, bhi_owner_t self)
         atomic_load_explicit(&heap->kind, memory_order_relaxed) != BHI_HEAP_USER || bhi_heap_owner(heap) != self)
         bhi_violation(BHI_HEAP_MISUSE, h);
     return heap;
+}
+
+/* ------------------------------------------------------------------- looking */
+
+size_t bhi_heap_verify(bhi_owner_t self, uint64_t deadline)
+{
+    size_t left_out = 0;
+    uint32_t n = atomic_load_explicit(&bhi_state->heap_count, memory_order_acquire);
+    for (uint32_t id = 0; id < n; id++) {
+        bhi_heap_t *heap = bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK];
+        bool mine = bhi_heap_owner(heap) == self, lent = !mine && own(heap, self);
+        if (mine || lent)
+            left_out += bhi_hard_verify(heap, deadline) ? 0 : 1;
+        else
+            left_out++;
+        if (lent)
+            disown(heap);
+    }
+    return left_out;
 }

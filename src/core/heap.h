@@ -17,6 +17,14 @@ bhi_heap_t *bhi_heap_take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t se
  * (its first allocation came when no destructor would run any more). */
 bhi_heap_t *bhi_heap_take_for_thread(bhi_owner_t self);
 
+/* Whether a thread allocates from the heap: it is neither ended nor deleted. */
+bool bhi_heap_has_thread(const bhi_heap_t *heap);
+
+/* Profile hardened: checks all blocks of the heaps that the thread owns or that
+ * nobody does, until `deadline` (bhi_os_now_ms). Returns the heaps that were not, or
+ * not wholly, looked at: those of other threads. */
+size_t bhi_heap_verify(bhi_owner_t self, uint64_t deadline);
+
 /* Owner: gives a heap up for good. kind ORPHAN or DELETED; see meta/types.h. */
 void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind);
 

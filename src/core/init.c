@@ -2,12 +2,14 @@
  * getauxval and pthread_key_create, which need no constructor. */
 #include "core/init.h"
 
+#include "core/describe.h"
 #include "core/thread.h"
 #include "harden/guard.h"
 #include "meta/arena.h"
 #include "os/os.h"
 #include "rt/format.h"
 #include "rt/settings.h"
+#include "rt/sink.h"
 #include "rt/violation.h"
 
 #include <string.h>
@@ -77,9 +79,12 @@ static bool start(void)
         return false;
     bhi_guard_init();
     bhi_thread_init();
+    bhi_process.describe = bhi_describe;
     bhi_process.ready = true;
     if (bhi_process.options.verbose != 0)
         say_settings();
+    if (bhi_process.options.log_file[0] != '\0')
+        bhi_report_open_file(bhi_process.options.log_file);
     protect_settings();
     return true;
 }

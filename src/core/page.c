@@ -3,6 +3,7 @@
 
 #include "base/bits.h"
 #include "base/checked.h"
+#include "core/hardened.h"
 #include "core/hazard.h"
 #include "core/heap.h"
 #include "core/zero.h"
@@ -27,6 +28,12 @@
 static size_t map_bytes(uint32_t reserved)
 {
     return ((size_t)reserved + 63) / 64 * sizeof(bhi_map_word_t);
+}
+
+/* Control data of a page: its map and what profile hardened keeps behind it. */
+static size_t chunk_bytes(uint32_t reserved, size_t block_size, bool ends)
+{
+    return map_bytes(reserved) + (ends ? bhi_hard_bytes(reserved, block_size) : 0);
 }
 
 static unsigned guard_start(size_t bytes_in_span)
@@ -131,12 +138,13 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     uint32_t reserved = none ? BHI_ZERO_BLOCKS : bhi_class_blocks(c);
     size_t size = none ? BHI_ZERO_STEP : bhi_class_size(c);
     bhi_state_lock();
-    void *map = bhi_pool_take(map_bytes(reserved));
+    size_t chunk = chunk_bytes(reserved, size, bhi_is_hardened() && !none);
+    void *map = bhi_pool_take(chunk);
     bhi_span_t span = {NULL, 0, false};
     if (map != NULL) {
         span = none ? take_closed(align) : take_span(slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1, 0);
         if (span.segment == NULL)
-            bhi_pool_give(map, map_bytes(reserved));
+            bhi_pool_give(map, chunk);
     }
     bhi_state_unlock();
     if (span.segment == NULL)
@@ -156,7 +164,7 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     claim_residue(page, slots, heap, 0);
     if (none)
         atomic_store_explicit(&page->capacity, reserved, memory_order_relaxed);
-    publish(page, heap, BHI_PAGE_ACTIVE, none ? NULL : heap);
+    publish(page, heap, BHI_PAGE_ACTIVE, none || bhi_is_hardened() ? NULL : heap);
     return page;
 }
 
@@ -247,7 +255,7 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
         }
         return NULL;
     }
-    bool own = huge || claim_residue(page, (unsigned)slots, heap, bytes);
+    bool own = huge || (claim_residue(page, (unsigned)slots, heap, bytes) && !bhi_is_hardened());
     set_up(page, heap, start, (unsigned)slots, map, span.zero);
     page->block_size = 0;
     page->single_bytes = bytes;
@@ -474,7 +482,7 @@ bool bhi_page_refill(bhi_page_t *page)
     if (bh_unlikely(page->free != BHI_PLACE_NONE))
         bhi_violation(BHI_CORRUPT_LIST, page->start);
     collect_announced(page);
-    if (page->size_class == BHI_CLASS_ZERO)
+    if (page->size_class == BHI_CLASS_ZERO || bhi_is_hardened())
         return page->used < page->reserved;
     if (bhi_page_reuse(page))
         return true;
@@ -491,7 +499,7 @@ bool bhi_page_refill(bhi_page_t *page)
 bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare)
 {
     *spare = 0;
-    if (!BH_HARDEN_RANDOM || page->size_class == BHI_CLASS_ZERO || page->free != BHI_PLACE_NONE || has_fresh(page))
+    if (!BH_HARDEN_RANDOM || bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || page->free != BHI_PLACE_NONE || has_fresh(page))
         return false;
     collect_announced(page);
     *spare = spare_blocks(page);
@@ -532,6 +540,10 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups)
         groups &= groups - 1;
         uint32_t end = (group + 1) * words_per_group;
         for (uint32_t w = group * words_per_group; w < end && w < words; w++) {
+            if (bhi_page_has_ends(page)) {
+                bhi_hard_collect(page, w);
+                continue;
+            }
             uint64_t stray;
             uint64_t taken = bhi_map_take_held(&page->map[w], &stray);
             if (bh_unlikely(stray != 0))
@@ -645,6 +657,8 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_heap_unlink(heap, page);
     heap->page_count--;
     bhi_page_check_nothing_held(page);
+    if (bhi_page_has_ends(page))
+        bhi_hard_check_empty(page);
     leave_residue(page, heap);
     atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);
     page->state = BHI_PAGE_FREE;
@@ -656,9 +670,9 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
         return true;
     }
     bhi_state_lock();
-    bhi_pool_give(page->map, map_bytes(page->reserved));
-    if (page->block_size == 0 && bhi_large_wants(page->single_bytes))
-        bhi_large_span(segment, slot, page->span_slots);
+    bhi_pool_give(page->map, chunk_bytes(page->reserved, page->block_size, bhi_page_has_ends(page)));
+    if ((page->block_size == 0 || bhi_page_has_ends(page)) && bhi_large_wants(bhi_page_bytes(page)))
+        bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page));
     else
         bhi_span_give(segment, slot, page->span_slots, page->size_class != BHI_CLASS_ZERO || !page->memory_zero);
     /* Here too, for threads that only free and never reach the generic path. */

@@ -5,6 +5,7 @@
 
 #include "core/alloc.h"
 #include "core/free.h"
+#include "core/hardened.h"
 #include "meta/size_class.h"
 
 #include <errno.h>
@@ -12,6 +13,8 @@
 
 bool bhi_size_fits(size_t usable, size_t size)
 {
+    if (bhi_is_hardened())
+        return size == usable;
     if (size > usable)
         return false;
     if (size >= usable / 2)
@@ -31,6 +34,8 @@ size_t bhi_usable(const void *p, int use)
 /* Whether the block serves `size` bytes where it stands, grown if need be. */
 static bool stays(const bhi_block_t *block, size_t size)
 {
+    if (bhi_page_has_ends(block->page))
+        return bhi_page_is_mine(block->page) && bhi_hard_resize(block->page, block->index, size);
     if (size <= block->bytes)
         return bhi_size_fits(block->bytes, size);
     return bhi_page_is_mine(block->page) && bhi_page_grow(block->page, size);

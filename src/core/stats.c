@@ -2,6 +2,7 @@
 #include "core/stats.h"
 
 #include "base/bits.h"
+#include "core/hardened.h"
 #include "core/heap.h"
 #include "core/page.h"
 #include "meta/arena.h"
@@ -9,15 +10,26 @@
 
 #include <string.h>
 
+/* Live blocks of a page and their usable bytes. */
+static void figures_of(const bhi_page_t *page, size_t *count, size_t *bytes)
+{
+    *count = page->used;
+    *bytes = page->used * bhi_page_bytes(page);
+    if (bhi_page_has_ends(page) && page->used != 0)
+        bhi_hard_figures(page, count, bytes);
+}
+
 static void add_page(bhi_stats_t *out, const bhi_page_t *page)
 {
     if (page->state == BHI_PAGE_FREE)
         return;
+    size_t count, bytes;
+    figures_of(page, &count, &bytes);
     out->page_count++;
-    out->used_bytes += (size_t)page->used * bhi_page_bytes(page);
-    if (page->state == BHI_PAGE_LARGE && page->used != 0) {
-        out->large_count++;
-        out->large_bytes += bhi_page_bytes(page);
+    out->used_bytes += bytes;
+    if (page->state == BHI_PAGE_LARGE) {
+        out->large_count += count;
+        out->large_bytes += bytes;
     }
 }
 
@@ -93,13 +105,14 @@ void bhi_stats_of_heap(bhi_heap_t *heap, bhi_heap_figures_t *out)
     for (unsigned c = 0; c <= BHI_QUEUES; c++) {
         const bhi_queue_t *q = c < BHI_QUEUES ? &heap->queues[c] : &heap->full;
         for (const bhi_page_t *page = q->first; page != NULL; page = page->next) {
-            size_t bytes = page->used * bhi_page_bytes(page);
+            size_t count, bytes;
+            figures_of(page, &count, &bytes);
             out->page_count++;
             out->page_bytes += (size_t)page->span_slots << BH_SLOT_SHIFT;
-            out->used_count += page->used;
+            out->used_count += count;
             out->used_bytes += bytes;
             if (page->state == BHI_PAGE_LARGE) {
-                out->large_count += page->used;
+                out->large_count += count;
                 out->large_bytes += bytes;
             }
         }

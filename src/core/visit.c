@@ -3,6 +3,7 @@
 #include "core/visit.h"
 
 #include "base/bits.h"
+#include "core/hardened.h"
 #include "core/heap.h"
 #include "core/page.h"
 
@@ -25,6 +26,7 @@ static bool visit_page(const visit_t *v, const bhi_page_t *page)
 {
     uint32_t capacity = bhi_page_capacity(page);
     uint32_t words = (capacity + 63) / 64;
+    bool ends = bhi_page_has_ends(page);
     size_t apart = page->block_size != 0 ? page->block_size : page->single_bytes; /* blocks of zero size too are some way apart */
     bh_heap_area_t area = {
         .blocks = (void *)page->start, /* NOLINT: this is where a number becomes a pointer */
@@ -40,7 +42,8 @@ static bool visit_page(const visit_t *v, const bhi_page_t *page)
     for (uint32_t w = 0; v->blocks && w < words; w++) {
         for (uint64_t live = live_now(page, w); live != 0; live &= live - 1) {
             uintptr_t block = page->start + (w * 64 + bhi_bit_first(live)) * (uintptr_t)page->block_size;
-            if (!v->visitor(v->handle, &area, (void *)block, area.block_size, v->arg)) /* NOLINT: as above */
+            size_t bytes = ends ? bhi_hard_requested(page, w * 64 + bhi_bit_first(live)) : area.block_size;
+            if (!v->visitor(v->handle, &area, (void *)block, bytes, v->arg)) /* NOLINT: as above */
                 return false;
         }
     }

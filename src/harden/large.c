@@ -74,10 +74,25 @@ void bhi_large_empty(void)
         drop_oldest(q);
 }
 
-void bhi_large_span(bhi_segment_t *s, unsigned slot, unsigned slots)
+void bhi_large_trap(bhi_page_t *page)
+{
+    unsigned slot;
+    bhi_segment_t *s = bhi_page_segment(page, &slot);
+    if (s->kind == BHI_SEGMENT_HUGE) {
+        uintptr_t base = bhi_align_down(page->start, BH_SEGMENT_SIZE); /* see bhi_heap_large_at */
+        if (bhi_os_rereserve(base, page->start - base + page->single_bytes) == 0)
+            page->local_free = BHI_LARGE_TRAPPED;
+        return;
+    }
+    bhi_state_lock();
+    page->local_free = bhi_guard_trap(s, slot, page->span_slots) ? BHI_LARGE_TRAPPED : BHI_LARGE_TRAPPED_DIRTY;
+    bhi_state_unlock();
+}
+
+void bhi_large_span(bhi_segment_t *s, unsigned slot, unsigned slots, uint32_t trapped)
 {
     bhi_span_quarantine(s, slot, slots);
-    bool zero = bhi_guard_trap(s, slot, slots);
+    bool zero = trapped != BHI_LARGE_OPEN ? trapped == BHI_LARGE_TRAPPED : bhi_guard_trap(s, slot, slots);
     put((bhi_quarantined_t){.segment = s, .slot = (uint8_t)slot, .slots = slots, .dirty = !zero});
 }
 
@@ -122,9 +137,11 @@ void bhi_large_huge(const bhi_page_t *page, bhi_segment_t *first)
     uintptr_t base = bhi_align_down(page->start, BH_SEGMENT_SIZE); /* see bhi_heap_large_at */
     size_t bytes = page->start - base + page->single_bytes;
     bool gone = bhi_os_rereserve(base, (size_t)n << BH_SEGMENT_SHIFT) == 0;
+    if (!gone && bhi_large_trapped(page) != BHI_LARGE_OPEN)
+        bytes = 0; /* nothing of it is accessible any more */
     /* At the mapping limit guard regions still work. */
     bool small = n <= ADOPT_MOST;
-    bhi_region_t region = !gone && wanted && small ? bhi_guard_range(base, bytes) : BHI_REGION_NONE;
+    bhi_region_t region = !gone && wanted && small && bytes != 0 ? bhi_guard_range(base, bytes) : BHI_REGION_NONE;
     bool closed = gone || region == BHI_REGION_ALL;
     bool zero = closed || bhi_os_purge(base, bytes) == 0;
     if (wanted && !closed)

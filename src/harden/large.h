@@ -12,9 +12,21 @@ BH_INLINE bool bhi_large_wants(size_t bytes)
     return BH_HARDEN_LARGE && bytes >= bhi_process.options.trap_from && bhi_process.options.guard != BHI_GUARD_NONE;
 }
 
-/* Traps a span in use, whose page has ended, and keeps its addresses out of use.
- * Lock held; gives it up during kernel calls. */
-void bhi_large_span(bhi_segment_t *segment, unsigned slot, unsigned slots);
+/* What page->local_free of a single block says of its memory once the thread that
+ * freed it has trapped it, beforehand. */
+enum { BHI_LARGE_OPEN = 0, BHI_LARGE_TRAPPED = 1, BHI_LARGE_TRAPPED_DIRTY = 2 };
+BH_INLINE uint32_t bhi_large_trapped(const bhi_page_t *page)
+{
+    return page->block_size == 0 && page->local_free <= BHI_LARGE_TRAPPED_DIRTY ? page->local_free : BHI_LARGE_OPEN;
+}
+
+/* By a thread that has set held in the page of a single block, which cannot end
+ * meanwhile: makes it inaccessible before its owner comes to it. Takes the lock. */
+void bhi_large_trap(bhi_page_t *page);
+
+/* Traps a span in use, whose page has ended, unless it is `trapped`, and keeps its
+ * addresses out of use. Lock held; gives it up during kernel calls. */
+void bhi_large_span(bhi_segment_t *segment, unsigned slot, unsigned slots, uint32_t trapped);
 
 /* The same for a page of whole segments, and gives its map back. Where the kernel
  * will not take its addresses back, it becomes free slots; one of many segments

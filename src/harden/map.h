@@ -106,6 +106,16 @@ BH_INLINE uint64_t bhi_map_take_held(bhi_map_word_t *w, uint64_t *stray)
     return held;
 }
 
+/* Owner: held -> free, of one block. Live goes first: who meets the pair in between
+ * sees a free block or a held one. */
+BH_INLINE void bhi_map_release(bhi_map_word_t *map, uint64_t index)
+{
+    bhi_map_word_t *w = bhi_map_word(map, index);
+    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    atomic_store_explicit(&w->live, live & ~bhi_map_bit(index), memory_order_relaxed);
+    atomic_fetch_and_explicit(&w->held, ~bhi_map_bit(index), memory_order_acq_rel);
+}
+
 /* Owner: the block is not live but held; see bhi_map_take_held. */
 BH_INLINE bool bhi_map_is_stray(bhi_map_word_t *map, uint64_t index)
 {

@@ -137,7 +137,7 @@ typedef struct bhi_page {
 
     uint64_t key;               /* owner, secret: link codec, key of `free`; see harden/link.h */
     uint32_t free;              /* owner: place of the first of `free`, or BHI_PLACE_NONE */
-    uint32_t local_free;        /* owner: the same of `local_free`, which only builds without the map use */
+    uint32_t local_free;        /* owner: the same of `local_free`, which only builds without the map use; hardened: the map word that blocks are taken from */
     uint32_t used;              /* owner */
     uint8_t retire;             /* owner: ticks left (heap.c), 0 = not retired */
     uint8_t state;              /* owner: bhi_page_state_t; readable by all as a hint */
@@ -303,6 +303,7 @@ typedef struct bhi_heap {
     struct bhi_heap *user_next, *user_prev; /* owner */
     struct bhi_heap *list_next, *list_prev; /* lock: unused or orphan list */
     struct bhi_heap *thread_next;          /* lock: chain of state->thread_heaps */
+    struct bhi_hard *hard;                 /* owner: what profile hardened adds; NULL elsewhere */
     struct bhi_hazard *hazard;             /* owner, default heaps: the thread's hazard word, or NULL */
     uint32_t id;                           /* const: index in the heap table */
     uint32_t generation;                   /* lock: grows when a user heap ends; part of its handle */

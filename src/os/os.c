@@ -298,6 +298,16 @@ struct kernel_sigaction {
     uint64_t mask;
 };
 
+/* The compiler takes what follows a trap in the same function for dead code. */
+static BH_NOINLINE void trap(void)
+{
+#if defined(__x86_64__)
+    __asm__ volatile("ud2");
+#else
+    __asm__ volatile("brk #1000");
+#endif
+}
+
 _Noreturn void bhi_os_abort(void)
 {
     struct kernel_sigaction dfl = {NULL, 0, NULL, 0};
@@ -306,10 +316,15 @@ _Noreturn void bhi_os_abort(void)
     bhi_syscall6(SYS_rt_sigprocmask, SIG_UNBLOCK, (long)&abrt, 0, 8, 0, 0);
     bhi_syscall6(SYS_tgkill, bhi_os_pid(), bhi_os_tid(), SIGABRT, 0, 0, 0);
     /* Process 1 of a PID namespace ignores a default SIGABRT; a fault that its
-     * own instruction raised it cannot ignore. */
+     * own instruction raised it cannot ignore. But a handler that returns would
+     * bring it back to that instruction for ever, and one that jumps away would
+     * let it go on. (SIGILL on x86-64, SIGTRAP on aarch64.) */
+    if (bhi_syscall6(SYS_rt_sigaction, SIGILL, (long)&dfl, 0, 8, 0, 0) == 0 &&
+        bhi_syscall6(SYS_rt_sigaction, SIGTRAP, (long)&dfl, 0, 8, 0, 0) == 0)
+        trap();
     for (;;) {
-        __builtin_trap();
         bhi_syscall6(SYS_exit_group, 128 + SIGABRT, 0, 0, 0, 0, 0);
+        trap();
     }
 }
 

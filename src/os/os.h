@@ -59,6 +59,28 @@ long bhi_os_read_file(const char *path, void *buf, size_t size);
 long bhi_os_read_root_file(const char *path, void *buf, size_t size);
 void bhi_os_write(int fd, const void *buf, size_t size);
 
+/* For reports (io.c): never block, whatever is found at the path. */
+int bhi_os_file_open(const char *path);
+int bhi_os_file_append(const char *path); /* made if need be, 0600; no symbolic link */
+long bhi_os_file_read(int fd, void *buf, size_t size);
+void bhi_os_file_close(int fd);
+/* Device and inode, by which a descriptor is told from a later one of its number. */
+int bhi_os_file_identity(int fd, uint64_t id[2]);
+/* One datagram to a local socket, or nothing. */
+void bhi_os_send(const char *path, const void *buf, size_t size);
+
+/* Whether the aligned 8-byte word at addr can be read. Asks the kernel, changes
+ * nothing, and uses a call that every sandbox needs which lets a process abort. */
+bool bhi_os_readable(uintptr_t addr);
+
+/* The calling thread's writes fail instead of raising a signal (a pipe that nobody
+ * reads, a file at its size limit). */
+void bhi_os_block_write_signals(void);
+
+/* From here on a fault of the program calls `handler`, which does not return,
+ * instead of any handler of the program's. */
+void bhi_os_on_fault(void (*handler)(int signal));
+
 /* Bytes of address space left under RLIMIT_AS, SIZE_MAX when not limited. */
 size_t bhi_os_address_space_left(void);
 
@@ -71,7 +93,8 @@ void bhi_os_yield(void);
 void bhi_os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected);
 void bhi_os_futex_wake(_Atomic(uint32_t) *word, int n);
 
-/* Ends the process for certain: default SIGABRT, raised; then a trap. */
+/* Ends the process for certain: default SIGABRT, raised; then a trap, whose
+ * signal is reset as well; then exit. */
 _Noreturn void bhi_os_abort(void);
 
 /* Process arguments block: environment and auxiliary vector as the kernel laid

@@ -8,7 +8,7 @@
 /* In the order of their numbers; those that are built come first and are the
  * only ones accepted. */
 typedef enum bhi_profile { BHI_PROFILE_SECURE, BHI_PROFILE_HARDENED, BHI_PROFILE_DEBUG, BHI_PROFILE_FUZZ } bhi_profile_t;
-#define BH_PROFILE_WORDS "secure"
+#define BH_PROFILE_WORDS "secure|hardened"
 
 /* guard=none only in builds that ask for it (debuggers, measuring). */
 #ifdef BH_ALLOW_GUARD_NONE
@@ -18,6 +18,8 @@ typedef enum bhi_profile { BHI_PROFILE_SECURE, BHI_PROFILE_HARDENED, BHI_PROFILE
 #endif
 
 enum { BHI_GUARD_AUTO, BHI_GUARD_MADVISE, BHI_GUARD_MPROTECT, BHI_GUARD_NONE };
+enum { BHI_REPORT_TEXT, BHI_REPORT_JSON };
+#define BHI_LOG_FD_NONE UINT32_MAX
 enum { BHI_FOREIGN_ABORT, BHI_FOREIGN_REPORT, BHI_FOREIGN_IGNORE };
 
 #define BH_KIB(n) ((uint64_t)(n) << 10)

@@ -11,6 +11,7 @@
 
 struct bhi_state;
 struct bhi_random_root;
+struct bh_report;
 
 typedef struct bhi_process {
     /* Address map of the first arena, in the order the free path reads it. */
@@ -21,6 +22,7 @@ typedef struct bhi_process {
     size_t block_size;     /* const: bytes reserved from block_base on, a multiple of a segment */
     struct bhi_state *state; /* const: everything that changes, in the control-data reservation */
     struct bhi_random_root *random_root; /* const: same place */
+    void (*describe)(struct bh_report *report); /* const: core/describe.h; NULL before start-up */
     bhi_options_t options; /* const */
     bool guards_by_madvise; /* const: guard regions work on this kernel */
     bool ready;            /* const: start-up is done */

@@ -10,6 +10,7 @@
 #define BH_RT_SETTINGS_H
 
 #include "base/constants.h"
+#include "bulkhead.h"
 #include "rt/options.h"
 
 #include <stdatomic.h>
@@ -18,6 +19,11 @@ typedef struct bhi_settings {
     _Atomic(uintptr_t) deferred_fun; /* bh_deferred_free_fun, 0: none */
     _Atomic(uintptr_t) deferred_arg;
     _Atomic(uint32_t) purge_delay;   /* ms; the option, until bh_option_set */
+    bh_report_fun *report_fun;       /* NULL: none */
+    void *report_arg;
+    bool has_file;                   /* report_file is open, and is this file: */
+    int report_file;
+    uint64_t file_identity[2];
     bool sealed;
     bool left_open;                  /* the page is writable; never true while it is not */
 } bhi_settings_t;

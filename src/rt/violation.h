@@ -11,14 +11,13 @@ typedef enum bhi_violation {
     BHI_VIOLATIONS
 } bhi_violation_t;
 
-/* Writes one line, "bulkhead: ERROR: <id>: <text> (address 0x...)", to standard
- * error and ends the process. Of several threads that fail at once the first
- * one reports; the others wait for the end. No allocation, no lock, no stdio;
- * async-signal-safe. */
+/* Reports and ends the process. Of several threads that fail at once the first one
+ * reports; the others wait for the end, a few seconds at most. The report's first
+ * line is "bulkhead: ERROR: <id>: <text> (address 0x...)"; what else is known
+ * follows it (rt/report.h). No allocation, no lock, no stdio; async-signal-safe. */
 _Noreturn BH_COLD void bhi_violation(bhi_violation_t what, uintptr_t address);
 
-/* The same with `foreign=report`: the line says WARNING's place is taken by
- * ERROR as always, but the process goes on. */
+/* The same report for policies under which the process goes on. */
 BH_COLD void bhi_violation_report_only(bhi_violation_t what, uintptr_t address);
 
 const char *bhi_violation_id(bhi_violation_t what);

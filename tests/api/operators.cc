@@ -385,7 +385,7 @@ template <class Body> void expect_violation(const char *id, Body body)
         _exit(0);
     }
     close(fds[1]);
-    char text[512];
+    char text[4096];
     std::size_t length = 0;
     ssize_t n;
     while ((n = read(fds[0], text + length, sizeof text - 1 - length)) > 0)

@@ -55,6 +55,12 @@ uint64_t attack_begin(const char *program)
     return seed;
 }
 
+void attack_resume(void)
+{
+    const char *given = getenv("ATTACK_PIPE");
+    record_pipe[1] = given != NULL ? atoi(given) : -1;
+}
+
 void attack_record(const char *word, uintptr_t value)
 {
     attack_record_t r;
@@ -117,6 +123,9 @@ void attack_exec(const char *path, const char *argument, const char *variable, c
 {
     pid_t pid = start();
     if (pid == 0) {
+        char pipe_end[16];
+        snprintf(pipe_end, sizeof pipe_end, "%d", record_pipe[1]);
+        setenv("ATTACK_PIPE", pipe_end, 1);
         setenv(variable, value, 1);
         execl(path, path, argument, (char *)NULL);
         _exit(3);

@@ -35,6 +35,9 @@ uint64_t attack_begin(const char *program);
 /* Runs body(arg) in a forked child; a body that returns ends with status 0. */
 void attack_run(void (*body)(void *), void *arg, attack_end_t *end);
 
+/* In a program that attack_exec runs, instead of attack_begin: records go to it. */
+void attack_resume(void);
+
 /* The same for a program, found by path, with one variable more in its environment. */
 void attack_exec(const char *path, const char *argument, const char *variable, const char *value, attack_end_t *end);
 

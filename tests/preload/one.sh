@@ -1,7 +1,7 @@
 #!/bin/sh
 # One phase of one program: one.sh PHASE FILE, started by run.sh, which sets
 #   PT_LIB      the library to preload, empty for the system allocator
-#   PT_GUARD    the guard mode
+#   PT_OPTIONS  options of the library
 #   PT_OUT      results, compared between the allocators
 #   PT_LOG      messages, searched for reports
 #   PT_TMP      scratch, the same path in every run
@@ -22,7 +22,7 @@ die() {
 # bh COMMAND...: runs it with the allocator under test.
 bh() {
     if [ -n "$PT_LIB" ]; then
-        env LD_PRELOAD="$PT_LIB" BULKHEAD_OPTIONS="guard=$PT_GUARD" "$@"
+        env LD_PRELOAD="$PT_LIB" BULKHEAD_OPTIONS="$PT_OPTIONS" "$@"
     else
         "$@"
     fi
@@ -64,7 +64,7 @@ start() {
     what=$1
     shift
     if [ -n "$PT_LIB" ]; then
-        env LD_PRELOAD="$PT_LIB" BULKHEAD_OPTIONS="guard=$PT_GUARD" "$@" >>"$PT_LOG/$what.server" 2>&1 &
+        env LD_PRELOAD="$PT_LIB" BULKHEAD_OPTIONS="$PT_OPTIONS" "$@" >>"$PT_LOG/$what.server" 2>&1 &
     else
         "$@" >>"$PT_LOG/$what.server" 2>&1 &
     fi

@@ -9,7 +9,7 @@
 # --keep   leave the work folder and print its name
 # PROGRAM  names of files in programs/; default: all of them
 #
-# BULKHEAD_GUARD  the guard modes to run, default "auto mprotect"
+# BULKHEAD_MODES  guard modes, or profiles, to run; default "auto mprotect hardened"
 #
 # Exit status: 0 all passed, 1 some failed, 2 wrong usage.
 set -eu
@@ -56,9 +56,9 @@ for name; do
         exit 2
     fi
 done
-guards=${BULKHEAD_GUARD:-auto mprotect}
+modes=${BULKHEAD_MODES:-auto mprotect hardened}
 # The library reads every BULKHEAD_ variable; the runs below set their own.
-unset BULKHEAD_GUARD BULKHEAD_OPTIONS BULKHEAD_PROFILE LD_PRELOAD
+unset BULKHEAD_MODES BULKHEAD_GUARD BULKHEAD_OPTIONS BULKHEAD_PROFILE LD_PRELOAD
 
 # A server that must not be root runs as another user, who has to get at the
 # library, the scripts and the work folder.
@@ -90,11 +90,15 @@ seconds() { # seconds HUNDREDTHS
     awk -v t="$1" 'BEGIN { printf "%.1f", t / 100 }'
 }
 
-# one PHASE NAME MODE: runs a phase of a program; MODE is "system" or a guard
-# mode. Leaves results in out.MODE, messages in log.MODE and the time in $took.
+# one PHASE NAME MODE: runs a phase of a program; MODE is "system", a guard
+# mode or a profile. Leaves results in out.MODE, messages in log.MODE and the time in $took.
 one() {
     preload=
     [ "$3" = system ] || preload=$lib
+    case $3 in
+    hardened) options=profile=hardened ;;
+    *) options=guard=$3 ;;
+    esac
     dir=$work/$2
     rm -rf "$dir/tmp"
     mkdir -p "$dir/tmp" "$dir/data" "$dir/out.$3" "$dir/log.$3"
@@ -102,7 +106,7 @@ one() {
     chmod 755 "$dir" "$dir/tmp" "$dir/data" "$dir/out.$3" "$dir/log.$3"
     start=$(now)
     status=0
-    env PT_LIB="$preload" PT_GUARD="$3" PT_OUT="$dir/out.$3" PT_LOG="$dir/log.$3" PT_TMP="$dir/tmp" \
+    env PT_LIB="$preload" PT_OPTIONS="$options" PT_OUT="$dir/out.$3" PT_LOG="$dir/log.$3" PT_TMP="$dir/tmp" \
         PT_DATA="$dir/data" PT_SCRIPTS="$work/scripts" PT_SCALE="$scale" PT_ROOT="$root" HOME="$dir/tmp" \
         timeout -k 10 "$limit" sh "$here/one.sh" "$1" "$here/programs/$2.sh" \
         >"$dir/log.$3/$1.stdout" 2>"$dir/log.$3/$1.stderr" </dev/null &
@@ -176,8 +180,8 @@ for name; do
         continue
     fi
     system=$took
-    for guard in $guards; do
-        check "$name" "$guard" "$system"
+    for mode in $modes; do
+        check "$name" "$mode" "$system"
     done
     [ -n "$keep" ] || rm -rf "${work:?}/$name"
 done

@@ -92,9 +92,10 @@ void unit_assert_violation(unit_body_t *body, void *arg, const char *id)
     snprintf(prefix, sizeof prefix, "bulkhead: ERROR: %s: ", id);
     ck_assert_msg(WIFSIGNALED(child.status) && WTERMSIG(child.status) == SIGABRT,
                   "expected SIGABRT with %s, got status %#x and '%s'", id, (unsigned)child.status, child.err);
-    ck_assert_msg(unit_lines(child.err, "") == 1 && unit_lines(child.err, prefix) == 1 &&
+    ck_assert_msg(strncmp(child.err, prefix, strlen(prefix)) == 0 && unit_lines(child.err, prefix) == 1 &&
+                      unit_lines(child.err, "bulkhead:   ") + 1 == unit_lines(child.err, "") &&
                       child.err[child.length - 1] == '\n',
-                  "expected one line '%s...', got '%s'", prefix, child.err);
+                  "expected one report '%s...', got '%s'", prefix, child.err);
 }
 
 void unit_assert_quiet(unit_body_t *body, void *arg)

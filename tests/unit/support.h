@@ -28,8 +28,8 @@ void unit_fork(unit_body_t *body, void *arg, unit_child_t *out);
  * entries ("NAME=value", NULL at the end) on top of the present ones. */
 void unit_exec(const char *mode, const char *const *env, unit_child_t *out);
 
-/* Asserts that the body ends with SIGABRT after exactly one line on standard
- * error, which starts with "bulkhead: ERROR: <id>: ". */
+/* Asserts that the body ends with SIGABRT after exactly one report on standard
+ * error: a line that starts with "bulkhead: ERROR: <id>: ", and its details. */
 void unit_assert_violation(unit_body_t *body, void *arg, const char *id);
 
 /* Asserts that the body ends by itself and prints nothing. */

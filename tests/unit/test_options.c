@@ -32,10 +32,21 @@ START_TEST(every_key_in_both_forms)
 }
 END_TEST
 
+START_TEST(options_of_reports)
+{
+    char *env[] = {(char[]){"BULKHEAD_REPORT=json"}, (char[]){"BULKHEAD_OPTIONS=log_fd=7:syslog=1"}, NULL};
+    bhi_options_read(&got, NULL);
+    ck_assert(got.report == BHI_REPORT_TEXT && got.log_fd == BHI_LOG_FD_NONE && got.syslog == 0);
+    bhi_options_read(&got, env);
+    ck_assert(got.report == BHI_REPORT_JSON && got.log_fd == 7 && got.syslog == 1);
+    expect_text("BULKHEAD_REPORT=xml", "option REPORT does not accept 'xml'; accepted: text|json");
+}
+END_TEST
+
 START_TEST(wrong_keys_and_values_cost_one_line_each)
 {
     expect_text("BULKHEAD_NONSENSE=1", "option NONSENSE is unknown; known are profile, guard, foreign, purge_delay, quarantine_bytes, "
-                                          "large_quarantine_bytes, trap_from, seal, log_file, verbose, show_stats");
+                                          "large_quarantine_bytes, trap_from, seal, log_file, report, log_fd, syslog, verbose, show_stats");
     expect_text("BULKHEAD_OPTIONS=nonsense=1", "option nonsense is unknown; known are profile, guard");
     expect_text("BULKHEAD_GUARD=sometimes", "option GUARD does not accept 'sometimes'; accepted: auto|madvise|mprotect");
     expect_text("BULKHEAD_OPTIONS=foreign=", "option foreign does not accept ''; accepted: abort|report|ignore");
@@ -207,6 +218,7 @@ int main(void)
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_test(c, defaults);
     tcase_add_test(c, every_key_in_both_forms);
+    tcase_add_test(c, options_of_reports);
     tcase_add_test(c, wrong_keys_and_values_cost_one_line_each);
     tcase_add_test(c, bytes_take_suffixes);
     tcase_add_test(c, numbers_have_ranges);

@@ -53,8 +53,8 @@ START_TEST(every_id)
         ck_assert_str_eq(bhi_violation_id(what), ids[i].id);
         unit_assert_violation(violate, &what, ids[i].id);
         unit_fork(violate, &what, &child);
-        const char *end = " (address 0xabc123)\n";
-        ck_assert_str_eq(child.err + child.length - strlen(end), end);
+        const char *end = " (address 0xabc123)\n", *line_end = strchr(child.err, '\n') + 1;
+        ck_assert_int_eq(strncmp(line_end - strlen(end), end, strlen(end)), 0);
     }
 }
 END_TEST
@@ -78,7 +78,7 @@ START_TEST(report_only_goes_on)
     unit_fork(report_only, &what, &child);
     ck_assert(WIFEXITED(child.status) && WEXITSTATUS(child.status) == 0);
     ck_assert_uint_eq(unit_lines(child.err, "bulkhead: ERROR: foreign-free: "), 2);
-    ck_assert_uint_eq(unit_lines(child.err, ""), 2);
+    ck_assert_uint_eq(unit_lines(child.err, "bulkhead:   thread "), 2);
 }
 END_TEST
 

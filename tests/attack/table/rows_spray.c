@@ -134,15 +134,15 @@ static void strike_forked(scene_t *s)
 }
 
 const row_t rows_spray[] = {
-    {"order-ascends", "addresses of blocks taken one after the other rise, or fall", SIZES, "local", LATER("DEFUSED"), NOW("DEFUSED"), 0,
+    {"order-ascends", "addresses of blocks taken one after the other rise, or fall", SIZES, "local", NOW("DEFUSED"), NOW("DEFUSED"), 0,
      nothing, strike_ascending, NULL, false},
     {"holes-in-order", "how often, of 10,000 blocks with every eighth freed, the hole made first or last is filled next",
-     "16 64 256 1024", "local", LATER("RARE:1/8"), NOW("RARE:1/8"), 0, nothing, strike_holes, NULL, false},
-    {"layout-repeats", "the same calls land at the same distances in two processes", SIZES " 20480 204800", "local", LATER("DEFUSED"),
+     "16 64 256 1024", "local", NOW("RARE:1/8"), NOW("RARE:1/8"), 0, nothing, strike_holes, NULL, false},
+    {"layout-repeats", "the same calls land at the same distances in two processes", SIZES " 20480 204800", "local", NOW("DEFUSED"),
      NOW("DEFUSED"), 0, spray, strike_repeat, NULL, false},
     {"base-repeats", "the first block lies at the same address in two processes", "64 204800", "local", NOW("DEFUSED"), NOW("DEFUSED"), 0,
      base, strike_base, NULL, false},
-    {"fork-repeats", "3000 blocks taken after a fork have the same addresses in both", "16 64 256 1024", "local", LATER("DEFUSED"),
+    {"fork-repeats", "3000 blocks taken after a fork have the same addresses in both", "16 64 256 1024", "local", NOW("DEFUSED"),
      NOW("DEFUSED"), 0, nothing, strike_forked, NULL, false},
     {NULL, NULL, NULL, NULL, NULL, NULL, 0, NULL, NULL, NULL, false},
 };

@@ -142,7 +142,7 @@ static void strike_freed_pointers(scene_t *s)
 const row_t rows_uninitialised[] = {
     {"secret-same-size", "what a freed block held is read in a new block of its size", SIZES, "local other", NONE, NOW("DEFUSED"), 0,
      secrets, strike_same, NULL, false},
-    {"secret-other-size", "what freed blocks held is read in new blocks of other sizes", SIZES, "local other", LATER("DEFUSED"), NOW("DEFUSED"), 0,
+    {"secret-other-size", "what freed blocks held is read in new blocks of other sizes", SIZES, "local other", NOW("DEFUSED"), NOW("DEFUSED"), 0,
      secrets, strike_other_class, NULL, false},
     {"secret-realloc", "what a freed block held is read behind a block that realloc made larger", SIZES, "local", NONE, NOW("DEFUSED"), 0,
      secrets, strike_realloc, NULL, false},

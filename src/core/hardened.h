@@ -1,0 +1,90 @@
+/* What profile hardened adds to malloc and free of blocks in pages: byte-exact ends,
+ * wiping, delayed reuse, sweeps. In that profile no page is anybody's local_heap and
+ * the direct table leads to the empty page, so both fast paths end in the generic
+ * ones by themselves, and those call what is declared here.
+ *
+ * Behind the map of a page of blocks lie, in its chunk of control data, one word of
+ * `ready` for each word of the map, then the requested size of each block.
+ *
+ *   E1  a live block that is not held has its slack filled by harden/canary.h under
+ *       page->key, its place and its requested size
+ *   E2  a block below capacity that is neither live nor held reads zero; none is fresh
+ *   E3  held: freed and not reusable yet. Either a thread wipes it (not ready, in no
+ *       quarantine), or it waits for the owner (ready), or it is in the quarantine
+ *       of its heap and class (not ready) and reads zero
+ *   E4  quarantines are empty in heaps that no thread owns
+ *
+ * Who frees first sets held, whose old value finds a double free, then wipes, then
+ * either puts the block into the quarantine (owner) or sets ready and announces
+ * (others). The owner takes ready blocks only, so it never meets one half wiped.
+ *
+ * A sweep by the owner may meet a block that another thread frees at this moment:
+ * what it reads may be wiped. So damage counts only if the block is still live and
+ * not held afterwards, behind an acquire fence; the other thread sets held before
+ * it wipes, with a release fence between. A correct program writes only requested
+ * bytes, so E1 then holds and it is never accused. The requested size changes in
+ * place by the owner alone (realloc), who is the one to sweep. */
+#ifndef BH_CORE_HARDENED_H
+#define BH_CORE_HARDENED_H
+
+#include "core/page.h"
+#include "harden/canary.h"
+
+BH_INLINE bool bhi_is_hardened(void)
+{
+    return bh_unlikely(bhi_process.options.profile != BHI_PROFILE_SECURE);
+}
+
+/* Whether the page's blocks have ends: not those of zero size. */
+BH_INLINE bool bhi_page_has_ends(const bhi_page_t *page)
+{
+    return bhi_is_hardened() && page->size_class != BHI_CLASS_ZERO && bhi_page_bytes(page) != 0;
+}
+
+/* Bytes of control data behind a page's map. block_size 0: of a single block. */
+size_t bhi_hard_bytes(uint32_t reserved, size_t block_size);
+
+/* Bytes that the program asked for. Any thread that may free the block. */
+size_t bhi_hard_requested(const bhi_page_t *page, uint32_t index);
+
+/* Owner: a block of class c, zero but for its slack, for `size` bytes; at least
+ * BH_CANARY_LEAST fewer than a block of c has. NULL: no memory. */
+void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size);
+
+/* Owner: gives a live single block its end. Its slack is none, or large enough. */
+void bhi_hard_end_large(bhi_page_t *page, size_t size);
+
+/* Bytes to add to a single block's so that its slack is none or large enough. */
+size_t bhi_hard_pad_large(size_t size);
+
+/* Any thread, before it frees a live block of its: ends the process if a byte behind
+ * its requested size was changed. */
+void bhi_hard_check_end(const bhi_page_t *page, uint32_t index);
+
+/* Owner: frees a block of a page of blocks. */
+void bhi_hard_free(bhi_heap_t *heap, bhi_page_t *page, uint32_t index);
+
+/* Another thread, after it has set held: wipes the block and lets the owner have it.
+ * Nothing of the page may be used afterwards. */
+void bhi_hard_wipe_held(bhi_page_t *page, uint32_t index);
+
+/* Owner: takes ready blocks of one word of the map. */
+void bhi_hard_collect(bhi_page_t *page, uint32_t word);
+
+/* Owner: whether the block serves `size` bytes where it stands; then it does. */
+bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size);
+
+/* Owner: checks an empty page before it goes. */
+void bhi_hard_check_empty(const bhi_page_t *page);
+
+/* Live blocks of a page that are not held, and the bytes asked for. A snapshot: the
+ * page may be another thread's, as long as it cannot end. */
+void bhi_hard_figures(const bhi_page_t *page, size_t *count, size_t *bytes);
+
+/* Owner: empties the heap's quarantines. */
+void bhi_hard_let_all_go(bhi_heap_t *heap);
+
+/* Owner: checks all blocks of a heap. False: not all by `deadline` (bhi_os_now_ms). */
+bool bhi_hard_verify(bhi_heap_t *heap, uint64_t deadline);
+
+#endif

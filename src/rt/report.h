@@ -1,0 +1,29 @@
+/* A report as text and as one line of JSON. Pure functions of the structure. */
+#ifndef BH_RT_REPORT_H
+#define BH_RT_REPORT_H
+
+#include "bulkhead.h"
+#include "rt/format.h"
+
+typedef bh_report_t bhi_report_t;
+
+/* Room for the longest report there can be; what does not fit is cut. Small enough
+ * for the smallest stack that a thread can have. */
+#define BHI_REPORT_MAX 2560
+typedef struct bhi_report_text {
+    size_t length;
+    char text[BHI_REPORT_MAX];
+} bhi_report_text_t;
+
+/* "bulkhead: ERROR: <id>: <text> (address 0x...)" with its newline. */
+void bhi_report_first_line(const bhi_report_t *report, bhi_format_t *line);
+
+void bhi_report_append(bhi_report_text_t *out, const bhi_format_t *piece);
+
+/* The lines after the first, each "bulkhead:   ..."; appended. */
+void bhi_report_details(const bhi_report_t *report, bhi_report_text_t *out);
+
+/* One object on one line, with a member for each field that is known; appended. */
+void bhi_report_json(const bhi_report_t *report, bhi_report_text_t *out);
+
+#endif
