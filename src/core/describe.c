@@ -68,6 +68,28 @@ static bool is_control_data(uintptr_t p)
     return p - bhi_process.descs < descs || p - (uintptr_t)bhi_process.state < sizeof(bhi_state_t);
 }
 
+/* Whether a huge span contains the segment, and its first one. As bhi_huge_find, with
+ * headers that may say anything. */
+static bool huge_first(const region_t *g, size_t segment, size_t *first)
+{
+    const bhi_segment_t *headers = (const bhi_segment_t *)g->headers;
+    size_t mark = segment;
+    for (size_t power = 1;; power *= 2) {
+        bhi_segment_t s;
+        mark &= ~(power - 1);
+        if (!fetch(&s, &headers[mark], sizeof s))
+            return false;
+        size_t back = s.kind == BHI_SEGMENT_HUGE_REST && s.run <= mark ? s.run : 0;
+        if (back != 0 && !fetch(&s, &headers[mark - back], sizeof s))
+            return false;
+        *first = mark - back;
+        if (s.kind == BHI_SEGMENT_HUGE && segment - *first < s.run)
+            return true;
+        if (mark == 0)
+            return false;
+    }
+}
+
 /* The offset of the slot with the descriptor of the page whose span may contain
  * offset `off`. */
 static bool first_slot(const region_t *g, size_t off, size_t *first)
@@ -77,10 +99,9 @@ static bool first_slot(const region_t *g, size_t off, size_t *first)
     bhi_page_t desc;
     if (!fetch(&s, (const bhi_segment_t *)g->headers + segment, sizeof s))
         return false;
-    if (s.kind == BHI_SEGMENT_HUGE || s.kind == BHI_SEGMENT_HUGE_REST) {
-        size_t back = s.kind == BHI_SEGMENT_HUGE ? 0 : s.run;
-        *first = (segment - back) << BH_SEGMENT_SHIFT;
-        return back <= segment;
+    if (s.kind != BHI_SEGMENT_SLOTS && huge_first(g, segment, first)) {
+        *first <<= BH_SEGMENT_SHIFT;
+        return true;
     }
     size_t slot = off >> BH_SLOT_SHIFT;
     if (!fetch(&desc, (const bhi_page_t *)g->descs + slot, sizeof desc))

@@ -6,6 +6,7 @@
 #include "core/hazard.h"
 #include "harden/large.h"
 #include "core/zero.h"
+#include "meta/huge.h"
 
 #include <errno.h>
 
@@ -30,9 +31,8 @@ static void foreign(uintptr_t p, bhi_use_t use)
 _Noreturn static void no_page(const bhi_arena_t *arena, const bhi_page_t *page, uintptr_t p, bhi_use_t use)
 {
     /* Of a huge span only the first slot has a page; it may be on its way out. */
-    uint8_t kind = arena->headers[(p - arena->base) >> BH_SEGMENT_SHIFT].kind;
-    bool first_slot = (p & (BH_SEGMENT_SIZE - 1)) < BH_SLOT_SIZE;
-    bool inside_huge = kind == BHI_SEGMENT_HUGE_REST || (kind == BHI_SEGMENT_HUGE && !first_slot);
+    const bhi_segment_t *huge = bhi_huge_find(arena, (uint32_t)((p - arena->base) >> BH_SEGMENT_SHIFT));
+    bool inside_huge = huge != NULL && p - bhi_segment_base(huge) >= BH_SLOT_SIZE;
     size_t step = page->block_size != 0 ? page->block_size : BH_SEGMENT_SIZE; /* of a single block only the start counts */
     bool was_block = !inside_huge && p >= page->start && (p - page->start) % step == 0 && (p - page->start) / step < page->reserved;
     bhi_violation(violations[use][was_block ? FREED : INVALID], p);
@@ -104,17 +104,17 @@ static bhi_page_t *page_around(const bhi_arena_t *arena, uintptr_t p)
 {
     bhi_page_t *page = NULL;
     bhi_state_lock();
-    const bhi_segment_t *s = &arena->headers[(p - arena->base) >> BH_SEGMENT_SHIFT];
+    uint32_t index = (uint32_t)((p - arena->base) >> BH_SEGMENT_SHIFT);
+    const bhi_segment_t *s = &arena->headers[index];
     if (s->kind == BHI_SEGMENT_SLOTS) {
         unsigned slot = (unsigned)((p & (BH_SEGMENT_SIZE - 1)) >> BH_SLOT_SHIFT);
         uint64_t heads = s->heads & bhi_bit_range(0, slot + 1);
         if (heads != 0)
             page = bhi_segment_desc(s, bhi_bit_last(heads));
-    } else if (s->kind != BHI_SEGMENT_NONE) {
-        /* The inner segments of a free run still say what they last were. */
-        const bhi_segment_t *first = s->kind == BHI_SEGMENT_HUGE ? s : s - s->run;
-        if (first->kind == BHI_SEGMENT_HUGE && (size_t)(s - first) < first->run)
-            page = bhi_segment_desc(first, 0);
+    } else {
+        const bhi_segment_t *huge = bhi_huge_find(arena, index);
+        if (huge != NULL)
+            page = bhi_segment_desc(huge, 0);
     }
     bhi_state_unlock();
     return page;

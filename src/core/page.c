@@ -10,6 +10,7 @@
 #include "harden/guard.h"
 #include "harden/large.h"
 #include "meta/arena.h"
+#include "meta/huge.h"
 #include "meta/pool.h"
 #include "meta/segment.h"
 #include "meta/size_class.h"
@@ -189,11 +190,7 @@ static uintptr_t take_huge(size_t bytes, size_t align, unsigned distance, bhi_pa
     bhi_state_lock();
     bhi_segment_t *first = bhi_arena_take_run((uint32_t)segments, (uint32_t)align_segments);
     if (first != NULL) {
-        for (uint32_t i = 0; i < (uint32_t)segments; i++) {
-            first[i].kind = i == 0 ? BHI_SEGMENT_HUGE : BHI_SEGMENT_HUGE_REST;
-            first[i].run = i;
-        }
-        first->run = (uint32_t)segments;
+        bhi_huge_mark(first, (uint32_t)segments);
         bhi_guard_before(first);
     }
     bhi_state_unlock();

@@ -16,6 +16,9 @@
 #include "os/os.h"
 
 #define ARENA_SHARE 8 /* of a small first arena, the part that may wait */
+/* Segments of a huge span up to which each gets a header, and the span page tables
+ * for a guard region, where the kernel will not take its addresses back. */
+#define ADOPT_MOST 64u
 
 static bhi_quarantined_t *entry(bhi_large_quarantine_t *q, uint32_t i)
 {
@@ -93,6 +96,40 @@ void bhi_large_span(bhi_segment_t *s, unsigned slot, unsigned slots, uint32_t tr
     put((bhi_quarantined_t){.segment = s, .slot = (uint8_t)slot, .slots = slots, .dirty = !zero});
 }
 
+/* A span that the kernel refused earlier: at the mapping limit what is in the
+ * middle of a mapping cannot be closed, and that changes with its neighbours. */
+static void try_refused_again(void)
+{
+    bhi_state_lock();
+    bhi_segment_t *first = bhi_state->huge_refused;
+    if (first != NULL)
+        bhi_state->huge_refused = first->next;
+    bhi_state_unlock();
+    if (first == NULL)
+        return;
+    bool gone = bhi_os_rereserve(bhi_segment_base(first), (size_t)first->run << BH_SEGMENT_SHIFT) == 0;
+    bhi_state_lock();
+    if (gone) {
+        first->quarantined = 0;
+        bhi_arena_give_run(first, first->run);
+    } else {
+        first->next = bhi_state->huge_refused;
+        bhi_state->huge_refused = first;
+    }
+    bhi_state_unlock();
+}
+
+/* Makes segments of slots of a span that is still accessible. */
+static void adopt(bhi_segment_t *first, uint32_t n, size_t bytes, bool dirty, bhi_region_t region)
+{
+    bhi_page_t *slots = bhi_segment_desc(first, 0);
+    for (size_t i = 0; i < (size_t)n << BH_SEGMENT_SLOTS_SHIFT; i++)
+        slots[i].residue = 0;
+    bhi_segment_adopt_huge(first, n, bytes, dirty);
+    for (uint32_t i = 0; region != BHI_REGION_NONE && i < n; i++)
+        bhi_guard_note_range(first + i, ~(uint64_t)0);
+}
+
 void bhi_large_huge(const bhi_page_t *page, bhi_segment_t *first)
 {
     uint32_t n = first->run;
@@ -103,20 +140,20 @@ void bhi_large_huge(const bhi_page_t *page, bhi_segment_t *first)
     if (!gone && bhi_large_trapped(page) != BHI_LARGE_OPEN)
         bytes = 0; /* nothing of it is accessible any more */
     /* At the mapping limit guard regions still work. */
-    bhi_region_t region = !gone && wanted && bytes != 0 ? bhi_guard_range(base, bytes) : BHI_REGION_NONE;
+    bool small = n <= ADOPT_MOST;
+    bhi_region_t region = !gone && wanted && small && bytes != 0 ? bhi_guard_range(base, bytes) : BHI_REGION_NONE;
     bool closed = gone || region == BHI_REGION_ALL;
     bool zero = closed || bhi_os_purge(base, bytes) == 0;
     if (wanted && !closed)
         atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
     bhi_state_lock();
     bhi_pool_give(page->map, sizeof(bhi_map_word_t));
-    if (!gone) {
-        bhi_page_t *slots = bhi_segment_desc(first, 0);
-        for (size_t i = 0; i < (size_t)n << BH_SEGMENT_SLOTS_SHIFT; i++)
-            slots[i].residue = 0;
-        bhi_segment_adopt_huge(first, n, bytes, !zero);
-        for (uint32_t i = 0; region != BHI_REGION_NONE && i < n; i++)
-            bhi_guard_note_range(first + i, ~(uint64_t)0);
+    if (!gone && small) {
+        adopt(first, n, bytes, !zero, region);
+    } else if (!gone) {
+        first->quarantined = ~(uint64_t)0;
+        first->next = bhi_state->huge_refused;
+        bhi_state->huge_refused = first;
     } else if (wanted) {
         first->quarantined = ~(uint64_t)0;
         put((bhi_quarantined_t){.segment = first, .huge = true, .slots = n << BH_SEGMENT_SLOTS_SHIFT});
@@ -124,4 +161,6 @@ void bhi_large_huge(const bhi_page_t *page, bhi_segment_t *first)
         bhi_arena_give_run(first, n);
     }
     bhi_state_unlock();
+    if (gone)
+        try_refused_again();
 }

@@ -28,8 +28,9 @@ void bhi_large_trap(bhi_page_t *page);
  * addresses out of use. Lock held; gives it up during kernel calls. */
 void bhi_large_span(bhi_segment_t *segment, unsigned slot, unsigned slots, uint32_t trapped);
 
-/* The same for a page of whole segments, and gives its map back; where its memory
- * cannot be taken away, it becomes free slots. Takes the lock itself. */
+/* The same for a page of whole segments, and gives its map back. Where the kernel
+ * will not take its addresses back, it becomes free slots; one of many segments
+ * waits until another is freed. Takes the lock itself. */
 void bhi_large_huge(const bhi_page_t *page, bhi_segment_t *first);
 
 /* Lets all addresses go. Lock held. */

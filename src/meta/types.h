@@ -162,7 +162,7 @@ typedef enum bhi_segment_kind {
     BHI_SEGMENT_NONE = 0,  /* never used, or first/last of a free run */
     BHI_SEGMENT_SLOTS,     /* carved into slots */
     BHI_SEGMENT_HUGE,      /* first of a huge span of `run` segments */
-    BHI_SEGMENT_HUGE_REST, /* further segment of a huge span */
+    BHI_SEGMENT_HUGE_REST, /* further segment of a huge span, or was one: S7 */
 } bhi_segment_kind_t;
 
 /* A freed large span whose addresses wait until others are used again. */
@@ -179,7 +179,8 @@ typedef struct bhi_quarantined {
  *   Q1  every slot of an entry is quarantined, and of one entry only
  *   Q2  bytes = address space of all entries, at most the limit
  *   Q3  a quarantined slot of no entry is on its way into the ring (its lock is
- *       given up for a kernel call), in a forked child for good */
+ *       given up for a kernel call), in a forked child for good; or of a huge span
+ *       on state->huge_refused, whose addresses the kernel would not take back */
 #define BHI_QUARANTINE_MOST 256u
 typedef struct bhi_large_quarantine {
     uint32_t first, count;
@@ -200,7 +201,13 @@ typedef struct bhi_large_quarantine {
  *       closed; whether that one is closed and no other
  *   S6  the OS page before the first of a large block is closed: the last one of
  *       a slot, that of a segment or a huge span, or the one reserved before an
- *       arena. Like every guard it may be missing, and is then counted */
+ *       arena. Like every guard it may be missing, and is then counted
+ *   S7  kind = SLOTS or HUGE <=> carved into slots, or first of a huge span in use
+ *       or quarantined. Of a huge span [h, h + n), by index in its arena, each
+ *       segment i > h that is the first multiple of some power of two in it has
+ *       kind = HUGE_REST and run = i - h. The headers of its others, and of the
+ *       inner segments of a free run, are as they were left: NONE or HUGE_REST. One
+ *       whose run leads to no HUGE, or to a span that ends before it, is out of date */
 typedef struct bhi_segment {
     uint64_t free;        /* slots that no span uses and nobody purges */
     uint64_t dirty;       /* free slots whose memory may be non-zero */
@@ -212,7 +219,7 @@ typedef struct bhi_segment {
     struct bhi_segment *next, *prev;             /* bucket list, or free-run bin */
     struct bhi_segment *purge_next, *purge_prev; /* purge queue */
     uint64_t purge_at;    /* ms; 0 = not in the purge queue */
-    uint32_t run;         /* segments in this huge span or free run (first and last of a run) */
+    uint32_t run;         /* segments in this huge span or free run (first and last of a run); HUGE_REST: back to the first */
     uint8_t kind;
     uint8_t bucket;       /* index into state->buckets, BHI_BUCKETS = in none */
     bool by_slot;         /* opened slot by slot: guards are pages never opened */
@@ -337,6 +344,7 @@ typedef struct bhi_state {
     _Atomic(uint64_t) purge_next_at;   /* ms; when the first of the queue is due; 0 = queue empty */
     bhi_pool_t pool;
     bhi_large_quarantine_t quarantine;       /* lock */
+    bhi_segment_t *huge_refused;       /* lock: first headers, by next; see Q3 */
     bhi_random_t random;               /* lock, secret: slot choice */
     struct bhi_heap *heaps_unused, *heaps_unused_last;
     struct bhi_heap *orphans;          /* head of a list; adopted from the front, added at the back */

@@ -28,12 +28,37 @@
 #endif
 
 #define MIB ((size_t)1 << 20)
+#define GIB ((size_t)1 << 30)
 #define RACES_PER_RUN 10
 
 static const size_t sizes[] = {8,    16,   24,   48,   64,    100,   128,   256,    512,    1000, 1024,
-                               2000, 4096, 8192, 10000, 32768, 65536, 131072, 200000, MIB, 5 * MIB, 64 * MIB};
+                               2000, 4096, 8192, 10000, 32768, 65536, 131072, 200000, MIB, 5 * MIB, 64 * MIB, 64 * GIB, 1024 * GIB};
 #define SIZES (sizeof sizes / sizeof sizes[0])
 #define SIZE_FOR_ONCE 4 /* 64 bytes, for targets that do not depend on the size */
+#define BLOCKS_AT_ONCE 24 /* at most, of an attack */
+
+/* Those that the machine has address space for. */
+static size_t size_count = SIZES;
+
+static void probe_body(void *size)
+{
+    unsigned n = 0;
+    while (n < BLOCKS_AT_ONCE && bh_malloc(*(const size_t *)size) != NULL)
+        n++;
+    if (n == BLOCKS_AT_ONCE)
+        attack_record("lent", 0);
+}
+
+static void probe_sizes(void)
+{
+    attack_end_t end;
+    for (; sizes[size_count - 1] >= GIB; size_count--) {
+        attack_run(probe_body, (void *)(uintptr_t)&sizes[size_count - 1], &end);
+        if (end.count > 0)
+            return;
+        printf("skip blocks of %zu GiB: no address space for them\n", sizes[size_count - 1] / GIB);
+    }
+}
 
 /* ---------------------------------------------------------------- operations */
 
@@ -180,7 +205,7 @@ static void with_operation(const target_t *target, const operation_t *operation,
     char what[96];
     attack_end_t end;
     snprintf(what, sizeof what, "%s, %s", target->name, operation->name);
-    for (size_t i = 0; i < SIZES; i++) {
+    for (size_t i = 0; i < size_count; i++) {
         if (target->once ? i != SIZE_FOR_ONCE : sizes[i] < operation->least)
             continue;
         for (unsigned actor = 0; actor < ACTORS; actor++) {
@@ -215,7 +240,7 @@ static void race_rows(unsigned long runs, uint64_t *random)
     attack_end_t end;
     for (unsigned kind = 0; kind < RACE_KINDS; kind++) {
         tally_t row = {0, 0, 0};
-        for (size_t i = 0; i < SIZES; i++) {
+        for (size_t i = 0; i < size_count; i++) {
             for (unsigned long run = 0; run < runs * RACES_PER_RUN; run++) {
                 race_t race = {(race_kind_t)kind, sizes[i], attack_random(random)};
                 attack_run(race_body, &race, &end);
@@ -302,6 +327,7 @@ int main(int argc, char **argv)
     if (argc > 1 && strcmp(argv[1], "foreign") == 0)
         return foreign_goes_on();
     unsigned long runs = argc > 1 ? strtoul(argv[1], NULL, 0) : 3;
+    probe_sizes();
     table(runs);
     if (RACES)
         race_rows(runs, &random);

@@ -14,6 +14,7 @@
 #define NEIGHBOURS 8 /* live blocks that keep the target's page in use */
 #define LATER 20     /* frees between the first and the second */
 #define BIG ((size_t)1 << 20)
+#define BIGGEST_OVER_OLD ((size_t)1 << 30) /* filled with small blocks first */
 
 uintptr_t target_take(size_t size)
 {
@@ -190,13 +191,13 @@ static void inside_freed(target_state_t *s)
     s->target = s->block + (s->usable > 8 ? 8 : 4);
 }
 
-/* A huge block over segments that held small pages before: inside it lie
- * addresses that were starts of blocks once. */
-static void huge_over_old_pages(target_state_t *s)
+/* A huge block over segments that held small pages before: inside it, `from` to
+ * `to` bytes behind its start, lie addresses that were starts of blocks once. */
+static void huge_over_old_pages(target_state_t *s, size_t from, size_t to)
 {
     const size_t size = BH_SLOT_SIZE / 8;
     size_t n = (s->size / BH_SEGMENT_SIZE + 2) * BH_SEGMENT_SLOTS * 7;
-    s->none = s->size <= BH_SEGMENT_SIZE;
+    s->none = s->size <= BH_SEGMENT_SIZE || s->size > BIGGEST_OVER_OLD;
     if (s->none)
         return;
     uintptr_t *old = mmap(NULL, n * sizeof *old, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -211,8 +212,18 @@ static void huge_over_old_pages(target_state_t *s)
     s->none = true;
     for (size_t i = 0; i < n && s->none; i++) {
         s->target = old[i];
-        s->none = old[i] <= s->block || old[i] >= s->block + BH_SEGMENT_SIZE || old[i] - s->block < BH_SLOT_SIZE;
+        s->none = old[i] < s->block + from || old[i] >= s->block + to;
     }
+}
+
+static void old_in_first(target_state_t *s)
+{
+    huge_over_old_pages(s, BH_SLOT_SIZE, BH_SEGMENT_SIZE);
+}
+
+static void old_in_further(target_state_t *s)
+{
+    huge_over_old_pages(s, BH_SEGMENT_SIZE, s->size);
 }
 
 /* --------------------------------------- addresses of the block reservation */
@@ -381,7 +392,8 @@ const target_t targets[] = {
     {"last byte", last_byte, NULL, TARGET_INVALID, false},
     {"start - 1", minus_1, NULL, TARGET_INVALID, false},
     {"inside a freed block", inside_freed, NULL, TARGET_INVALID, false},
-    {"old start in huge block", huge_over_old_pages, NULL, TARGET_INVALID, false},
+    {"old start in huge block", old_in_first, NULL, TARGET_INVALID, false},
+    {"old start further behind", old_in_further, NULL, TARGET_INVALID, false},
     {"fresh block", fresh, NULL, TARGET_INVALID, false},
     {"guard", guard, NULL, TARGET_INVALID, false},
     {"free slot", free_slot, NULL, TARGET_INVALID, false},

@@ -26,6 +26,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static _Thread_local bool seen;
 static _Thread_local unsigned rounds;
 static pthread_key_t last_rites;
+static void *before_start; /* a block of that time, when there is no environment yet */
+static bool constructed;
 
 /* Not cached: the first call may come before any constructor. */
 static bool faulty(const char *name)
@@ -51,6 +53,9 @@ static void on_thread_exit(void *arg)
 
 __attribute__((constructor)) static void start(void)
 {
+    constructed = true;
+    if (before_start != NULL && faulty("forgets-early"))
+        memset(before_start, 0xee, malloc_usable_size(before_start));
     if (faulty("start-up-memory"))
         waste(2 << 20);
     if (faulty("thread-exit"))
@@ -74,9 +79,24 @@ static void before_malloc(size_t size)
             continue;
 }
 
+/* A huge block, of which glibc's own might be refused, with control data in
+ * proportion to its size. One at a time. */
+static char *huge;
+static size_t huge_size;
+
+static void *huge_malloc(size_t size)
+{
+    waste(size >> 20);
+    huge = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    huge_size = size;
+    return huge == MAP_FAILED ? NULL : huge;
+}
+
 void *malloc(size_t size)
 {
     before_malloc(size);
+    if (size >> 40 != 0 && faulty("cost-by-size"))
+        return huge_malloc(size);
     if (faulty("lock-lost-in-fork")) {
         pthread_mutex_lock(&lock);
         void *p = __libc_malloc(size);
@@ -86,6 +106,8 @@ void *malloc(size_t size)
     if (faulty("half-the-memory") && size <= PTRDIFF_MAX / 4)
         size *= 3;
     void *p = __libc_malloc(size);
+    if (!constructed)
+        before_start = p;
     if (p == NULL && faulty("errno"))
         errno = EAGAIN;
     return p;
@@ -114,6 +136,10 @@ void free(void *p)
 {
     if (faulty("leak"))
         return;
+    if (p != NULL && p == huge) {
+        munmap(huge, huge_size);
+        return;
+    }
     if (faulty("lock-lost-in-fork")) {
         pthread_mutex_lock(&lock);
         __libc_free(p);

@@ -7,6 +7,7 @@
 #include "core/zero.h"
 #include "harden/link.h"
 #include "meta/arena.h"
+#include "meta/huge.h"
 #include "meta/segment.h"
 #include "meta/size_class.h"
 #include "support.h"
@@ -359,7 +360,8 @@ static const char *arena(const bhi_arena_t *a, bool read, bool probe, size_t *pa
             if (text == NULL && s->quarantined == 0)
                 text = placed(bhi_segment_desc(s, 0), pages);
             for (uint32_t k = 1; k < n; k++)
-                CHECK_THAT(s[k].kind == BHI_SEGMENT_HUGE_REST, "segment %u of a huge span", i + k);
+                CHECK_THAT((s[k].kind == BHI_SEGMENT_HUGE_REST || s[k].kind == BHI_SEGMENT_NONE) && !s[k].in_run && bhi_huge_find(a, i + k) == s,
+                           "S7: segment %u of a huge span", i + k);
         } else {
             CHECK_THAT(s->in_run && s->run >= 1 && !run_before, "runs: segment %u, kind %u, not one free run", i, s->kind);
             n = s->run;
@@ -409,6 +411,10 @@ static const char *quarantine(void)
                 marked += s->run * BH_SEGMENT_SIZE;
             i += s->kind == BHI_SEGMENT_SLOTS ? 1 : s->run;
         }
+    }
+    for (const bhi_segment_t *s = bhi_state->huge_refused; s != NULL; s = s->next) {
+        CHECK_THAT(s->kind == BHI_SEGMENT_HUGE && s->quarantined == ~(uint64_t)0, "Q3: segment %p is on the list of refused spans", (const void *)s);
+        marked -= s->run * BH_SEGMENT_SIZE;
     }
     CHECK_THAT(q->bytes == bytes && bytes <= bhi_process.options.large_quarantine_bytes, "Q2: bytes %zu, in entries %zu", q->bytes, bytes);
     CHECK_THAT(marked >= bytes, "Q1: %zu bytes in entries, %zu quarantined", bytes, marked);

@@ -2,6 +2,7 @@
 #include "base/checked.h"
 #include "bulkhead.h"
 #include "meta/arena.h"
+#include "meta/huge.h"
 #include "os/os.h"
 #include "support.h"
 
@@ -133,9 +134,9 @@ START_TEST(runs_against_a_model)
             for (uint32_t i = 0; i < n; i++) {
                 ck_assert_uint_eq(owner[at - base + i], 0);
                 owner[at - base + i] = 1;
-                s[i].kind = BHI_SEGMENT_HUGE; /* as a caller would: in use */
                 ck_assert(!s[i].in_run);
             }
+            bhi_huge_mark(s, n); /* as a caller would: in use */
             taken[count].at = s;
             taken[count++].n = n;
             highest = first->top > highest ? first->top : highest;

@@ -47,9 +47,13 @@ END_TEST
 
 START_TEST(large_and_huge_blocks)
 {
-    static const size_t sizes[] = {300000, 5u << 20, 70u << 20};
-    for (int i = 0; i < 3; i++) {
+    static const size_t sizes[] = {300000, 5u << 20, 70u << 20, (size_t)1 << 40};
+    for (int i = 0; i < 4; i++) {
         char *p = bh_malloc(sizes[i]);
+        if (p == NULL)
+            return; /* address space is short */
+        for (size_t at = 0; at < sizes[i]; at += sizes[i] / 100)
+            ck_assert_ptr_eq(describe(p + at).block, p);
         bh_report_t r = describe(p + sizes[i] - 1);
         ck_assert_str_eq(r.place, "block");
         ck_assert_ptr_eq(r.block, p);

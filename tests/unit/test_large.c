@@ -265,6 +265,39 @@ static void free_again(void *p)
     give((uintptr_t)p);
 }
 
+/* A huge span that the kernel will not take back costs no control data for each
+ * segment; its memory is gone, and its addresses are tried again with the next. */
+START_TEST(refused_huge_spans_are_tried_again)
+{
+    const size_t size = 1024 * MIB;
+    give(take(1));
+    const bhi_arena_t *arena = &bhi_state->arenas[0];
+    if (arena->size < 8 * size)
+        return; /* address space is short */
+    uintptr_t p[2] = {take(size), take(size)}, next = take(size);
+    failing = KIND(BHI_OS_MMAP) | KIND(BHI_OS_GUARD);
+    one_in = 1;
+    bhi_os_fail_hook = fail_some;
+    for (int i = 0; i < 2; i++) {
+        *(volatile char *)(p[i] + size / 2) = 1; /* NOLINT */
+        give(p[i]);
+        ck_assert(!waits(p[i]) && *(volatile char *)(p[i] + size / 2) == 0); /* NOLINT */
+        const bhi_segment_t *s = &arena->headers[(p[i] - arena->base) >> BH_SEGMENT_SHIFT];
+        ck_assert(bhi_state->huge_refused == s && s[100].kind != BHI_SEGMENT_SLOTS);
+    }
+    bhi_os_fail_hook = NULL;
+    ck_assert_invariants();
+    unit_assert_violation(free_again, (void *)p[0], "double-free"); /* NOLINT */
+    unit_assert_violation(free_again, (void *)(p[1] + size / 2), "invalid-free"); /* NOLINT */
+    give(next);
+    ck_assert_ptr_nonnull(bhi_state->huge_refused);
+    give(take(size));
+    ck_assert_ptr_null(bhi_state->huge_refused);
+    ck_assert(trapped(p[0], size) && trapped(p[1], size));
+    ck_assert_invariants();
+}
+END_TEST
+
 START_TEST(a_double_free_is_one_while_the_address_waits)
 {
     static const size_t sizes[] = {MIB, 20 * MIB};
@@ -364,6 +397,7 @@ int main(void)
     tcase_add_test(c, a_region_over_partly_closed_slots);
     tcase_add_test(c, a_refused_trap_is_counted);
     tcase_add_test(c, no_memory_lets_all_addresses_go);
+    tcase_add_test(c, refused_huge_spans_are_tried_again);
     tcase_add_test(c, a_double_free_is_one_while_the_address_waits);
     tcase_add_test(c, freed_by_another_thread);
     tcase_add_test(c, children_of_busy_threads_go_on);
