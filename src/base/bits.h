@@ -98,9 +98,17 @@ BH_INLINE bool bhi_bit_clear(uint64_t *set, uint64_t i)
 /* The k-th set bit, counted from 0; k < bhi_bit_count(set). */
 BH_INLINE unsigned bhi_bit_nth(uint64_t set, unsigned k)
 {
-    for (; k > 0; k--)
+    /* Sums of bits by byte, each with those below it; then the byte that has it. */
+    uint64_t sums = set - (set >> 1 & 0x5555555555555555u);
+    sums = (sums & 0x3333333333333333u) + (sums >> 2 & 0x3333333333333333u);
+    sums = ((sums + (sums >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u;
+    unsigned byte = 0;
+    while ((sums >> byte & 0xff) <= k)
+        byte += 8;
+    k -= byte == 0 ? 0 : (unsigned)(sums >> (byte - 8) & 0xff);
+    for (set >>= byte; k > 0; k--)
         set &= set - 1;
-    return bhi_bit_first(set);
+    return byte + bhi_bit_first(set);
 }
 
 #endif

@@ -91,7 +91,10 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         if (p != NULL)
             return p;
     } else if (bhi_is_hardened()) {
-        /* no lists */
+        bool in_class = align == 0 && size <= BH_CLASS_MAX_SIZE - BH_CANARY_LEAST && heap != &bhi_heap_empty;
+        void *p = in_class ? bhi_hard_at_hand(heap, bhi_class_of(size + BH_CANARY_LEAST), size) : NULL;
+        if (bh_likely(p != NULL))
+            return p;
     } else if (align == 0 && size <= BH_SMALL_MAX) {
         bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path may have refused it */
     } else if (align == 0 && !zero && size <= BH_CLASS_MAX_SIZE) {

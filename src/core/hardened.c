@@ -185,6 +185,8 @@ static uint32_t next_word(bhi_page_t *page, bhi_random_t *random)
     uint32_t capacity = bhi_page_capacity(page), words = words_of(capacity), left = page->reserved - capacity;
     bool extend = left != 0 && (page->used == capacity || bhi_random_bits(random, EXTEND_BITS) == 0);
     if (!extend) {
+        if (page->used == capacity)
+            return NO_WORD;
         uint32_t w = bhi_random_below(random, words);
         for (uint32_t i = 0; i < words; i++, w = w + 1 == words ? 0 : w + 1) {
             if (open_in_word(page, w) != 0)
@@ -225,6 +227,29 @@ static void sweep(const bhi_page_t *page, bhi_random_t *random)
         check_live(page, w * 64 + bhi_bit_first(live));
 }
 
+static void *hand_out(bhi_page_t *page, uint32_t index, size_t size)
+{
+    uintptr_t block = address_of(page, index);
+    size_t at = bhi_wipe_check(block, page->block_size);
+    if (bh_unlikely(at != BH_WIPE_CLEAN))
+        bhi_violation(BHI_WRITE_AFTER_FREE, block + at);
+    write_end(page, index, size);
+    if (bh_unlikely(!bhi_map_set_live(page->map, index)))
+        bhi_page_not_free(page, index);
+    page->used++;
+    return (void *)block; /* NOLINT: this is where a number becomes a pointer */
+}
+
+void *bhi_hard_at_hand(bhi_heap_t *heap, unsigned c, size_t size)
+{
+    bhi_page_t *page = heap->queues[c].first;
+    uint32_t index;
+    if (heap->hard == NULL || heap->hard->beat == 0 || page == NULL || !pick(page, &heap->random, &index))
+        return NULL;
+    heap->hard->beat--;
+    return hand_out(page, index, size);
+}
+
 void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size)
 {
     bhi_hard_t *hard = hard_of(heap);
@@ -239,15 +264,7 @@ void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size)
         return NULL;
     if (beat)
         sweep(page, &heap->random);
-    uintptr_t block = address_of(page, index);
-    size_t at = bhi_wipe_check(block, page->block_size);
-    if (bh_unlikely(at != BH_WIPE_CLEAN))
-        bhi_violation(BHI_WRITE_AFTER_FREE, block + at);
-    write_end(page, index, size);
-    if (bh_unlikely(!bhi_map_set_live(page->map, index)))
-        bhi_page_not_free(page, index);
-    page->used++;
-    return (void *)block; /* NOLINT: this is where a number becomes a pointer */
+    return hand_out(page, index, size);
 }
 
 /* ---------------------------------------------------------------------- free */

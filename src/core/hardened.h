@@ -51,6 +51,9 @@ size_t bhi_hard_requested(const bhi_page_t *page, uint32_t index);
  * BH_CANARY_LEAST fewer than a block of c has. NULL: no memory. */
 void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size);
 
+/* The same, if it takes nothing but a block of the page that serves the class. */
+void *bhi_hard_at_hand(bhi_heap_t *heap, unsigned c, size_t size);
+
 /* Owner: gives a live single block its end. Its slack is none, or large enough. */
 void bhi_hard_end_large(bhi_page_t *page, size_t size);
 

@@ -665,6 +665,18 @@ static void repair(bhi_heap_t *heap)
     }
 }
 
+/* The blocks of a list that was made before the fork would come in the same order in
+ * parent and child: the child makes its own from the map. Pages behind the first of
+ * their queue have none, but for some that were adopted. */
+static void forget_lists(bhi_heap_t *heap)
+{
+    for (unsigned c = 0; BH_HARDEN_MAP && BH_HARDEN_RANDOM && c < BHI_CLASSES; c++) {
+        bhi_page_t *page = heap->queues[c].first;
+        if (page != NULL && page->free != BHI_PLACE_NONE)
+            page->free = BHI_PLACE_NONE;
+    }
+}
+
 void bhi_heap_after_fork(bhi_owner_t self, bool parent_had_one_thread)
 {
     uint32_t n = atomic_load_explicit(&bhi_state->heap_count, memory_order_relaxed);
@@ -678,8 +690,10 @@ void bhi_heap_after_fork(bhi_owner_t self, bool parent_had_one_thread)
         } else if (bhi_heap_owner(heap) != self) {
             atomic_store_explicit(&heap->owner, BHI_OWNER_GONE, memory_order_relaxed);
             heap->in_list = false;
-        } else if (!parent_had_one_thread) {
-            repair(heap);
+        } else {
+            if (!parent_had_one_thread)
+                repair(heap);
+            forget_lists(heap);
         }
     }
     bhi_state->orphans = bhi_state->orphans_last = NULL;
