@@ -633,6 +633,7 @@ static void destroy_list(bhi_heap_t *heap, bhi_queue_t *q)
 void bhi_heap_destroy_pages(bhi_heap_t *heap)
 {
     bhi_heap_drain(heap, SIZE_MAX);
+    atomic_store_explicit(&heap->kind, BHI_HEAP_DELETED, memory_order_relaxed); /* what is taken back late does not wait */
     bhi_hard_let_all_go(heap);
     for (unsigned c = 0; c < BHI_QUEUES; c++)
         destroy_list(heap, &heap->queues[c]);
