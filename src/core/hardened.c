@@ -346,14 +346,29 @@ bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size)
 
 /* -------------------------------------------------------------------- looking */
 
+/* As check_live, of a single block. Who frees it from another thread makes it
+ * inaccessible under the lock, after it has set held: what is live now can be read. */
+static void check_single(const bhi_page_t *page)
+{
+    bhi_state_lock();
+    size_t at = bhi_map_is_live(page->map, 0) ? damage(page, 0) : BH_CANARY_INTACT;
+    bhi_state_unlock();
+    if (bh_unlikely(at != BH_CANARY_INTACT))
+        bhi_violation(BHI_OVERFLOW, page->start + at);
+}
+
 /* Free blocks of a page are still zero, all live ones still end as they should. */
 static void verify_page(const bhi_page_t *page)
 {
     uint32_t capacity = bhi_page_capacity(page);
+    if (page->block_size == 0) {
+        check_single(page);
+        return;
+    }
     for (uint32_t i = 0; i < capacity; i++) {
         if (bhi_map_is_live(page->map, i)) {
             check_live(page, i);
-        } else if (page->block_size != 0 && bhi_map_is_free(page->map, i)) {
+        } else if (bhi_map_is_free(page->map, i)) {
             size_t at = bhi_wipe_check(address_of(page, i), page->block_size);
             if (bh_unlikely(at != BH_WIPE_CLEAN))
                 bhi_violation(BHI_WRITE_AFTER_FREE, address_of(page, i) + at);
