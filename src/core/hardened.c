@@ -100,8 +100,13 @@ static size_t damage(const bhi_page_t *page, uint32_t index)
 void bhi_hard_check_end(const bhi_page_t *page, uint32_t index)
 {
     size_t at = damage(page, index);
-    if (bh_unlikely(at != BH_CANARY_INTACT))
-        bhi_violation(BHI_OVERFLOW, address_of(page, index) + at);
+    if (bh_likely(at == BH_CANARY_INTACT))
+        return;
+    /* A second free at the same moment finds the end that the first has wiped. */
+    atomic_thread_fence(memory_order_acquire);
+    if (!bhi_map_is_live(page->map, index))
+        bhi_violation(BHI_DOUBLE_FREE, address_of(page, index));
+    bhi_violation(BHI_OVERFLOW, address_of(page, index) + at);
 }
 
 size_t bhi_hard_pad_large(size_t size)
