@@ -12,7 +12,7 @@
 
 #include <string.h>
 
-#define BEAT 32u       /* allocations between heartbeats */
+#define BEAT 32u       /* allocations between heartbeats; of larger blocks fewer than a page has */
 #define SWEEP 4u       /* live blocks looked at with each */
 #define EXTEND_BITS 3u /* one time in 2^3 fresh blocks are taken though there are free ones */
 #define NO_WORD UINT32_MAX
@@ -233,11 +233,12 @@ static void sweep(const bhi_page_t *page, bhi_random_t *random)
 void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size)
 {
     bhi_hard_t *hard = hard_of(heap);
-    bool beat = hard == NULL || hard->beat == 0;
+    uint32_t step = bhi_class_size(c) <= BH_SMALL_MAX ? 1 : BEAT / bhi_class_blocks(c) + 1;
+    bool beat = hard == NULL || hard->beat < step;
     if (beat)
         bhi_heap_heartbeat(heap);
     if (hard != NULL)
-        hard->beat = beat ? BEAT : hard->beat - 1;
+        hard->beat = beat ? BEAT : hard->beat - step;
     bhi_page_t *page = bhi_heap_page(heap, c);
     uint32_t index;
     if (page == NULL || !pick(page, &heap->random, &index))
