@@ -384,8 +384,7 @@ static void verify_page(const bhi_page_t *page)
 
 void bhi_hard_check_empty(const bhi_page_t *page)
 {
-    if (page->block_size != 0)
-        verify_page(page);
+    verify_page(page);
 }
 
 void bhi_hard_figures(const bhi_page_t *page, size_t *count, size_t *bytes)
