@@ -387,6 +387,15 @@ void bhi_hard_check_empty(const bhi_page_t *page)
     verify_page(page);
 }
 
+void bhi_hard_forget(const bhi_page_t *page)
+{
+    verify_page(page);
+    for (uint32_t i = 0; i < bhi_page_capacity(page); i++) {
+        if (bhi_map_is_live(page->map, i))
+            bhi_wipe_block(address_of(page, i), bhi_hard_requested(page, i), page->block_size);
+    }
+}
+
 void bhi_hard_figures(const bhi_page_t *page, size_t *count, size_t *bytes)
 {
     *count = *bytes = 0;
