@@ -220,12 +220,16 @@ static bool pick(bhi_page_t *page, bhi_random_t *random, uint32_t *index)
     return true;
 }
 
-/* Looks at a few live blocks of a page, from a random word on. */
+/* Looks at a few live blocks of a page, from a random place on in a random word. */
 static void sweep(const bhi_page_t *page, bhi_random_t *random)
 {
     uint32_t words = words_of(bhi_page_capacity(page)), w = bhi_random_below(random, words);
     uint64_t live = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) &
                     ~atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
+    uint32_t from = (uint32_t)bhi_random_bits(random, 6);
+    uint64_t behind = live & bhi_bit_range(from, 64 - from);
+    if (behind != 0)
+        live = behind;
     for (unsigned i = 0; live != 0 && i < SWEEP; i++, live &= live - 1)
         check_live(page, w * 64 + bhi_bit_first(live));
 }
