@@ -271,11 +271,20 @@ static const char *quarantined_slot(const bhi_segment_t *s, unsigned slot)
     return free_slot(s, slot, false);
 }
 
+/* Whether the slot is that of a large block which a thread has freed, and traps
+ * perhaps at this moment; in a child it never notes that. */
+static bool may_be_trapped(const bhi_segment_t *s, unsigned slot)
+{
+    const bhi_page_t *page = bhi_segment_desc(s, slot);
+    page -= page->back >> BH_PAGE_DESC_SHIFT;
+    return page->state == BHI_PAGE_LARGE && held(page, 0);
+}
+
 bool inv_open_is_open(const bhi_segment_t *s)
 {
     uintptr_t base = bhi_segment_base(s);
     for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
-        if ((s->quarantined >> i & 1) != 0)
+        if ((s->quarantined >> i & 1) != 0 || may_be_trapped(s, i))
             continue; /* nobody's; a kernel call may be under way */
         for (unsigned os = 0; os < BH_SLOT_OS_PAGES; os++) {
             if (inv_is_open(s, i, os) && !unit_readable(base + i * BH_SLOT_SIZE + ((size_t)os << BH_OS_PAGE_SHIFT)))
