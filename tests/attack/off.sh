@@ -17,11 +17,14 @@ ATTACK_SEED=${ATTACK_SEED:-20240229}
 export ATTACK_SEED
 echo "off: seed $ATTACK_SEED"
 
-mechanisms='map links random clear guards canaries wipe quarantine large settings'
+# Fewer of them for a first look.
+mechanisms=${ATTACK_MECHANISMS:-map links random clear guards canaries wipe quarantine large settings}
+programs=${ATTACK_PROGRAMS-bad_free links guards settings large}
+runs=${ATTACK_RUNS:-2}
 
 # A row's name ends where its figures begin.
 programs() {
-    for program in bad_free links guards settings large; do
+    for program in $programs; do
         case $program in
             bad_free) arguments=1 ;;
             links) arguments='2000 1000000' ;;
@@ -41,7 +44,7 @@ table() {
     profiles='--profile secure --profile hardened'
     [ "$name" = map ] && profiles='--profile secure'
     # shellcheck disable=SC2086
-    python3 "$source/tools/attack.py" --build "$build" --allocator bulkhead $profiles --runs 2 --seed "$ATTACK_SEED" \
+    python3 "$source/tools/attack.py" --build "$build" --allocator bulkhead $profiles --runs "$runs" --seed "$ATTACK_SEED" \
         --csv "$work/table.csv" >"$work/log" 2>&1
     if [ $? -gt 1 ]; then
         tail -n 20 "$work/log" >&2
@@ -56,6 +59,7 @@ variant() {
     name=$1 flags=$2
     shift 2
     build=$work/$name
+    begun=$(date +%s)
     if ! cmake -S "$source" -B "$build" -DCMAKE_C_FLAGS="$flags" -DBULKHEAD_TESTS=ON "$@" >"$work/log" 2>&1 ||
        ! cmake --build "$build" --target attack_bad_free attack_links attack_guards attack_settings attack_large \
             bulkhead_shared bulkhead-attack-table >"$work/log" 2>&1; then
@@ -67,11 +71,12 @@ variant() {
     table >>"$work/rows"
     awk -F'|' '{ if (!($2 in at)) order[++n] = $2; at[$2] = $1 == "FAIL" ? $1 : ($2 in at ? at[$2] : $1) }
                END { for (i = 1; i <= n; i++) print at[order[i]] "|" order[i] }' "$work/rows" >"$work/rows.$name"
-    if ! grep -q '^[a-zA-Z]*|bad_free' "$work/rows.$name" || ! grep -q '|secure: ' "$work/rows.$name"; then
+    if ! grep -q '|secure: ' "$work/rows.$name"; then
         echo "off: no row of '$name' was read" >&2
         exit 2
     fi
     rm -rf "$build"
+    echo "off: $name: $(grep -c '^FAIL' "$work/rows.$name") of $(wc -l <"$work/rows.$name") rows are red, $(($(date +%s) - begun)) s"
 }
 
 variant on '' "$@"
