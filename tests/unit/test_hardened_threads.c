@@ -164,8 +164,11 @@ static void verify_beside(void *arg)
     stop = false;
     ck_assert_int_eq(pthread_create(&thread, NULL, free_boxes, NULL), 0);
     for (double end = now() + 2; now() < end;) {
-        for (int i = 0; i < BOXES / 4; i++)
-            bh_free(atomic_exchange(&box[i], bh_malloc(size)));
+        for (int i = 0; i < BOXES / 4; i++) {
+            unsigned char *p = bh_malloc(size);
+            p = bh_realloc(p, size - size / 3); /* in place: an end that takes long to look at */
+            bh_free(atomic_exchange(&box[i], p));
+        }
         (void)bh_verify();
     }
     stop = true;
