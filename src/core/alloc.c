@@ -40,8 +40,14 @@ static void *try_once(bhi_heap_t *heap, const request_t *r)
     if (r->align <= BH_SLOT_SIZE && r->shift == 0) {
         bool hard = bhi_is_hardened();
         unsigned c = bhi_class_of_aligned(r->size + (hard ? BH_CANARY_LEAST : 0), r->align != 0 ? r->align : 1);
+        if (c < BHI_CLASSES && hard) {
+            void *p = bhi_hard_alloc(heap, c, r->size);
+            if (!BH_HARDEN_WIPE && r->zero && p != NULL) /* with it, every block is zero */
+                memset(p, 0, r->size);
+            return p;
+        }
         if (c < BHI_CLASSES)
-            return hard ? bhi_hard_alloc(heap, c, r->size) : in_class(heap, c, r->zero);
+            return in_class(heap, c, r->zero);
     }
     return bhi_heap_large_at(heap, r->size, r->align, r->shift, r->zero);
 }

@@ -12,7 +12,7 @@
 
 #include <string.h>
 
-#define BEAT 32u       /* allocations between heartbeats */
+#define BEAT 32u       /* allocations between heartbeats; of larger blocks fewer than a page has */
 #define SWEEP 4u       /* live blocks looked at with each */
 #define EXTEND_BITS 3u /* one time in 2^3 fresh blocks are taken though there are free ones */
 #define NO_WORD UINT32_MAX
@@ -100,8 +100,13 @@ static size_t damage(const bhi_page_t *page, uint32_t index)
 void bhi_hard_check_end(const bhi_page_t *page, uint32_t index)
 {
     size_t at = damage(page, index);
-    if (bh_unlikely(at != BH_CANARY_INTACT))
-        bhi_violation(BHI_OVERFLOW, address_of(page, index) + at);
+    if (bh_likely(at == BH_CANARY_INTACT))
+        return;
+    /* A second free at the same moment finds the end that the first has wiped. */
+    atomic_thread_fence(memory_order_acquire);
+    if (!bhi_map_is_live(page->map, index))
+        bhi_violation(BHI_DOUBLE_FREE, address_of(page, index));
+    bhi_violation(BHI_OVERFLOW, address_of(page, index) + at);
 }
 
 size_t bhi_hard_pad_large(size_t size)
@@ -217,12 +222,16 @@ static bool pick(bhi_page_t *page, bhi_random_t *random, uint32_t *index)
     return true;
 }
 
-/* Looks at a few live blocks of a page, from a random word on. */
+/* Looks at a few live blocks of a page, from a random place on in a random word. */
 static void sweep(const bhi_page_t *page, bhi_random_t *random)
 {
     uint32_t words = words_of(bhi_page_capacity(page)), w = bhi_random_below(random, words);
     uint64_t live = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) &
                     ~atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
+    uint32_t from = (uint32_t)bhi_random_bits(random, 6);
+    uint64_t behind = live & bhi_bit_range(from, 64 - from);
+    if (behind != 0)
+        live = behind;
     for (unsigned i = 0; live != 0 && i < SWEEP; i++, live &= live - 1)
         check_live(page, w * 64 + bhi_bit_first(live));
 }
@@ -253,11 +262,12 @@ void *bhi_hard_at_hand(bhi_heap_t *heap, unsigned c, size_t size)
 void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size)
 {
     bhi_hard_t *hard = hard_of(heap);
-    bool beat = hard == NULL || hard->beat == 0;
+    uint32_t step = bhi_class_size(c) <= BH_SMALL_MAX ? 1 : BEAT / bhi_class_blocks(c) + 1;
+    bool beat = hard == NULL || hard->beat < step;
     if (beat)
         bhi_heap_heartbeat(heap);
     if (hard != NULL)
-        hard->beat = beat ? BEAT : hard->beat - 1;
+        hard->beat = beat ? BEAT : hard->beat - step;
     bhi_page_t *page = bhi_heap_page(heap, c);
     uint32_t index;
     if (page == NULL || !pick(page, &heap->random, &index))
@@ -346,6 +356,8 @@ bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size)
 {
     size_t had = bhi_hard_requested(page, index), bytes = bhi_page_bytes(page);
     bool single = page->block_size == 0;
+    if (!single && size > bytes) /* any number at all: what is added below must not wrap */
+        return false;
     size_t wants = size + (single ? bhi_hard_pad_large(page->start + size) : BH_CANARY_LEAST);
     if (wants < bytes / 2 && (single || wants > BH_CLASS_MAX_SIZE || bhi_class_size(bhi_class_of(wants)) != bytes))
         return false;
@@ -361,14 +373,29 @@ bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size)
 
 /* -------------------------------------------------------------------- looking */
 
+/* As check_live, of a single block. Who frees it from another thread makes it
+ * inaccessible under the lock, after it has set held: what is live now can be read. */
+static void check_single(const bhi_page_t *page)
+{
+    bhi_state_lock();
+    size_t at = bhi_map_is_live(page->map, 0) ? damage(page, 0) : BH_CANARY_INTACT;
+    bhi_state_unlock();
+    if (bh_unlikely(at != BH_CANARY_INTACT))
+        bhi_violation(BHI_OVERFLOW, page->start + at);
+}
+
 /* Free blocks of a page are still zero, all live ones still end as they should. */
 static void verify_page(const bhi_page_t *page)
 {
     uint32_t capacity = bhi_page_capacity(page);
+    if (page->block_size == 0) {
+        check_single(page);
+        return;
+    }
     for (uint32_t i = 0; i < capacity; i++) {
         if (bhi_map_is_live(page->map, i)) {
             check_live(page, i);
-        } else if (page->block_size != 0 && bhi_map_is_free(page->map, i)) {
+        } else if (bhi_map_is_free(page->map, i)) {
             size_t at = bhi_wipe_check(address_of(page, i), page->block_size);
             if (bh_unlikely(at != BH_WIPE_CLEAN))
                 bhi_violation(BHI_WRITE_AFTER_FREE, address_of(page, i) + at);
@@ -378,8 +405,16 @@ static void verify_page(const bhi_page_t *page)
 
 void bhi_hard_check_empty(const bhi_page_t *page)
 {
-    if (page->block_size != 0)
-        verify_page(page);
+    verify_page(page);
+}
+
+void bhi_hard_forget(const bhi_page_t *page)
+{
+    verify_page(page);
+    for (uint32_t i = 0; i < bhi_page_capacity(page); i++) {
+        if (bhi_map_is_live(page->map, i))
+            bhi_wipe_block(address_of(page, i), bhi_hard_requested(page, i), page->block_size);
+    }
 }
 
 void bhi_hard_figures(const bhi_page_t *page, size_t *count, size_t *bytes)

@@ -80,6 +80,9 @@ bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size);
 /* Owner: checks an empty page before it goes. */
 void bhi_hard_check_empty(const bhi_page_t *page);
 
+/* Owner, before bhi_page_forget: checks and wipes what is live of a page of blocks. */
+void bhi_hard_forget(const bhi_page_t *page);
+
 /* Live blocks of a page that are not held, and the bytes asked for. A snapshot: the
  * page may be another thread's, as long as it cannot end. */
 void bhi_hard_figures(const bhi_page_t *page, size_t *count, size_t *bytes);

@@ -268,6 +268,19 @@ static void disown(bhi_heap_t *heap)
         bhi_heap_help(heap);
 }
 
+/* Owner, of a heap that nobody allocates from: nor can anybody else see that it is
+ * empty. */
+static void recycle_if_ended(bhi_heap_t *heap)
+{
+    uint8_t kind = atomic_load_explicit(&heap->kind, memory_order_relaxed);
+    bool ended = kind == BHI_HEAP_ORPHAN || kind == BHI_HEAP_DELETED;
+    if (!ended || heap->page_count != 0)
+        return;
+    bhi_state_lock();
+    recycle(heap);
+    bhi_state_unlock();
+}
+
 void bhi_heap_help(bhi_heap_t *heap)
 {
     bhi_owner_t self = bhi_thread_self();
@@ -275,13 +288,7 @@ void bhi_heap_help(bhi_heap_t *heap)
         if (!own(heap, self))
             return; /* whoever owns it now looks at the stack before or after letting go */
         bhi_heap_drain(heap, SIZE_MAX);
-        uint8_t kind = atomic_load_explicit(&heap->kind, memory_order_relaxed);
-        bool ended = kind == BHI_HEAP_ORPHAN || kind == BHI_HEAP_DELETED;
-        if (ended && heap->page_count == 0) {
-            bhi_state_lock();
-            recycle(heap);
-            bhi_state_unlock();
-        }
+        recycle_if_ended(heap);
         atomic_store(&heap->owner, BHI_OWNER_NONE);
     } while (atomic_load(&heap->pending) != NULL);
 }
@@ -634,6 +641,7 @@ static void destroy_list(bhi_heap_t *heap, bhi_queue_t *q)
 void bhi_heap_destroy_pages(bhi_heap_t *heap)
 {
     bhi_heap_drain(heap, SIZE_MAX);
+    atomic_store_explicit(&heap->kind, BHI_HEAP_DELETED, memory_order_relaxed); /* what is taken back late does not wait */
     bhi_hard_let_all_go(heap);
     for (unsigned c = 0; c < BHI_QUEUES; c++)
         destroy_list(heap, &heap->queues[c]);
@@ -737,8 +745,10 @@ size_t bhi_heap_verify(bhi_owner_t self, uint64_t deadline)
             left_out += bhi_hard_verify(heap, deadline) ? 0 : 1;
         else
             left_out++;
-        if (lent)
+        if (lent) {
+            recycle_if_ended(heap);
             disown(heap);
+        }
     }
     return left_out;
 }

@@ -618,6 +618,8 @@ void bhi_page_forget(bhi_page_t *page)
         atomic_fetch_or(&page->map->held, 1); /* held and live, as after a free */
         return;
     }
+    if (bhi_page_has_ends(page))
+        bhi_hard_forget(page);
     for (size_t w = 0; w < map_bytes(page->reserved) / sizeof(bhi_map_word_t); w++)
         atomic_store_explicit(&page->map[w].live, 0, memory_order_relaxed);
 }

@@ -79,6 +79,8 @@ void bhi_large_trap(bhi_page_t *page)
     unsigned slot;
     bhi_segment_t *s = bhi_page_segment(page, &slot);
     if (s->kind == BHI_SEGMENT_HUGE) {
+        bhi_state_lock(); /* its owner may read the block's end while it is not held: see hardened.c */
+        bhi_state_unlock();
         uintptr_t base = bhi_align_down(page->start, BH_SEGMENT_SIZE); /* see bhi_heap_large_at */
         if (bhi_os_rereserve(base, page->start - base + page->single_bytes) == 0)
             page->local_free = BHI_LARGE_TRAPPED;

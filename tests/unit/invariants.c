@@ -2,10 +2,13 @@
 #include "invariants.h"
 
 #include "base/bits.h"
+#include "core/hardened.h"
 #include "core/heap.h"
 #include "core/page.h"
 #include "core/zero.h"
+#include "harden/large.h"
 #include "harden/link.h"
+#include "harden/quarantine.h"
 #include "meta/arena.h"
 #include "meta/huge.h"
 #include "meta/segment.h"
@@ -85,6 +88,10 @@ static const char *lists(const bhi_page_t *page)
         return NULL;
     }
     CHECK_THAT(n_free >= 0, "page %p: free list is damaged", p);
+    if (bhi_is_hardened()) {
+        CHECK_THAT(n_free == 0 && page->fresh == 0, "E2: page %p has a list or fresh blocks", p);
+        return NULL;
+    }
     if (BH_HARDEN_MAP) {
         CHECK_THAT(page->local_free == BHI_PLACE_NONE, "I4: page %p: local_free is used", p);
         long others = (long)bhi_page_capacity(page) - (long)page->used - (long)bhi_bit_count(page->fresh);
@@ -97,6 +104,90 @@ static const char *lists(const bhi_page_t *page)
     CHECK_THAT((long)bhi_page_capacity(page) == (long)page->used + n_free + n_local + (long)bhi_bit_count(page->fresh),
                "I4: page %p: capacity %u, used %u, free %ld, local_free %ld", p, bhi_page_capacity(page), page->used,
                n_free, n_local);
+    return NULL;
+}
+
+/* ----------------------------------------------- profile hardened: E1 to E4 */
+
+/* Freed by another thread, which has wiped it: waits for the owner. */
+static bool ready(const bhi_page_t *page, uint32_t i)
+{
+    const _Atomic(uint64_t) *words = (const _Atomic(uint64_t) *)(page->map + (page->reserved + 63) / 64);
+    return (atomic_load(&words[i / 64]) >> (i % 64) & 1) != 0;
+}
+
+static bool zero(uintptr_t from, size_t size);
+
+/* E1 and E2, and of E3 what one page tells. */
+static const char *ends(const bhi_page_t *page)
+{
+    size_t bytes = bhi_page_bytes(page);
+    const void *p = page;
+    for (uint32_t i = 0; i < bhi_page_capacity(page); i++) {
+        uintptr_t block = bhi_page_block(page, i);
+        size_t size = bhi_hard_requested(page, i);
+        bool wiped = held(page, i) ? page->block_size != 0 : !live(page, i);
+        if (live(page, i) && !held(page, i))
+            CHECK_THAT(size == bytes || (size + BH_CANARY_LEAST <= bytes &&
+                                         bhi_canary_check(block, size, bytes, page->key, i) == BH_CANARY_INTACT),
+                       "E1: page %p: block %u of %zu bytes for %zu", p, i, bytes, size);
+        CHECK_THAT(!BH_HARDEN_WIPE || !wiped || zero(block, page->block_size), "E2, E3: page %p: block %u is not wiped", p, i);
+        CHECK_THAT(!ready(page, i) || held(page, i), "E3: page %p: block %u is ready and not held", p, i);
+    }
+    return NULL;
+}
+
+static const bhi_quarantine_t *waiting_in(const bhi_heap_t *heap, unsigned c)
+{
+    return heap->hard == NULL ? NULL : ((const bhi_quarantine_t *const *)heap->hard)[c];
+}
+
+/* Of E3 what the quarantine of a heap and class tells, and E4. */
+static const char *waiting(const bhi_heap_t *heap, unsigned c, size_t *n)
+{
+    const bhi_quarantine_t *q = waiting_in(heap, c);
+    unsigned count = 0;
+    for (unsigned k = 0; k < bhi_quarantine_slots(q); k++) {
+        uintptr_t block = bhi_quarantine_at(q, k);
+        if (block == 0)
+            continue;
+        const bhi_arena_t *arena = bhi_arena_of(block);
+        const bhi_page_t *page = arena != NULL ? bhi_desc_first(bhi_desc_at(arena->descs, block - arena->base)) : NULL;
+        uint32_t i;
+        CHECK_THAT(page != NULL && atomic_load(&page->heap) == heap && page->size_class == c && bhi_page_index(page, block, &i),
+                   "E3: heap %u waits for a block that is not its own", heap->id);
+        CHECK_THAT(live(page, i) && held(page, i) && !ready(page, i), "E3: block %u of page %p waits and is not held", i, (const void *)page);
+        for (unsigned other = 0; other < k; other++)
+            CHECK_THAT(bhi_quarantine_at(q, other) != block, "E3: block %u of page %p waits twice", i, (const void *)page);
+        count++;
+    }
+    CHECK_THAT(count == bhi_quarantine_count(q), "quarantine of class %u: count %u, has %u", c, bhi_quarantine_count(q), count);
+    CHECK_THAT(count == 0 || bhi_heap_has_thread(heap), "E4: heap %u has ended and a quarantine", heap->id);
+    *n += count;
+    return NULL;
+}
+
+/* How many blocks of a page must be in its heap's quarantine. */
+static size_t parked(const bhi_page_t *page)
+{
+    size_t n = 0;
+    for (uint32_t i = 0; page->block_size != 0 && bhi_page_has_ends(page) && i < bhi_page_capacity(page); i++)
+        n += held(page, i) && !ready(page, i);
+    return n;
+}
+
+static const char *hard_heap(const bhi_heap_t *heap)
+{
+    size_t in_quarantine = 0, in_pages = 0;
+    for (unsigned c = 0; c < BHI_CLASSES; c++) {
+        const char *text = waiting(heap, c, &in_quarantine);
+        if (text != NULL)
+            return text;
+    }
+    for (unsigned c = 0; c <= BHI_QUEUES; c++)
+        for (const bhi_page_t *page = c < BHI_QUEUES ? heap->queues[c].first : heap->full.first; page != NULL; page = page->next)
+            in_pages += parked(page);
+    CHECK_THAT(in_quarantine == in_pages, "E3: heap %u: %zu blocks held and not ready, %zu in quarantine", heap->id, in_pages, in_quarantine);
     return NULL;
 }
 
@@ -129,7 +220,7 @@ const char *inv_page(const bhi_page_t *page)
         CHECK_THAT(!is_fresh(page, i) || (!live(page, i) && !held(page, i)), "I2: page %p: fresh block %u is marked", p, i);
         if (live(page, i))
             n++;
-        if (held(page, i))
+        if (held(page, i) && (page->block_size == 0 || !bhi_page_has_ends(page) || ready(page, i)))
             groups |= (uint32_t)1 << (i >> page->group_shift);
     }
     if (page->state == BHI_PAGE_LARGE && page->used == 0)
@@ -138,6 +229,11 @@ const char *inv_page(const bhi_page_t *page)
         CHECK_THAT(n == page->used, "I3: page %p: used %u, live %u", p, page->used, n);
     CHECK_THAT((groups & ~(uint32_t)(atomic_load(&page->remote) >> BHI_REMOTE_GROUP_BIT)) == 0,
                "I7: page %p: a held block whose group is not announced", p);
+    if (bhi_page_has_ends(page) && bhi_heap_owner(heap) != BHI_OWNER_GONE) {
+        const char *text = ends(page);
+        if (text != NULL)
+            return text;
+    }
     return page->state == BHI_PAGE_LARGE ? NULL : lists(page);
 }
 
@@ -176,11 +272,20 @@ static const char *quarantined_slot(const bhi_segment_t *s, unsigned slot)
     return free_slot(s, slot, false);
 }
 
+/* Whether the slot is that of a large block which a thread has freed, and traps
+ * perhaps at this moment; in a child it never notes that. */
+static bool may_be_trapped(const bhi_segment_t *s, unsigned slot)
+{
+    const bhi_page_t *page = bhi_segment_desc(s, slot);
+    page -= page->back >> BH_PAGE_DESC_SHIFT;
+    return page->state == BHI_PAGE_LARGE && held(page, 0);
+}
+
 bool inv_open_is_open(const bhi_segment_t *s)
 {
     uintptr_t base = bhi_segment_base(s);
     for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
-        if ((s->quarantined >> i & 1) != 0)
+        if ((s->quarantined >> i & 1) != 0 || may_be_trapped(s, i))
             continue; /* nobody's; a kernel call may be under way */
         for (unsigned os = 0; os < BH_SLOT_OS_PAGES; os++) {
             if (inv_is_open(s, i, os) && !unit_readable(base + i * BH_SLOT_SIZE + ((size_t)os << BH_OS_PAGE_SHIFT)))
@@ -241,7 +346,7 @@ const char *inv_segment(const bhi_segment_t *s, bool read, bool probe)
         size_t bytes = closed ? 0 : page->state == BHI_PAGE_LARGE ? behind + page->single_bytes : page->span_slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE;
         for (size_t at = 0; at < page->span_slots * BH_SLOT_SIZE; at += BH_OS_PAGE_SIZE) {
             unsigned os = (unsigned)(at >> BH_OS_PAGE_SHIFT) % BH_SLOT_OS_PAGES;
-            CHECK_THAT(at >= bytes || inv_is_open(s, slot + (unsigned)(at / BH_SLOT_SIZE), os), "S3: page of slot %u is not all open", slot);
+            CHECK_THAT(at >= bytes || bhi_large_trapped(page) != BHI_LARGE_OPEN || inv_is_open(s, slot + (unsigned)(at / BH_SLOT_SIZE), os), "S3: page of slot %u is not all open", slot);
         }
         text = inv_page(page);
         if (text != NULL)
@@ -292,13 +397,16 @@ const char *inv_heap(const bhi_heap_t *heap)
     CHECK_THAT(n == heap->page_count, "H1: heap %u: page_count %zu, in queues %zu", heap->id, heap->page_count, n);
     for (size_t w = 0; w < BH_DIRECT_ENTRIES; w++) {
         const bhi_page_t *first = heap->queues[bhi_class_of(w * 8)].first;
-        CHECK_THAT(heap->direct[w] == (first != NULL && w != 0 ? first : bhi_heap_empty.direct[0]), "H2: heap %u: direct[%zu]", heap->id, w);
+        CHECK_THAT(heap->direct[w] == (first != NULL && w != 0 && !bhi_is_hardened() ? first : bhi_heap_empty.direct[0]), "H2: heap %u: direct[%zu]", heap->id, w);
     }
     bhi_page_t *const stacks[2] = {atomic_load(&heap->pending), heap->pending_mine};
     for (int i = 0; i < 2; i++) {
         for (bhi_page_t *page = stacks[i]; page != NULL; page = atomic_load(&page->pending_next))
             CHECK_THAT((atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0, "H3: page %p", (void *)page);
     }
+    /* In a child other threads of the parent were in the middle of a free. */
+    if (bhi_is_hardened() && !inv_forked)
+        return hard_heap(heap);
     return NULL;
 }
 

@@ -11,14 +11,15 @@
 
 #include <check.h>
 
-/* I1 (its consequences for the layout) to I6 for one page in use. */
+/* I1 (its consequences for the layout) to I6 for one page in use; in profile hardened
+ * E1 to E3 of core/hardened.h. */
 const char *inv_page(const bhi_page_t *page);
 
 /* S1 and descriptors of free slots for one segment; S2 when `read` (reads every
  * free slot); S3 when `probe` (asks the kernel about every OS page). */
 const char *inv_segment(const bhi_segment_t *segment, bool read, bool probe);
 
-/* H1 to H3 for one heap. */
+/* H1 to H3 for one heap; in profile hardened E3 and E4. */
 const char *inv_heap(const bhi_heap_t *heap);
 
 /* Set in a child of a threaded process: what other threads were at stays undone. */

@@ -173,6 +173,12 @@ uint64_t unit_seed(const char *test)
     return seed;
 }
 
+bool unit_is_hardened(void)
+{
+    const char *profile = getenv("BULKHEAD_PROFILE");
+    return profile != NULL && strcmp(profile, "hardened") == 0;
+}
+
 int unit_main(Suite *suite)
 {
     SRunner *runner = srunner_create(suite);

@@ -61,6 +61,10 @@ uint64_t unit_seed(const char *test);
 /* Runs a suite and returns the exit status for main. */
 int unit_main(Suite *suite);
 
+/* Whether this run is one in profile hardened: where a test looks at free lists,
+ * retired pages, rounded sizes or immediate reuse, it means the others. */
+bool unit_is_hardened(void);
+
 /* Seconds; no test comes near it on any machine. */
 #define UNIT_TIMEOUT 100.0
 

@@ -349,11 +349,13 @@ int main(void)
     tcase_add_test(c, reallocf_frees_on_failure);
     tcase_add_test(c, expand_agrees_with_sized_frees);
     tcase_add_test(c, offsets);
-    tcase_add_test(c, offset_blocks_are_checked);
+    if (!unit_is_hardened())
+        tcase_add_test(c, offset_blocks_are_checked);
     tcase_add_test(c, offset_blocks_freed_by_another_thread);
     tcase_add_test(c, huge_offset_block_that_stays);
     tcase_add_test(c, aligned_reallocs);
-    tcase_add_test(c, good_sizes);
+    if (!unit_is_hardened())
+        tcase_add_test(c, good_sizes);
     tcase_add_test(c, strings);
     tcase_add_test(c, paths);
     suite_add_tcase(s, c);

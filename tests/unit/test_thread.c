@@ -347,7 +347,8 @@ int main(void)
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_test(c, blocks_outlive_their_thread);
     tcase_add_test(c, a_new_thread_adopts_the_whole_heap);
-    tcase_add_test(c, a_living_thread_adopts_pages_it_needs);
+    if (!unit_is_hardened())
+        tcase_add_test(c, a_living_thread_adopts_pages_it_needs);
     tcase_add_test(c, generations_of_threads_stay_bounded);
     tcase_add_test(c, user_heaps_are_deleted_at_exit);
     tcase_add_test(c, allocation_after_the_destructor);

@@ -1,0 +1,236 @@
+/* core/hardened.c with several threads: their ends, forks, and correct programs that
+ * nobody may accuse. The program runs in profile hardened. */
+#include "bulkhead.h"
+#include "core/hardened.h"
+#include "core/heap.h"
+#include "core/thread.h"
+#include "invariants.h"
+#include "support.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+static _Atomic(int) *marked; /* shared with children */
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static unsigned char *kept;
+
+static void *fill_quarantine(void *arg)
+{
+    volatile unsigned char *last = NULL;
+    for (int i = 0; i < 3000; i++) {
+        void *p = bh_malloc((size_t)(1 + i % 1500));
+        memset(p, 1, bh_usable_size(p));
+        bh_free(p);
+        last = p;
+    }
+    kept = bh_malloc(77); /* the heap is an orphan, then */
+    if (arg != NULL) {
+        *last = 1;
+        *marked = 1;
+    }
+    return NULL;
+}
+
+static void written_in_thread(void *arg)
+{
+    unit_thread(fill_quarantine, arg);
+}
+
+START_TEST(threads_end_with_a_full_quarantine)
+{
+    for (int i = 0; i < 5; i++) {
+        unit_thread(fill_quarantine, NULL);
+        ck_assert_invariants();
+        ck_assert_uint_eq(bh_verify(), 0);
+        bh_free(kept);
+    }
+    *marked = 0;
+    unit_assert_violation(written_in_thread, &kept, "write-after-free");
+    ck_assert_int_eq(*marked, 1);
+}
+END_TEST
+
+static pthread_barrier_t barrier;
+
+static void *wait_with_a_heap(void *arg)
+{
+    void *p = bh_malloc(100);
+    (void)arg;
+    pthread_barrier_wait(&barrier);
+    pthread_barrier_wait(&barrier);
+    bh_free(p);
+    return NULL;
+}
+
+START_TEST(verify_counts_what_it_may_not_see)
+{
+    bh_free(bh_malloc(1));
+    ck_assert_uint_eq(bh_verify(), 0);
+    pthread_t threads[3];
+    pthread_barrier_init(&barrier, NULL, 4);
+    for (int i = 0; i < 3; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, wait_with_a_heap, NULL), 0);
+    pthread_barrier_wait(&barrier);
+    ck_assert_uint_eq(bh_verify(), 3);
+    pthread_barrier_wait(&barrier);
+    for (int i = 0; i < 3; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert_uint_eq(bh_verify(), 0);
+}
+END_TEST
+
+/* Correct threads: blocks change hands, are resized, freed, swept and looked at. */
+#define BOXES 128
+static _Atomic(unsigned char *) box[BOXES];
+static _Atomic(bool) stop;
+
+static void *exchange(void *arg)
+{
+    uint64_t state = (uint64_t)(uintptr_t)arg;
+    while (!stop) {
+        uint32_t kind = unit_below(&state, 1000);
+        size_t size = kind < 900 ? unit_below(&state, 200) : kind < 990 ? unit_below(&state, 20000) : unit_below(&state, 1500000);
+        unsigned char *p = kind % 2 != 0 ? bh_malloc(size) : bh_zalloc(size);
+        ck_assert_ptr_nonnull(p);
+        if (kind % 3 != 0)
+            memset(p, 0x66, size < 5000 ? size : 5000);
+        p = atomic_exchange(&box[unit_below(&state, BOXES)], p);
+        if (p != NULL && unit_below(&state, 4) == 0) {
+            size = bh_usable_size(p);
+            p = bh_realloc(p, size > 8 ? size - unit_below(&state, 9) : size + 1);
+        }
+        bh_free(p);
+        if (kind == 77)
+            (void)bh_verify();
+        if (kind == 78)
+            bh_collect(false);
+    }
+    return NULL;
+}
+
+static void exchange_for(void *arg)
+{
+    pthread_t threads[2];
+    stop = false;
+    for (uintptr_t i = 0; i < 2; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, exchange, (void *)(i + 1)), 0);
+    for (double end = now() + *(double *)arg; now() < end;)
+        usleep(10000);
+    stop = true;
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < BOXES; i++)
+        bh_free(atomic_exchange(&box[i], NULL));
+    const char *text = inv_all(true, false);
+    if (text != NULL)
+        fprintf(stderr, "%s\n", text);
+    exit(bh_verify() == 0 ? 0 : 3);
+}
+
+START_TEST(correct_threads_are_not_accused)
+{
+    double seconds = 10;
+    unit_assert_quiet(exchange_for, &seconds);
+}
+END_TEST
+
+/* Large blocks whose owner looks at them while others free and so trap them. */
+static void *free_boxes(void *arg)
+{
+    (void)arg;
+    while (!stop) {
+        for (int i = 0; i < BOXES; i++)
+            bh_free(atomic_exchange(&box[i], NULL));
+    }
+    return NULL;
+}
+
+static void verify_beside(void *arg)
+{
+    size_t size = *(size_t *)arg;
+    pthread_t thread;
+    stop = false;
+    ck_assert_int_eq(pthread_create(&thread, NULL, free_boxes, NULL), 0);
+    for (double end = now() + 2; now() < end;) {
+        for (int i = 0; i < BOXES / 4; i++) {
+            unsigned char *p = bh_malloc(size);
+            p = bh_realloc(p, size - size / 3); /* in place: an end that takes long to look at */
+            bh_free(atomic_exchange(&box[i], p));
+        }
+        (void)bh_verify();
+    }
+    stop = true;
+    pthread_join(thread, NULL);
+}
+
+START_TEST(large_blocks_freed_while_their_owner_looks)
+{
+    size_t sizes[] = {100, 199999, 4999999};
+    for (unsigned i = 0; i < 3; i++)
+        unit_assert_quiet(verify_beside, &sizes[i]);
+}
+END_TEST
+
+static void work_and_exit(void *arg)
+{
+    uint64_t state = *(uint64_t *)arg;
+    inv_forked = true;
+    for (int i = 0; i < 300; i++) {
+        unsigned char *p = atomic_exchange(&box[unit_below(&state, BOXES)], bh_malloc(unit_below(&state, 3000)));
+        bh_free(p);
+    }
+    const char *text = inv_heap(bhi_thread_heap); /* others' heaps stay as they were at the fork */
+    if (text == NULL)
+        text = inv_all_open_is_open();
+    if (text != NULL)
+        fprintf(stderr, "%s\n", text);
+    (void)bh_verify();
+    exit(0);
+}
+
+START_TEST(forks_of_a_busy_process)
+{
+    pthread_t threads[2];
+    stop = false;
+    for (uintptr_t i = 0; i < 2; i++)
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, exchange, (void *)(i + 11)), 0);
+    uint64_t seed = unit_seed("fork");
+    for (int i = 0; i < 60; i++)
+        unit_assert_quiet(work_and_exit, &seed);
+    stop = true;
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    ck_assert_invariants();
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("hardened_threads");
+    TCase *c = tcase_create("all");
+    bh_free(bh_malloc(1));
+    if (!bhi_is_hardened() || !BH_HARDEN_CANARIES || !BH_HARDEN_WIPE || !BH_HARDEN_MAP || !BH_HARDEN_QUARANTINE)
+        return 0;
+    marked = mmap(NULL, BH_OS_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    tcase_set_timeout(c, UNIT_TIMEOUT);
+    tcase_add_test(c, threads_end_with_a_full_quarantine);
+    tcase_add_test(c, verify_counts_what_it_may_not_see);
+    tcase_add_test(c, correct_threads_are_not_accused);
+    tcase_add_test(c, large_blocks_freed_while_their_owner_looks);
+    if (!BH_SANITIZED)
+        tcase_add_test(c, forks_of_a_busy_process);
+    suite_add_tcase(s, c);
+    return unit_main(s);
+}
