@@ -251,7 +251,7 @@ static void *hand_out(bhi_page_t *page, uint32_t index, size_t size)
 
 void *bhi_hard_at_hand(bhi_heap_t *heap, unsigned c, size_t size)
 {
-    bhi_page_t *page = heap->queues[c].first;
+    bhi_page_t *page = bhi_class_size(c) <= BH_SMALL_MAX ? heap->queues[c].first : NULL; /* larger ones count more, below */
     uint32_t index;
     if (heap->hard == NULL || heap->hard->beat == 0 || page == NULL || !pick(page, &heap->random, &index))
         return NULL;
