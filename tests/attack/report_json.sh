@@ -4,6 +4,7 @@
 # the bug. Exit status 77 without python3.
 set -u
 command -v python3 > /dev/null || exit 77
+# shellcheck disable=SC3045 # dash has it
 ulimit -c 0
 report() { # report MODE
     { BULKHEAD_REPORT=json ATTACK_PIPE=9 "$1" "$2" 9> /dev/null; } 2>&1 | sed '/^{/!d'
