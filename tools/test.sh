@@ -168,6 +168,7 @@ test_preset() { # test_preset PRESET [PREFIX...]
         with='^(unit|stress)'
         # Tables of these tests are made for pages of 64 KiB.
         without="$without|^unit-page|^unit-heap_full"
+        [ "$1" = os16k ] || without="$without|^unit-large"
         ;;
     esac
     shift

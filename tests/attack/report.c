@@ -218,7 +218,7 @@ static void sandboxed(void *arg)
 
 static void sandboxed_foreign(void *arg)
 {
-    int local;
+    int local = 0;
     mark("foreign-free", &local);
     if (!world_sandbox(*(world_filter_t *)arg))
         skip();

@@ -141,7 +141,7 @@ static void wild(void *arg)
         bhi_page_t *page = bhi_desc_first(bhi_desc_at(arena->descs, p - arena->base));
         uint32_t index;
         bool is_block = bhi_page_index(page, p, &index);
-        if (is_block && (index >= bhi_page_capacity(page) || page->start + index * bhi_page_bytes(page) != p))
+        if (is_block && (index >= bhi_page_capacity(page) || page->start + (uintptr_t)index * page->block_size != p))
             _exit(3);
     }
 }

@@ -193,7 +193,7 @@ START_TEST(purge_delay_acts)
     ck_assert_int_eq(bh_option_set("purge_delay", "4294967295"), 0);
     static void *p[64];
     for (int i = 0; i < 64; i++)
-        p[i] = memset(bh_malloc(500000), 1, 500000);
+        p[i] = memset(bh_malloc(300000), 1, 300000);
     for (int i = 0; i < 64; i++)
         bh_free(p[i]);
     ck_assert_uint_ge(atomic_load(&bhi_state->purge_next_at), 4000000000u);
