@@ -3,12 +3,13 @@
 #ifndef BH_RT_OPTIONS_H
 #define BH_RT_OPTIONS_H
 
-#include "base/compiler.h"
+#include "base/constants.h"
 
 /* In the order of their numbers; those that are built come first and are the
  * only ones accepted. */
 typedef enum bhi_profile { BHI_PROFILE_SECURE, BHI_PROFILE_HARDENED, BHI_PROFILE_DEBUG, BHI_PROFILE_FUZZ } bhi_profile_t;
-#define BH_PROFILE_WORDS "secure|hardened"
+/* hardened rests on the map, which a measuring build may have compiled out. */
+#define BH_PROFILE_WORDS (BH_HARDEN_MAP ? "secure|hardened" : "secure")
 
 /* guard=none only in builds that ask for it (debuggers, measuring). */
 #ifdef BH_ALLOW_GUARD_NONE
