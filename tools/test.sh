@@ -162,10 +162,16 @@ test_preset() { # test_preset PRESET [PREFIX...]
     # a sanitizer or a page size can change, so that all of it stays short.
     with=.
     case $1 in
-    debug | clang) with='^(unit|stress|api)' ;;
+    debug)
+        # Code without optimisation, and as other modes have it as well.
+        with='^(unit|api)'
+        without="$without|-mprotect$|-purge-at-once$|-hardened$"
+        ;;
+    clang) with='^(unit|stress|api)' ;;
     asan | ubsan | tsan | off) with='^stress' ;;
     os16k | os64k)
         with='^(unit|stress)'
+        without="$without|-purge-at-once$"
         # Tables of these tests are made for pages of 64 KiB.
         without="$without|^unit-page|^unit-heap_full"
         [ "$1" = os16k ] || without="$without|^unit-large"
