@@ -75,10 +75,12 @@ static void queue_prepend(bhi_heap_t *heap, bhi_page_t *page)
     q->length++;
     page->prev = NULL;
     page->next = q->first;
-    if (q->first != NULL)
+    if (q->first != NULL) {
         q->first->prev = page;
-    else
+        q->first->retire = 0; /* only the first page of a queue waits; the others go when they are empty */
+    } else {
         q->last = page;
+    }
     q->first = page;
     direct_update(heap, page->size_class);
 }

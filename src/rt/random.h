@@ -1,5 +1,5 @@
-/* Randomness: ChaCha20 keystream with fast key erasure, and SipHash; both from
- * libsodium, whose two functions used here need no initialisation. */
+/* Randomness: ChaCha20 keystream with fast key erasure, from libsodium, whose cipher
+ * needs no initialisation; random.c chooses its fastest code. */
 #ifndef BH_RT_RANDOM_H
 #define BH_RT_RANDOM_H
 

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <sys/wait.h>
 
-
 static void on_fault(int signal_number, siginfo_t *info, void *context)
 {
     (void)context;
