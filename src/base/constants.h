@@ -9,8 +9,8 @@
 #ifndef BH_HARDEN_MAP
 #define BH_HARDEN_MAP 1 /* allocation map tests at malloc, free, realloc */
 #endif
-#ifndef BH_HARDEN_LINKS
-#define BH_HARDEN_LINKS 1 /* keyed encoding of free-list links */
+#ifndef BH_HARDEN_LISTS
+#define BH_HARDEN_LISTS 1 /* keyed encoding of free lists */
 #endif
 #ifndef BH_HARDEN_RANDOM
 #define BH_HARDEN_RANDOM 1 /* random order of blocks, delayed reuse */
@@ -53,6 +53,14 @@
 #define BH_SLOT_SHIFT (BH_OS_PAGE_SHIFT + BH_SLOT_OS_PAGES_SHIFT < 16 ? 16 : BH_OS_PAGE_SHIFT + BH_SLOT_OS_PAGES_SHIFT)
 #define BH_SLOT_SIZE ((size_t)1 << BH_SLOT_SHIFT)
 #define BH_SLOT_OS_PAGES ((unsigned)1 << BH_SLOT_OS_PAGES_SHIFT)
+
+/* Index of a block in its page. */
+#if BH_OS_PAGE_SHIFT <= 15
+typedef uint16_t bhi_index_t;
+#else
+typedef uint32_t bhi_index_t;
+#endif
+_Static_assert(BH_SLOT_SIZE / 8 - 1 <= (bhi_index_t)-1, "that of the smallest blocks too");
 
 /* Segment: 64 slots, so that a set of slots is one machine word. */
 #define BH_SEGMENT_SLOTS_SHIFT 6

@@ -124,7 +124,7 @@ void *bhi_malloc_generic(size_t size)
         bhi_heap_heartbeat(heap);
         /* It may be another one now, and a callback may have refilled it. */
         bhi_page_t *page = heap->direct[(size + 7) >> 3];
-        if (page->free != BHI_PLACE_NONE || bhi_page_reuse(page)) {
+        if (page->listed != 0 || bhi_page_reuse(page)) {
             void *p = bhi_page_pop(page);
             if (bh_likely(p != NULL))
                 return p;

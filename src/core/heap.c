@@ -20,7 +20,7 @@
 #define ADOPT_MOST 4            /* pages taken from ended threads before a new one is made */
 #define TICK 16                 /* heartbeats between looks at retired pages and at the clock */
 
-static const bhi_page_t page_empty = {.free = BHI_PLACE_NONE, .local_free = BHI_PLACE_NONE};
+static const bhi_page_t page_empty = {.state = BHI_PAGE_FREE};
 
 #define EMPTY ((bhi_page_t *)(uintptr_t)&page_empty)
 
@@ -682,8 +682,8 @@ static void forget_lists(bhi_heap_t *heap)
 {
     for (unsigned c = 0; BH_HARDEN_MAP && BH_HARDEN_RANDOM && c < BHI_CLASSES; c++) {
         bhi_page_t *page = heap->queues[c].first;
-        if (page != NULL && page->free != BHI_PLACE_NONE)
-            page->free = BHI_PLACE_NONE;
+        if (page != NULL && page->listed != 0)
+            page->listed = 0;
     }
 }
 

@@ -30,10 +30,34 @@ static size_t map_bytes(uint32_t reserved)
     return ((size_t)reserved + 63) / 64 * sizeof(bhi_map_word_t);
 }
 
-/* Control data of a page: its map and what profile hardened keeps behind it. */
-static size_t chunk_bytes(uint32_t reserved, size_t block_size, bool ends)
+/* A page's chunk of control memory: the list, the map, and what profile hardened keeps
+ * behind that. */
+typedef struct chunk {
+    size_t map, bytes; /* of the whole, and where in it the map begins */
+} chunk_t;
+
+static chunk_t chunk_for(uint32_t reserved, size_t block_size, uint8_t size_class)
 {
-    return map_bytes(reserved) + (ends ? bhi_hard_bytes(reserved, block_size) : 0);
+    if (size_class == BHI_CLASS_NONE)
+        return (chunk_t){0, sizeof(bhi_map_word_t)};
+    if (size_class == BHI_CLASS_ZERO)
+        return (chunk_t){0, map_bytes(reserved)};
+    if (bhi_is_hardened())
+        return (chunk_t){0, map_bytes(reserved) + bhi_hard_bytes(reserved, block_size)};
+    size_t list = bhi_list_room(reserved) * sizeof(bhi_index_t);
+    return (chunk_t){list, list + map_bytes(reserved)};
+}
+
+static chunk_t chunk_of(const bhi_page_t *page)
+{
+    return chunk_for(page->reserved, page->block_size, page->size_class);
+}
+
+/* Lock held. */
+static void give_chunk(const bhi_page_t *page)
+{
+    chunk_t chunk = chunk_of(page);
+    bhi_pool_give((char *)page->map - chunk.map, chunk.bytes);
 }
 
 static unsigned guard_start(size_t bytes_in_span)
@@ -107,7 +131,7 @@ static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned
     page->start = start;
     page->map = map;
     page->key = bhi_random_u64(&heap->random);
-    page->free = page->local_free = BHI_PLACE_NONE;
+    page->listed = page->local_free = 0;
     page->used = 0;
     page->back = 0;
     page->span_slots = slots;
@@ -138,20 +162,20 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     uint32_t reserved = none ? BHI_ZERO_BLOCKS : bhi_class_blocks(c);
     size_t size = none ? BHI_ZERO_STEP : bhi_class_size(c);
     bhi_state_lock();
-    size_t chunk = chunk_bytes(reserved, size, bhi_is_hardened() && !none);
-    void *map = bhi_pool_take(chunk);
+    chunk_t chunk = chunk_for(reserved, size, (uint8_t)c);
+    char *control = bhi_pool_take(chunk.bytes);
     bhi_span_t span = {NULL, 0, false};
-    if (map != NULL) {
+    if (control != NULL) {
         span = none ? take_closed(align) : take_span(slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1, 0);
         if (span.segment == NULL)
-            bhi_pool_give(map, chunk);
+            bhi_pool_give(control, chunk.bytes);
     }
     bhi_state_unlock();
     if (span.segment == NULL)
         return NULL;
 
     bhi_page_t *page = bhi_segment_desc(span.segment, span.slot);
-    set_up(page, heap, bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT), slots, map, span.zero);
+    set_up(page, heap, bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT), slots, control + chunk.map, span.zero);
     page->block_size = (uint32_t)size;
     page->fresh = 0;
     page->reciprocal = bhi_class_reciprocal(size);
@@ -327,27 +351,9 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
 
 /* ------------------------------------------------------------------- lists */
 
-#define LIST_MOST 64u /* blocks on a list, from which on no further word of the map is looked at */
-
 static bhi_random_t *random_of(const bhi_page_t *page)
 {
     return &atomic_load_explicit(&page->heap, memory_order_relaxed)->random;
-}
-
-/* Puts blocks, given by index, on the empty `free`, the last one to come first. */
-static void list_blocks(bhi_page_t *page, const uint32_t *index, uint32_t n)
-{
-    /* Copies: for all the compiler knows, a link may change the descriptor. */
-    uint64_t key = page->key + BH_LINK_NEXT_LIST;
-    uintptr_t start = page->start;
-    uint32_t size = page->block_size, next = BHI_PLACE_NONE;
-    for (const uint32_t *end = index + n; index != end; index++) {
-        uint32_t place = *index * size;
-        bhi_link_write(start + place, bhi_link_encode(key, next, place));
-        next = place;
-    }
-    page->key = key;
-    page->free = next;
 }
 
 /* First block of the last word of the map below capacity. */
@@ -367,12 +373,18 @@ static uint32_t extension(const bhi_page_t *page, uint32_t have)
     return 2 * n >= have && n > 1 ? have : n;
 }
 
-static uint32_t fresh_in(uint32_t *index, uint64_t set, uint32_t base)
+/* Appends the entries of a set of blocks in one word of the map, `first` being that of
+ * the word's first block. Returns the new end. */
+static bhi_index_t *spread(bhi_index_t *end, uint64_t set, bhi_index_t first)
 {
-    uint32_t *end = index;
+    if (set == ~(uint64_t)0) {
+        for (unsigned i = 0; i < 64; i++)
+            end[i] = (bhi_index_t)(first ^ i);
+        return end + 64;
+    }
     for (; set != 0; set &= set - 1)
-        *end++ = base + bhi_bit_first(set);
-    return (uint32_t)(end - index);
+        *end++ = (bhi_index_t)(first ^ bhi_bit_first(set));
+    return end;
 }
 
 /* Lists some of the fresh blocks of one word of the map, which are 64 but for the
@@ -387,27 +399,28 @@ static void extend(bhi_page_t *page)
         page->fresh = bhi_bit_range(0, more);
         atomic_store_explicit(&page->capacity, capacity + more, memory_order_relaxed);
     }
-    uint32_t index[64], base = last_word(page), have = bhi_bit_count(page->fresh), n = extension(page, have);
+    uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = extension(page, have);
     bhi_random_t *random = random_of(page);
-    uint32_t *chosen = index;
+    bhi_index_t entries[64], *chosen = entries, first = bhi_list_code(page, base);
     if (n == 1) {
-        index[0] = base + bhi_bit_nth(page->fresh, BH_HARDEN_RANDOM ? bhi_random_below(random, have) : 0);
+        entries[0] = (bhi_index_t)(first ^ bhi_bit_nth(page->fresh, BH_HARDEN_RANDOM ? bhi_random_below(random, have) : 0));
     } else {
-        fresh_in(index, page->fresh, base);
+        spread(entries, page->fresh, first);
         if (BH_HARDEN_RANDOM)
-            bhi_random_choose(random, index, have, n);
-        chosen = index + (have - n);
+            bhi_random_choose(random, entries, have, n);
+        chosen = entries + (have - n);
     }
     for (uint32_t i = 0; i < n; i++) {
-        page->fresh &= ~((uint64_t)1 << (chosen[i] - base));
+        uint32_t in_word = chosen[i] ^ first;
+        page->fresh &= ~((uint64_t)1 << in_word);
         if (BH_HARDEN_CLEAR && !page->memory_zero)
-            memset((void *)bhi_page_block(page, chosen[i]), 0, page->block_size); /* NOLINT: blocks are numbers here */
+            memset((void *)bhi_page_block(page, base + in_word), 0, page->block_size); /* NOLINT: blocks are numbers here */
     }
-    list_blocks(page, chosen, n);
+    bhi_list_fill(page, chosen, n);
     page->free_zero = BH_HARDEN_CLEAR || page->memory_zero;
 }
 
-/* Free blocks that are on no list, while `free` is empty. */
+/* Free blocks, while none is listed. */
 static uint32_t spare_blocks(const bhi_page_t *page)
 {
     return bhi_page_capacity(page) - bhi_bit_count(page->fresh) - page->used;
@@ -440,32 +453,26 @@ static uint64_t free_in_word(const bhi_page_t *page, uint32_t w)
 /* Lists free blocks, from a random word of the map on. */
 static void gather(bhi_page_t *page, uint32_t spare)
 {
-    uint32_t index[LIST_MOST + 63], *end = index;
+    bhi_index_t entries[BH_LIST_MOST + 63], *end = entries;
     uint32_t words = (bhi_page_capacity(page) + 63) / 64;
     uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(random_of(page), words) : 0;
-    uint32_t *enough_here = index + bhi_min(spare, LIST_MOST);
+    bhi_index_t *enough_here = entries + bhi_min(spare, BH_LIST_MOST);
     for (uint32_t i = 0; i < words && end < enough_here; i++) {
-        for (uint64_t set = free_in_word(page, w); set != 0; set &= set - 1)
-            *end++ = w * 64 + bhi_bit_first(set);
+        end = spread(end, free_in_word(page, w), bhi_list_code(page, w * 64));
         w = w + 1 == words ? 0 : w + 1;
     }
-    uint32_t n = (uint32_t)(end - index);
+    uint32_t have = (uint32_t)(end - entries), n = (uint32_t)bhi_min(have, BH_LIST_MOST);
     if (BH_HARDEN_RANDOM)
-        bhi_random_shuffle(random_of(page), index, n);
-    list_blocks(page, index, n);
+        bhi_random_choose(random_of(page), entries, have, n);
+    bhi_list_fill(page, end - n, n);
     page->free_zero = false;
 }
 
-/* Without the map: what was freed, as a list. */
+/* Without the map: what was freed. */
 static bool take_local(bhi_page_t *page)
 {
-    if (page->local_free == BHI_PLACE_NONE)
-        return false;
-    page->free = page->local_free;
-    page->local_free = BHI_PLACE_NONE;
-    page->key += BH_LINK_NEXT_LIST; /* what was local_free's key is now free's */
     page->free_zero = false;
-    return true;
+    return bhi_list_take_local(page);
 }
 
 bool bhi_page_reuse(bhi_page_t *page)
@@ -476,7 +483,7 @@ bool bhi_page_reuse(bhi_page_t *page)
     if (spare == 0 || spare < enough(page))
         return false;
     gather(page, spare);
-    return page->free != BHI_PLACE_NONE;
+    return page->listed != 0;
 }
 
 static void collect_announced(bhi_page_t *page)
@@ -488,11 +495,8 @@ static void collect_announced(bhi_page_t *page)
 
 bool bhi_page_refill(bhi_page_t *page)
 {
-    uint64_t index;
-    if (bhi_page_place_index(page, page->free, &index))
+    if (page->listed != 0)
         return true;
-    if (bh_unlikely(page->free != BHI_PLACE_NONE))
-        bhi_violation(BHI_CORRUPT_LIST, page->start);
     collect_announced(page);
     if (page->size_class == BHI_CLASS_ZERO || bhi_is_hardened())
         return page->used < page->reserved;
@@ -505,13 +509,13 @@ bool bhi_page_refill(bhi_page_t *page)
     uint32_t spare = spare_blocks(page);
     if (BH_HARDEN_MAP && spare != 0)
         gather(page, spare);
-    return page->free != BHI_PLACE_NONE;
+    return page->listed != 0;
 }
 
 bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare)
 {
     *spare = 0;
-    if (!BH_HARDEN_RANDOM || bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || page->free != BHI_PLACE_NONE || has_fresh(page))
+    if (!BH_HARDEN_RANDOM || bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || page->listed != 0 || has_fresh(page))
         return false;
     collect_announced(page);
     *spare = spare_blocks(page);
@@ -525,15 +529,13 @@ void bhi_page_not_free(const bhi_page_t *page, uint32_t index)
 
 void bhi_page_check_head(const bhi_page_t *page)
 {
-    uint32_t place = page->free, next;
-    uint64_t index;
-    if (bh_likely(!bhi_page_place_index(page, place, &index)))
+    if (!BH_HARDEN_MAP || page->listed == 0)
         return;
-    uintptr_t block = page->start + place;
-    if (!bhi_link_decode(page->key, bhi_link_read(block), place, &next))
-        bhi_violation(BHI_CORRUPT_LINK, block);
-    if (BH_HARDEN_MAP && !bhi_map_is_free(page->map, index))
-        bhi_page_not_free(page, (uint32_t)index);
+    uint32_t index = bhi_list_at(page, page->listed - 1);
+    if (index >= bhi_page_capacity(page))
+        bhi_violation(BHI_CORRUPT_LIST, page->start);
+    if (!bhi_map_is_free(page->map, index))
+        bhi_page_not_free(page, index);
 }
 
 void bhi_page_collect(bhi_page_t *page, uint32_t groups)
@@ -564,10 +566,8 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups)
             if (page->size_class == BHI_CLASS_ZERO)
                 bhi_zero_taken(page, w, taken);
             else
-                for (; !BH_HARDEN_MAP && taken != 0; taken &= taken - 1) {
-                uint32_t index = w * 64 + bhi_bit_first(taken);
-                bhi_page_push_local(page, bhi_page_block(page, index), index * page->block_size);
-            }
+                for (; !BH_HARDEN_MAP && taken != 0; taken &= taken - 1)
+                    bhi_list_push_local(page, w * 64 + bhi_bit_first(taken));
         }
     }
 }
@@ -684,7 +684,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
         return true;
     }
     bhi_state_lock();
-    bhi_pool_give(page->map, chunk_bytes(page->reserved, page->block_size, bhi_page_has_ends(page)));
+    give_chunk(page);
     if ((page->block_size == 0 || bhi_page_has_ends(page)) && bhi_large_wants(bhi_page_bytes(page)))
         bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page));
     else

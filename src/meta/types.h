@@ -16,6 +16,7 @@
  *              heap->owner owns it until it stores 0 again
  *   live       handed out by malloc and not taken back by the owner
  *   held       freed by a thread that is not the owner, not taken back yet
+ *   listed     free, and one of those that malloc hands out next
  *   fresh      never handed out nor listed since its page began
  *   retire     keep an empty page for a while; release: give its span back
  *   trap       make a freed span inaccessible; quarantine: keep its addresses
@@ -94,12 +95,6 @@ typedef enum bhi_page_state {
 #define BHI_REMOTE_QUEUED ((uint64_t)1)
 #define BHI_REMOTE_GROUP_BIT 32u
 
-/* Lists name a block by its place, bytes from the page's first block on: malloc
- * waits for a link before it can read the next, and an addition is sooner done
- * than a multiplication. 24 bits. This one is no block's; the end of a list. */
-#define BHI_PLACE_NONE 0xffffffu
-_Static_assert(BH_SPAN_SLOTS_LARGE * BH_SLOT_SIZE < BHI_PLACE_NONE, "a place fits a link");
-
 /* Descriptor, one for each slot. First line: what every free reads, written
  * seldom, so that it stays in the caches of all threads that free into the page.
  * Second line: what the owner writes at each malloc and free, and rare things.
@@ -110,10 +105,10 @@ _Static_assert(BH_SPAN_SLOTS_LARGE * BH_SLOT_SIZE < BHI_PLACE_NONE, "a place fit
  *       map below it that `fresh` names, are fresh: live = held = 0, on no list
  *   I3  used = number of blocks with live = 1 (held ones included); 0 also for
  *       a single block that was freed, whose bits stay until the page ends
- *   I4  blocks below capacity that are neither fresh nor live are free: on `free`,
- *       or found in the map by the next refill. `free` holds only free blocks,
+ *   I4  blocks below capacity that are neither fresh nor live are free: on the page's
+ *       list, or found in the map by the next refill. The list holds only free blocks,
  *       each once; of zero-size blocks, whose capacity = reserved, none. (Where the
- *       map is compiled out they are on `local_free`.)
+ *       map is compiled out all free blocks are in its chunk; see harden/list.h.)
  *   I5  local_heap is heap or NULL; it is heap only if state = ACTIVE and the
  *       blocks are not of zero size
  *   I6  state = FREE <=> capacity = 0 <=> heap = NULL; start, block sizes and
@@ -125,7 +120,7 @@ typedef struct bhi_page {
     _Atomic(struct bhi_heap *) local_heap; /* owner writes; free's fast path applies iff it is the caller's heap */
     uintptr_t start;            /* const: address of block 0, in the span's first slot; its start but for bhi_heap_large_at */
     uint64_t reciprocal;        /* const: ceil(2^64 / block_size); 0 for a single block */
-    bhi_map_word_t *map;        /* const: ceil(reserved / 64) words */
+    bhi_map_word_t *map;        /* const: ceil(reserved / 64) words; of many blocks, their list right before them */
     _Atomic(struct bhi_heap *) heap;      /* owner writes; NULL when free */
     _Atomic(uint64_t) remote;             /* atomic; survives the page's release */
     uint32_t block_size;        /* const: bytes from block to block; 0 for a single block */
@@ -135,14 +130,14 @@ typedef struct bhi_page {
     uint8_t size_class;         /* const */
     uint32_t reserved;          /* const: blocks that fit */
 
-    uint64_t key;               /* owner, secret: link codec, key of `free`; see harden/link.h */
-    uint32_t free;              /* owner: place of the first of `free`, or BHI_PLACE_NONE */
-    uint32_t local_free;        /* owner: the same of `local_free`, which only builds without the map use; hardened: the map word that blocks are taken from */
+    uint64_t key;               /* const, secret: of the list's entries and of canaries */
+    uint32_t listed;            /* owner: blocks on the list */
+    uint32_t local_free;        /* owner: blocks freed since the list was made, in builds without the map; hardened: the map word that blocks are taken from */
     uint32_t used;              /* owner */
     uint8_t retire;             /* owner: ticks left (heap.c), 0 = not retired */
     uint8_t state;              /* owner: bhi_page_state_t; readable by all as a hint */
     bool memory_zero;           /* owner: fresh blocks are known to read zero */
-    bool free_zero;             /* owner: every block on `free` is zero but for its link */
+    bool free_zero;             /* owner: every block on the list is zero */
     struct bhi_page *next, *prev;         /* owner: queue links */
     _Atomic(struct bhi_page *) pending_next; /* whoever has the page on its stack */
     union {

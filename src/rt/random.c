@@ -187,10 +187,10 @@ uint32_t bhi_random_below(bhi_random_t *r, uint32_t bound)
  * generation", 2024.) */
 #define STEPS 8u /* of bounds below 2^7: the product stays below 2^56 */
 
-BH_INLINE uint64_t shuffle_step(uint32_t *items, uint32_t n, uint64_t draw)
+BH_INLINE uint64_t shuffle_step(bhi_index_t *items, uint32_t n, uint64_t draw)
 {
     uint64_t rest;
-    uint32_t *a = &items[n - 1], *b = &items[bhi_mul_wide(draw, n, &rest)], was = *a;
+    bhi_index_t *a = &items[n - 1], *b = &items[bhi_mul_wide(draw, n, &rest)], was = *a;
     *a = *b;
     *b = was;
     return rest;
@@ -205,7 +205,7 @@ static BH_COLD bool is_biased(uint64_t rest, uint32_t n, uint32_t steps)
     return rest < (0 - product) % product;
 }
 
-void bhi_random_choose(bhi_random_t *r, uint32_t *items, uint32_t n, uint32_t some)
+void bhi_random_choose(bhi_random_t *r, bhi_index_t *items, uint32_t n, uint32_t some)
 {
     follow_epoch(r);
     uint32_t end = some < n ? n - some : 1; /* the last step takes the only item left */

@@ -7,7 +7,7 @@
 #include "core/page.h"
 #include "core/zero.h"
 #include "harden/large.h"
-#include "harden/link.h"
+#include "harden/list.h"
 #include "harden/quarantine.h"
 #include "meta/arena.h"
 #include "meta/huge.h"
@@ -57,23 +57,18 @@ static bool is_fresh(const bhi_page_t *page, uint32_t i)
     return i >= (capacity - 1) / 64 * 64 && (page->fresh >> (i % 64) & 1) != 0;
 }
 
-/* Marks the blocks of one list in `seen`; the number of them, or -1. */
-static long walk(const bhi_page_t *page, uint32_t first, uint64_t key, uint8_t *seen)
+/* Marks the blocks of n entries in `seen`. */
+static bool entries_are_free(const bhi_page_t *page, uint32_t first, uint32_t n, uint8_t *seen)
 {
-    long n = 0;
-    for (uint32_t at = first; at != BHI_PLACE_NONE; n++) {
-        uint32_t index = at / page->block_size;
-        if (at % page->block_size != 0 || index >= bhi_page_capacity(page) || seen[index] != 0)
-            return -1;
+    for (uint32_t i = first; i < first + n; i++) {
+        uint32_t index = bhi_list_at(page, i);
+        if (index >= bhi_page_capacity(page) || seen[index] != 0)
+            return false;
         seen[index] = 1;
-        if (BH_HARDEN_MAP && (live(page, index) || is_fresh(page, index)))
-            return -1;
-        uint32_t next;
-        if (!bhi_link_decode(key, bhi_link_read(page->start + at), at, &next))
-            return -1;
-        at = next;
+        if (is_fresh(page, index) || (BH_HARDEN_MAP && live(page, index)))
+            return false;
     }
-    return n;
+    return true;
 }
 
 static const char *lists(const bhi_page_t *page)
@@ -81,29 +76,26 @@ static const char *lists(const bhi_page_t *page)
     static uint8_t seen[1 << 17];
     const void *p = page;
     memset(seen, 0, page->reserved);
-    long n_free = walk(page, page->free, page->key, seen);
+    uint32_t listed = page->listed, freed = page->local_free;
     if (page->size_class == BHI_CLASS_ZERO) {
-        CHECK_THAT(n_free == 0 && page->local_free == BHI_PLACE_NONE && bhi_page_capacity(page) == page->reserved,
+        CHECK_THAT(listed == 0 && freed == 0 && bhi_page_capacity(page) == page->reserved,
                    "I4: page %p: zero-size blocks on a list", p);
         return NULL;
     }
-    CHECK_THAT(n_free >= 0, "page %p: free list is damaged", p);
     if (bhi_is_hardened()) {
-        CHECK_THAT(n_free == 0 && page->fresh == 0, "E2: page %p has a list or fresh blocks", p);
+        CHECK_THAT(listed == 0 && page->fresh == 0, "E2: page %p has a list or fresh blocks", p);
         return NULL;
     }
+    uint32_t room = bhi_list_room(page->reserved), others = bhi_page_capacity(page) - page->used - bhi_bit_count(page->fresh);
+    CHECK_THAT(listed <= room && entries_are_free(page, 0, listed, seen), "I4: page %p: the list of %u is damaged", p, listed);
     if (BH_HARDEN_MAP) {
-        CHECK_THAT(page->local_free == BHI_PLACE_NONE, "I4: page %p: local_free is used", p);
-        long others = (long)bhi_page_capacity(page) - (long)page->used - (long)bhi_bit_count(page->fresh);
-        CHECK_THAT(n_free <= others, "I4: page %p: capacity %u, used %u, %u fresh, free %ld", p, bhi_page_capacity(page),
-                   page->used, bhi_bit_count(page->fresh), n_free);
+        CHECK_THAT(freed == 0, "I4: page %p: local_free is used", p);
+        CHECK_THAT(listed <= others, "I4: page %p: capacity %u, used %u, %u fresh, %u listed", p, bhi_page_capacity(page),
+                   page->used, bhi_bit_count(page->fresh), listed);
         return NULL;
     }
-    long n_local = walk(page, page->local_free, page->key + BH_LINK_NEXT_LIST, seen);
-    CHECK_THAT(n_local >= 0, "page %p: local_free list is damaged or shares a block with free", p);
-    CHECK_THAT((long)bhi_page_capacity(page) == (long)page->used + n_free + n_local + (long)bhi_bit_count(page->fresh),
-               "I4: page %p: capacity %u, used %u, free %ld, local_free %ld", p, bhi_page_capacity(page), page->used,
-               n_free, n_local);
+    CHECK_THAT(listed + freed == others && entries_are_free(page, room - freed, freed, seen),
+               "I4: page %p: capacity %u, used %u, listed %u, freed %u", p, bhi_page_capacity(page), page->used, listed, freed);
     return NULL;
 }
 
