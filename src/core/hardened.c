@@ -200,7 +200,7 @@ static uint32_t next_word(bhi_page_t *page, bhi_random_t *random)
         return NO_WORD;
     }
     uint32_t more = left < 64 ? left : 64;
-    if (!page->memory_zero)
+    if (page->memory != BHI_MEMORY_ZERO)
         memset((void *)address_of(page, capacity), 0, (size_t)more * page->block_size); /* NOLINT */
     atomic_store_explicit(&page->capacity, capacity + more, memory_order_relaxed);
     return words;

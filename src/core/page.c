@@ -6,6 +6,7 @@
 #include "core/hardened.h"
 #include "core/hazard.h"
 #include "core/heap.h"
+#include "core/residue.h"
 #include "core/zero.h"
 #include "harden/guard.h"
 #include "harden/large.h"
@@ -66,10 +67,11 @@ static unsigned guard_start(size_t bytes_in_span)
 }
 
 /* Span for `bytes` usable bytes and the guard behind them, of which the last
- * `distance` slots are closed whole. Lock held. */
-static bhi_span_t take_span(size_t bytes, unsigned slots, unsigned align_slots, unsigned distance)
+ * `distance` slots are closed whole: this one, unless it is none. Lock held. */
+static bhi_span_t take_span(bhi_span_t span, size_t bytes, unsigned slots, unsigned align_slots, unsigned distance)
 {
-    bhi_span_t span = bhi_span_take(slots, align_slots);
+    if (span.segment == NULL)
+        span = bhi_span_take(slots, align_slots);
     if (span.segment == NULL)
         return span;
     unsigned from = guard_start(bytes);
@@ -91,28 +93,6 @@ static bhi_span_t take_span(size_t bytes, unsigned slots, unsigned align_slots, 
     return span;
 }
 
-/* Mark of slot i of a span that held a large block of the heap as it is now: with
- * every owner that it gets, it is another one. Two heaps may agree by chance, once in
- * 2^25; then one's large block shows what the other's held. */
-static uint32_t residue_of(const bhi_heap_t *heap, unsigned i)
-{
-    uint32_t mixed = heap->generation * 0x9e3779b1u + heap->id + 1; /* golden ratio: Knuth, multiplicative hashing */
-    return (mixed << BH_SEGMENT_SLOTS_SHIFT | i) | (uint32_t)1 << 31;
-}
-
-/* Whether `bytes` from the first slot on hold nothing but contents of a large block
- * of this heap. Whatever the slots hold from now on is not that. */
-static bool claim_residue(bhi_page_t *first, unsigned slots, const bhi_heap_t *heap, size_t bytes)
-{
-    bool own = true;
-    for (unsigned i = 0; i < slots; i++) {
-        own &= first[i].residue == residue_of(heap, i);
-        first[i].residue = 0;
-    }
-    /* Then the first slot's descriptor still tells of that block. */
-    return own && bytes <= (first->start & (BH_SLOT_SIZE - 1)) + first->single_bytes;
-}
-
 /* Span of one slot that cannot be accessed. It keeps no memory either, unless the
  * kernel refuses to take it. Lock held. */
 static bhi_span_t take_closed(size_t align)
@@ -126,7 +106,7 @@ static bhi_span_t take_closed(size_t align)
     return span;
 }
 
-static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned slots, void *map, bool zero)
+static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned slots, void *map, bhi_memory_t memory)
 {
     page->start = start;
     page->map = map;
@@ -136,7 +116,7 @@ static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned
     page->back = 0;
     page->span_slots = slots;
     page->retire = 0;
-    page->memory_zero = zero;
+    page->memory = (uint8_t)memory;
     page->free_zero = false;
     page->next = page->prev = NULL;
     bool huge = bhi_page_segment(page, &(unsigned){0})->kind == BHI_SEGMENT_HUGE;
@@ -165,8 +145,16 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     chunk_t chunk = chunk_for(reserved, size, (uint8_t)c);
     char *control = bhi_pool_take(chunk.bytes);
     bhi_span_t span = {NULL, 0, false};
+    bhi_memory_t memory = BHI_MEMORY_ANY;
+    if (control != NULL && none) {
+        span = take_closed(align);
+    } else if (control != NULL) {
+        bhi_span_t left = bhi_residue_take(heap, c, slots);
+        span = take_span(left, slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1, 0);
+        if (span.segment != NULL && span.segment == left.segment && span.slot == left.slot)
+            memory = BHI_MEMORY_OWN;
+    }
     if (control != NULL) {
-        span = none ? take_closed(align) : take_span(slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1, 0);
         if (span.segment == NULL)
             bhi_pool_give(control, chunk.bytes);
     }
@@ -175,7 +163,7 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
         return NULL;
 
     bhi_page_t *page = bhi_segment_desc(span.segment, span.slot);
-    set_up(page, heap, bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT), slots, control + chunk.map, span.zero);
+    set_up(page, heap, bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT), slots, control + chunk.map, span.zero ? BHI_MEMORY_ZERO : memory);
     page->block_size = (uint32_t)size;
     page->fresh = 0;
     page->reciprocal = bhi_class_reciprocal(size);
@@ -185,7 +173,7 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     while (((reserved - 1) >> shift) >= GROUPS)
         shift++;
     page->group_shift = shift;
-    claim_residue(page, slots, heap, 0);
+    bhi_residue_forget(page, slots);
     if (none)
         atomic_store_explicit(&page->capacity, reserved, memory_order_relaxed);
     publish(page, heap, BHI_PAGE_ACTIVE, none || bhi_is_hardened() ? NULL : heap);
@@ -259,7 +247,7 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     void *map = bhi_pool_take(sizeof(bhi_map_word_t));
     bhi_span_t span = {NULL, 0, true};
     if (map != NULL && !huge)
-        span = take_span(bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1, distance);
+        span = take_span(span, bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1, distance);
     bhi_state_unlock();
 
     bhi_page_t *page = NULL;
@@ -279,8 +267,8 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
         }
         return NULL;
     }
-    bool own = huge || (claim_residue(page, (unsigned)slots, heap, bytes) && !bhi_is_hardened());
-    set_up(page, heap, start, (unsigned)slots, map, span.zero);
+    bool own = huge || bhi_residue_claim(page, (unsigned)slots, heap, bytes);
+    set_up(page, heap, start, (unsigned)slots, map, span.zero ? BHI_MEMORY_ZERO : BHI_MEMORY_ANY);
     page->block_size = 0;
     page->single_bytes = bytes;
     page->reciprocal = 0;
@@ -326,7 +314,7 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
     size_t before = page->start & (BH_SLOT_SIZE - 1); /* see bhi_heap_large_at */
     size_t bytes = bhi_align_up(before + size, BH_OS_PAGE_SIZE);
     unsigned had = page->span_slots, slots = (unsigned)((bytes + BH_OS_PAGE_SIZE + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT);
-    bool zero = page->memory_zero;
+    bool zero = page->memory == BHI_MEMORY_ZERO;
     bhi_state_lock();
     bool grown = slots <= had || bhi_span_grow(segment, slot, had, slots, &zero);
     if (grown && !bhi_guard_move(segment, slot, slots, guard_start(bytes))) {
@@ -340,7 +328,7 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
     for (unsigned i = had; i < slots; i++)
         page[i].back = (uint16_t)(i << BH_PAGE_DESC_SHIFT);
     if (slots > had)
-        claim_residue(page + had, slots - had, atomic_load_explicit(&page->heap, memory_order_relaxed), 0);
+        bhi_residue_forget(page + had, slots - had);
     page->span_slots = (uint32_t)bhi_max(had, slots); /* a random distance shrinks */
     uintptr_t end = page->start + page->single_bytes;
     if (BH_HARDEN_CLEAR && !zero)
@@ -413,11 +401,11 @@ static void extend(bhi_page_t *page)
     for (uint32_t i = 0; i < n; i++) {
         uint32_t in_word = chosen[i] ^ first;
         page->fresh &= ~((uint64_t)1 << in_word);
-        if (BH_HARDEN_CLEAR && !page->memory_zero)
+        if (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY)
             memset((void *)bhi_page_block(page, base + in_word), 0, page->block_size); /* NOLINT: blocks are numbers here */
     }
     bhi_list_fill(page, chosen, n);
-    page->free_zero = BH_HARDEN_CLEAR || page->memory_zero;
+    page->free_zero = page->memory == BHI_MEMORY_ZERO || (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY);
 }
 
 /* Free blocks, while none is listed. */
@@ -624,13 +612,6 @@ void bhi_page_forget(bhi_page_t *page)
         atomic_store_explicit(&page->map[w].live, 0, memory_order_relaxed);
 }
 
-/* Notes whose contents the span keeps: a large block of the same heap may show them. */
-static void leave_residue(bhi_page_t *page, const bhi_heap_t *heap)
-{
-    for (uint32_t i = 0; page->state == BHI_PAGE_LARGE && i < page->span_slots && i < BH_SEGMENT_SLOTS; i++)
-        page[i].residue = residue_of(heap, i);
-}
-
 /* Whether a thread is on its way to our stack, or reads the page. */
 static bool is_needed(const bhi_page_t *page)
 {
@@ -673,7 +654,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_page_check_nothing_held(page);
     if (bhi_page_has_ends(page))
         bhi_hard_check_empty(page);
-    leave_residue(page, heap);
+    bhi_residue_leave(heap, page);
     atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);
     page->state = BHI_PAGE_FREE;
 
@@ -688,7 +669,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     if ((page->block_size == 0 || bhi_page_has_ends(page)) && bhi_large_wants(bhi_page_bytes(page)))
         bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page));
     else
-        bhi_span_give(segment, slot, page->span_slots, page->size_class != BHI_CLASS_ZERO || !page->memory_zero);
+        bhi_span_give(segment, slot, page->span_slots, page->size_class != BHI_CLASS_ZERO || page->memory != BHI_MEMORY_ZERO);
     /* Here too, for threads that only free and never reach the generic path. */
     bool at_once = atomic_load_explicit(&bhi_settings.purge_delay, memory_order_relaxed) == 0;
     bhi_purge(at_once ? 0 : bhi_os_now_ms(), at_once, 1);

@@ -159,16 +159,19 @@ BH_INLINE bool bhi_page_is_local(const bhi_page_t *page, const bhi_heap_t *heap)
 BH_INLINE void *bhi_page_pop(bhi_page_t *page)
 {
     uint32_t n = page->listed;
-    if (bh_unlikely(n == 0))
+    if (bh_unlikely(__builtin_sub_overflow(n, 1, &n)))
         return NULL;
-    uint64_t index = bhi_list_at(page, --n);
+    uint32_t index = bhi_list_at(page, n);
     if (BH_HARDEN_MAP && bh_unlikely(index >= bhi_page_own_capacity(page)))
         return NULL;
     if (bh_unlikely(!bhi_map_set_live(page->map, index)))
         return NULL;
     page->listed = n;
     page->used++;
-    return (void *)(page->start + index * page->block_size); /* NOLINT: this is where a number becomes a pointer */
+    uintptr_t block = bhi_page_block(page, index);
+    if (block == 0)
+        __builtin_unreachable(); /* saves callers a comparison */
+    return (void *)block; /* NOLINT: this is where a number becomes a pointer */
 }
 
 #endif

@@ -227,15 +227,25 @@ static void take_slots(bhi_segment_t *s, uint64_t range)
     bucket_update(s);
 }
 
-static bhi_span_t take_from(bhi_segment_t *s, unsigned n, uint64_t starts)
+bool bhi_span_is_free(const bhi_segment_t *s, unsigned slot, unsigned n)
 {
-    unsigned which = bhi_random_below(&bhi_state->random, bhi_bit_count(starts));
-    unsigned slot = bhi_bit_nth(starts, which);
+    uint64_t range = bhi_bit_range(slot, n);
+    return s->kind == BHI_SEGMENT_SLOTS && (s->free & range) == range;
+}
+
+bhi_span_t bhi_span_take_at(bhi_segment_t *s, unsigned slot, unsigned n)
+{
     uint64_t range = bhi_bit_range(slot, n);
     bhi_span_t span = {s, slot, (s->dirty & range) == 0};
     s->heads |= (uint64_t)1 << slot;
     take_slots(s, range);
     return span;
+}
+
+static bhi_span_t take_from(bhi_segment_t *s, unsigned n, uint64_t starts)
+{
+    unsigned which = bhi_random_below(&bhi_state->random, bhi_bit_count(starts));
+    return bhi_span_take_at(s, bhi_bit_nth(starts, which), n);
 }
 
 bool bhi_span_grow(bhi_segment_t *s, unsigned slot, unsigned n, unsigned to, bool *zero)

@@ -16,6 +16,10 @@ typedef struct bhi_span {
 bhi_span_t bhi_span_take(unsigned n, unsigned align_slots);
 /* The same in a segment never used for slots before: no guards to take away. */
 bhi_span_t bhi_span_take_in_new_segment(unsigned n, unsigned align_slots);
+/* Whether those slots are free, and of slots' segment at all. */
+bool bhi_span_is_free(const bhi_segment_t *segment, unsigned slot, unsigned n);
+/* Takes exactly these, which are. */
+bhi_span_t bhi_span_take_at(bhi_segment_t *segment, unsigned slot, unsigned n);
 /* Gives a span back, also a quarantined one. `dirty`: its memory may be non-zero. */
 void bhi_span_give(bhi_segment_t *segment, unsigned slot, unsigned n, bool dirty);
 

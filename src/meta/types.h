@@ -89,6 +89,13 @@ typedef enum bhi_page_state {
     BHI_PAGE_LARGE,    /* single block, in the heap's full list */
 } bhi_page_state_t;
 
+/* What the memory of a page's fresh blocks holds. */
+typedef enum bhi_memory {
+    BHI_MEMORY_ANY = 0, /* to be cleared before it is handed out */
+    BHI_MEMORY_ZERO,    /* it reads zero */
+    BHI_MEMORY_OWN,     /* what blocks of the same class and heap held */
+} bhi_memory_t;
+
 /* remote word: bit 0 = the page is on a pending stack or about to be pushed;
  * bits 32..63 = groups of blocks in which a held bit was set since the owner
  * last looked. A group is 2^group_shift consecutive blocks. */
@@ -136,7 +143,7 @@ typedef struct bhi_page {
     uint32_t used;              /* owner */
     uint8_t retire;             /* owner: ticks left (heap.c), 0 = not retired */
     uint8_t state;              /* owner: bhi_page_state_t; readable by all as a hint */
-    bool memory_zero;           /* owner: fresh blocks are known to read zero */
+    uint8_t memory;             /* owner: bhi_memory_t, of fresh blocks */
     bool free_zero;             /* owner: every block on the list is zero */
     struct bhi_page *next, *prev;         /* owner: queue links */
     _Atomic(struct bhi_page *) pending_next; /* whoever has the page on its stack */
@@ -145,7 +152,7 @@ typedef struct bhi_page {
         uint64_t fresh;                   /* owner, of many blocks: I2 */
     };
     uint32_t span_slots;                  /* const */
-    uint32_t residue;                     /* slot: mark of the large block whose contents are left here; 0: of anything */
+    uint32_t residue;                     /* slot: mark of what is left here, see core/residue.c; 0: of anything */
 } BH_ALIGNED(128) bhi_page_t;
 
 _Static_assert(sizeof(bhi_page_t) == (1 << BH_PAGE_DESC_SHIFT), "lookup multiplies by 128");
@@ -271,6 +278,14 @@ typedef struct bhi_queue {
     size_t length; /* pages */
 } bhi_queue_t;
 
+/* Notes of where pages of the heap have ended, in any order: residue.h. */
+#define BHI_LEFT_MOST 128u
+typedef struct bhi_left {
+    uint32_t count;
+    uint8_t size_class[BHI_LEFT_MOST];
+    uint32_t slot[BHI_LEFT_MOST]; /* of the first arena */
+} bhi_left_t;
+
 typedef enum bhi_heap_kind {
     BHI_HEAP_UNUSED = 0, /* on state->heaps_unused */
     BHI_HEAP_THREAD,     /* a thread's default heap */
@@ -306,6 +321,7 @@ typedef struct bhi_heap {
     _Atomic(uint8_t) kind;                 /* owner, under lock where lists change: bhi_heap_kind_t */
     bool in_list;                          /* lock */
     bhi_random_t random;                   /* owner, secret */
+    bhi_left_t left;                       /* owner */
 
     _Atomic(struct bhi_page *) pending BH_ALIGNED(BH_CACHE_LINE); /* atomic: stack of pages with remote frees */
     _Atomic(bhi_owner_t) owner BH_ALIGNED(BH_CACHE_LINE); /* atomic; every remote free reads it */

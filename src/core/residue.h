@@ -1,0 +1,25 @@
+/* What freed spans still hold: contents of a page or large block that may show only in
+ * one of the same class and heap, under the same owner. Such a span serves there again
+ * first, which saves clearing it. Owner's calls. */
+#ifndef BH_CORE_RESIDUE_H
+#define BH_CORE_RESIDUE_H
+
+#include "meta/segment.h"
+#include "meta/types.h"
+
+/* Marks the span of a page that ends, before it is given back: what it holds are
+ * contents of this heap's. Of a page of a class, the heap remembers the place. */
+void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page);
+
+/* Takes a span that was left by a page of class c of this heap and that nobody has
+ * used since, if the heap remembers one; which one is random. Lock held. */
+bhi_span_t bhi_residue_take(bhi_heap_t *heap, unsigned c, unsigned slots);
+
+/* Whether `bytes` from the first slot on hold nothing but contents of a large block
+ * of this heap. Whatever the slots hold from now on is not that. */
+bool bhi_residue_claim(bhi_page_t *first, unsigned slots, const bhi_heap_t *heap, size_t bytes);
+
+/* What the slots hold from now on is nothing that was left. */
+void bhi_residue_forget(bhi_page_t *first, unsigned slots);
+
+#endif
