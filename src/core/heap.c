@@ -15,10 +15,10 @@
 #include <string.h>
 
 #define DRAIN_AT_ONCE 32        /* pages; bounds the time of one allocation */
-#define DRAIN_TICKS 32          /* ticks between looks at the pending stack; before new memory it is looked at too */
+#define DRAIN_TICKS 8           /* ticks between looks at the pending stack; before new memory it is looked at too */
 #define MANY 12                 /* pages of a class, from which on sparse ones serve in turn */
 #define ADOPT_MOST 4            /* pages taken from ended threads before a new one is made */
-#define TICK 16                 /* heartbeats between looks at retired pages and at the clock */
+#define TICK 64                 /* heartbeats between looks at retired pages and at the clock */
 
 static const bhi_page_t page_empty = {.state = BHI_PAGE_FREE};
 

@@ -389,22 +389,20 @@ static void extend(bhi_page_t *page)
     }
     uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = extension(page, have);
     bhi_random_t *random = random_of(page);
-    bhi_index_t entries[64], *chosen = entries, first = bhi_list_code(page, base);
+    bhi_index_t entries[64], first = bhi_list_code(page, base);
     if (n == 1) {
         entries[0] = (bhi_index_t)(first ^ bhi_bit_nth(page->fresh, BH_HARDEN_RANDOM ? bhi_random_below(random, have) : 0));
+        have = 1;
     } else {
         spread(entries, page->fresh, first);
-        if (BH_HARDEN_RANDOM)
-            bhi_random_choose(random, entries, have, n);
-        chosen = entries + (have - n);
     }
+    bhi_list_fill(page, random, entries, have, n);
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t in_word = chosen[i] ^ first;
+        uint32_t in_word = bhi_list_at(page, i) - base;
         page->fresh &= ~((uint64_t)1 << in_word);
         if (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY)
             memset((void *)bhi_page_block(page, base + in_word), 0, page->block_size); /* NOLINT: blocks are numbers here */
     }
-    bhi_list_fill(page, chosen, n);
     page->free_zero = page->memory == BHI_MEMORY_ZERO || (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY);
 }
 
@@ -424,7 +422,10 @@ static bool has_fresh(const bhi_page_t *page)
 static uint32_t enough(const bhi_page_t *page)
 {
     uint32_t least = bhi_page_reuse_least(page);
-    return least == 1 ? 1 : least + bhi_random_below(random_of(page), least * 2 / 3);
+    if (least == 1)
+        return 1;
+    unsigned bits = bhi_bit_last(least); /* at least half of `least`, and less than all of it */
+    return least + bhi_random_bits(random_of(page), bits);
 }
 
 /* Free blocks of one word of the map. */
@@ -449,10 +450,8 @@ static void gather(bhi_page_t *page, uint32_t spare)
         end = spread(end, free_in_word(page, w), bhi_list_code(page, w * 64));
         w = w + 1 == words ? 0 : w + 1;
     }
-    uint32_t have = (uint32_t)(end - entries), n = (uint32_t)bhi_min(have, BH_LIST_MOST);
-    if (BH_HARDEN_RANDOM)
-        bhi_random_choose(random_of(page), entries, have, n);
-    bhi_list_fill(page, end - n, n);
+    uint32_t have = (uint32_t)(end - entries);
+    bhi_list_fill(page, random_of(page), entries, have, (uint32_t)bhi_min(have, BH_LIST_MOST));
     page->free_zero = false;
 }
 

@@ -131,7 +131,7 @@ BH_INLINE bool bhi_page_index(const bhi_page_t *page, uintptr_t p, uint32_t *ind
  * more memory. */
 BH_INLINE uint8_t bhi_page_retire_ticks(const bhi_page_t *page)
 {
-    return page->block_size <= 8 * 1024 ? 16 : 4;
+    return page->block_size <= 8 * 1024 ? 5 : 2;
 }
 
 /* Owner: counts a page that the heap has now, and lets free find it. */

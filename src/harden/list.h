@@ -44,10 +44,14 @@ BH_INLINE uint32_t bhi_list_at(const bhi_page_t *page, uint32_t n)
     return bhi_list_code(page, bhi_list(page)[n]);
 }
 
-/* Owner: the list is these entries now, the last one to come first. */
-BH_INLINE void bhi_list_fill(bhi_page_t *page, const bhi_index_t *entries, uint32_t n)
+/* Owner: the list is `n` of `have` entries now, in a random order. Those in `entries`
+ * are of no use then. */
+BH_INLINE void bhi_list_fill(bhi_page_t *page, bhi_random_t *random, bhi_index_t *entries, uint32_t have, uint32_t n)
 {
-    memcpy(bhi_list(page), entries, n * sizeof *entries);
+    if (BH_HARDEN_RANDOM)
+        bhi_random_choose(random, entries, have, n, bhi_list(page));
+    else
+        memcpy(bhi_list(page), entries + (have - n), n * sizeof *entries);
     page->listed = n;
 }
 

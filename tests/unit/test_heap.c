@@ -119,7 +119,7 @@ START_TEST(retire)
         ck_assert_ptr_eq(page_of(p), page);
         bh_free(p);
     }
-    for (int i = 0; i < (bhi_page_retire_ticks(page) + 1) * 16 && page->state != BHI_PAGE_FREE; i++)
+    for (int i = 0; i < (bhi_page_retire_ticks(page) + 1) * 64 && page->state != BHI_PAGE_FREE; i++)
         bhi_heap_heartbeat(heap);
     ck_assert_uint_eq(page->state, BHI_PAGE_FREE);
     ck_assert_invariants();

@@ -1,4 +1,5 @@
 /* harden/list.h: what is filled in comes out, and nothing of it lies in blocks. */
+#include "base/bits.h"
 #include "bulkhead.h"
 #include "core/page.h"
 #include "core/thread.h"
@@ -8,8 +9,6 @@
 #include "support.h"
 
 #include <string.h>
-
-static uint64_t seed;
 
 /* A page of that class with something on its list. */
 static bhi_page_t *page_with_list(unsigned c)
@@ -22,19 +21,21 @@ static bhi_page_t *page_with_list(unsigned c)
 
 START_TEST(what_is_filled_in_comes_out)
 {
-    seed = unit_seed("list");
     for (unsigned c = 0; c < BHI_CLASSES; c += 3) {
         bhi_page_t *page = page_with_list(c);
         uint32_t most = page->reserved < BH_LIST_MOST ? page->reserved : BH_LIST_MOST, had = page->listed;
         bhi_index_t index[BH_LIST_MOST], kept[BH_LIST_MOST];
         memcpy(kept, bhi_list(page), had * sizeof kept[0]);
         for (uint32_t i = 0; i < most; i++)
-            index[i] = bhi_list_code(page, unit_below(&seed, page->reserved));
-        bhi_list_fill(page, index, most);
+            index[i] = bhi_list_code(page, i);
+        bhi_list_fill(page, &bhi_thread_heap->random, index, most, most);
         ck_assert_uint_eq(page->listed, most);
+        uint64_t seen = 0;
         for (uint32_t i = 0; i < most; i++)
-            ck_assert_uint_eq(bhi_list_at(page, i), (bhi_index_t)(BH_HARDEN_LISTS ? index[i] ^ page->key : index[i]));
-        bhi_list_fill(page, kept, had);
+            seen |= (uint64_t)1 << bhi_list_at(page, i);
+        ck_assert_uint_eq(seen, bhi_bit_range(0, most));
+        memcpy(bhi_list(page), kept, had * sizeof kept[0]);
+        page->listed = had;
         ck_assert_invariants();
     }
 }
@@ -46,7 +47,6 @@ START_TEST(a_written_entry_is_any_block)
 {
     if (!BH_HARDEN_LISTS)
         return;
-    seed = unit_seed("list");
     enum { pages = 4000, parts = 16 };
     unsigned seen[parts] = {0};
     bhi_page_t *page = page_with_list(bhi_class_of(64));
