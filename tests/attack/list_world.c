@@ -46,6 +46,15 @@ static void hash_remove(uintptr_t p)
     }
 }
 
+/* The first one is the cause of others, and too many would fill the pipe. */
+static void hit(const char *word, uintptr_t p)
+{
+    static bool recorded;
+    if (!recorded)
+        attack_record(word, p);
+    recorded = true;
+}
+
 /* ---------------------------------------------------------------- the program */
 
 static unsigned char pattern(uintptr_t p)
@@ -71,7 +80,7 @@ static void check_fill(const world_t *w, uintptr_t p)
     const unsigned char *block = (const unsigned char *)p; /* NOLINT */
     for (size_t i = 0; i < n; i++) {
         if (block[i] != pattern(p) || block[w->size - n + i] != pattern(p)) {
-            attack_record("HIT: live block changed", p);
+            hit("HIT: live block changed", p);
             return;
         }
     }
@@ -94,7 +103,7 @@ static void check_left(world_t *w, uintptr_t p)
     for (size_t i = 0; i < ends(w) && !w->list_written; i += sizeof left) {
         uint64_t first = word_at(p + i), last = word_at(p + w->size - ends(w) + i);
         if ((first != 0 && first != left) || (last != 0 && last != left)) {
-            attack_record("HIT: free block changed", p);
+            hit("HIT: free block changed", p);
             break;
         }
     }
@@ -108,13 +117,13 @@ static void check_place(const world_t *w, uintptr_t p)
 {
     bhi_arena_t *arena = bhi_arena_of(p);
     if (arena == NULL) {
-        attack_record("HIT: foreign", p);
+        hit("HIT: foreign", p);
         return;
     }
     const bhi_page_t *page = bhi_desc_first(bhi_desc_at(arena->descs, p - arena->base));
     uintptr_t off = p - page->start;
     if (page->state == BHI_PAGE_FREE || bhi_page_bytes(page) != w->size || off % w->size != 0 || off / w->size >= page->reserved)
-        attack_record("HIT: not a block", p);
+        hit("HIT: not a block", p);
 }
 
 static uintptr_t take(world_t *w)
@@ -122,7 +131,7 @@ static uintptr_t take(world_t *w)
     uintptr_t p = target_take(w->size);
     check_place(w, p);
     if (is_live(p)) {
-        attack_record("HIT: live block returned", p);
+        hit("HIT: live block returned", p);
         return p;
     }
     if (w->lives == WORLD_BLOCKS)
