@@ -57,8 +57,8 @@ BH_INLINE void bhi_list_push_local(bhi_page_t *page, uint32_t index)
     bhi_list(page)[bhi_list_room(page->reserved) - ++page->local_free] = bhi_list_code(page, index);
 }
 
-/* Owner, without the map: what was freed is the list now, if anything was. */
-BH_INLINE bool bhi_list_take_local(bhi_page_t *page)
+/* Owner, without the map: what was freed is the list now. */
+BH_INLINE void bhi_list_take_local(bhi_page_t *page)
 {
     uint32_t n = page->local_free;
     bhi_index_t *list = bhi_list(page), *from = list + bhi_list_room(page->reserved) - n;
@@ -66,7 +66,6 @@ BH_INLINE bool bhi_list_take_local(bhi_page_t *page)
         list[i] = from[i];
     page->listed = n;
     page->local_free = 0;
-    return n != 0;
 }
 
 #endif
