@@ -231,7 +231,7 @@ BH_EXPORT bool bh_heap_visit_blocks(bh_heap_t *heap, bool visit_blocks, bh_block
 /* ----------------------------------------------------------------- reports */
 
 /* What is known of a violation. Words are constant texts; NULL, 0 and, where it
- * says so, -1 mean that something is not known. Contents of blocks, links and
+ * says so, -1 mean that something is not known. Contents of blocks, lists and
  * keys are in no report. */
 typedef struct bh_report {
     size_t struct_size;     /* sizeof(bh_report_t) of the library; fields are added at the end only */

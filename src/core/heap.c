@@ -42,8 +42,8 @@ static void direct_update(bhi_heap_t *heap, unsigned c)
         heap->direct[w] = page;
 }
 
-/* What local_heap of an ACTIVE page is. NULL keeps free's fast path, which writes a
- * link, from blocks of zero size, and in profile hardened from all. */
+/* What local_heap of an ACTIVE page is. NULL keeps free's fast path, which only
+ * changes the map, from blocks of zero size, and in profile hardened from all. */
 static bhi_heap_t *local_of(bhi_heap_t *heap, const bhi_page_t *page)
 {
     return page->size_class == BHI_CLASS_ZERO || bhi_is_hardened() ? NULL : heap;

@@ -74,7 +74,7 @@ static bool start(void)
         bhi_violation(BHI_NO_ENTROPY, 0);
     bhi_options_read(&bhi_process.options, info.secure ? NULL : info.env);
     bhi_settings_init(&bhi_process.options);
-    bhi_process.link_mul = bhi_random_u64(&root.state) | 1;
+    bhi_process.canary_mul = bhi_random_u64(&root.state) | 1;
     if (!bhi_arena_init(&root))
         return false;
     bhi_guard_init();

@@ -458,7 +458,7 @@ static void gather(bhi_page_t *page, uint32_t spare)
 /* Without the map: what was freed. */
 static bool take_local(bhi_page_t *page)
 {
-    if (page->local_free == 0)
+    if (page->local_free == 0) /* that of the empty page too, which nobody can write to */
         return false;
     page->free_zero = false;
     bhi_list_take_local(page);

@@ -51,7 +51,7 @@ BH_INLINE bhi_canary_t bhi_canary_of(size_t requested, uint64_t key, uint64_t pl
 {
     /* The halves change places so that link.h never hashes the same word. */
     uint64_t own = key << 32 | key >> 32;
-    bhi_canary_t canary = {bhi_mul_fold((place << 40 ^ requested) ^ own, &bhi_process.link_mul), own};
+    bhi_canary_t canary = {bhi_mul_fold((place << 40 ^ requested) ^ own, &bhi_process.canary_mul), own};
     return canary;
 }
 

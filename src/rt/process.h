@@ -18,7 +18,7 @@ typedef struct bhi_process {
     uintptr_t block_base;  /* const: first byte of the block reservation, segment-aligned; secret */
     const _Atomic(size_t) *block_open; /* const: how far from there descriptors are accessible; never NULL */
     uintptr_t descs;       /* const: page descriptor of slot 0; secret */
-    uint64_t link_mul;     /* const: odd multiplier of the link codec; secret */
+    uint64_t canary_mul;   /* const: odd multiplier of the canaries; secret */
     size_t block_size;     /* const: bytes reserved from block_base on, a multiple of a segment */
     struct bhi_state *state; /* const: everything that changes, in the control-data reservation */
     struct bhi_random_root *random_root; /* const: same place */

@@ -33,7 +33,6 @@ static const struct {
     {BHI_OVERFLOW, "overflow"},
     {BHI_UNDERFLOW, "underflow"},
     {BHI_WRITE_AFTER_FREE, "write-after-free"},
-    {BHI_CORRUPT_LINK, "corrupt-link"},
     {BHI_CORRUPT_LIST, "corrupt-list"},
     {BHI_CORRUPT_CONTROL, "corrupt-control"},
     {BHI_UNSUPPORTED_SYSTEM, "unsupported-system"},
