@@ -214,7 +214,7 @@ static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintp
     if (page->size_class == BHI_CLASS_ZERO)
         bhi_zero_taken(page, index >> 6, bhi_map_bit(index));
     else if (!BH_HARDEN_MAP)
-        bhi_list_push_local(page, index);
+        bhi_list_push_local(page, p - page->start);
     page->used--;
     if (page->used == 0 || page->state == BHI_PAGE_FULL)
         bhi_heap_after_free(heap, page);

@@ -60,11 +60,11 @@ BH_INLINE void bhi_free(void *p)
          * 8 KiB mostly go the long way, all others save two instructions. */
         bhi_page_t *page = bhi_desc_at(bhi_process.descs, off);
         if (bh_likely(bhi_page_is_local(page, heap))) {
-            uint64_t index;
-            bool starts = bhi_page_place_index(page, (uintptr_t)p - page->start, &index);
+            uint64_t place = (uintptr_t)p - page->start, index = 0;
+            bool starts = !BH_HARDEN_MAP || bhi_page_place_index(page, place, &index);
             if (starts && bh_likely(bhi_map_clear_live(page->map, index))) {
                 if (!BH_HARDEN_MAP)
-                    bhi_list_push_local(page, (uint32_t)index);
+                    bhi_list_push_local(page, place);
                 if (bh_unlikely(--page->used == 0)) {
                     if (page->retire == 0)
                         bhi_heap_after_free(heap, page);

@@ -389,16 +389,18 @@ static void extend(bhi_page_t *page)
     }
     uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = extension(page, have);
     bhi_random_t *random = random_of(page);
-    bhi_index_t entries[64], first = bhi_list_code(page, base);
+    bhi_index_t entries[64], first = BH_HARDEN_MAP ? bhi_list_code(page, base) : (bhi_index_t)base;
     if (n == 1) {
         entries[0] = (bhi_index_t)(first ^ bhi_bit_nth(page->fresh, BH_HARDEN_RANDOM ? bhi_random_below(random, have) : 0));
         have = 1;
     } else {
         spread(entries, page->fresh, first);
     }
+    for (uint32_t i = 0; !BH_HARDEN_MAP && i < have; i++)
+        entries[i] = bhi_list_code(page, entries[i] * page->block_size / 8);
     bhi_list_fill(page, random, entries, have, n);
     for (uint32_t i = 0; i < n; i++) {
-        uint32_t in_word = bhi_list_at(page, i) - base;
+        uint32_t in_word = bhi_list_index(page, i) - base;
         page->fresh &= ~((uint64_t)1 << in_word);
         if (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY)
             memset((void *)bhi_page_block(page, base + in_word), 0, page->block_size); /* NOLINT: blocks are numbers here */
@@ -557,7 +559,7 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups)
                 bhi_zero_taken(page, w, taken);
             else
                 for (; !BH_HARDEN_MAP && taken != 0; taken &= taken - 1)
-                    bhi_list_push_local(page, w * 64 + bhi_bit_first(taken));
+                    bhi_list_push_local(page, (w * 64 + bhi_bit_first(taken)) * (uint64_t)page->block_size);
         }
     }
 }

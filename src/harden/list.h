@@ -10,7 +10,8 @@
  *
  * The list is a stack that only takes: refills (core/page.c) fill it while it is
  * empty, from the map. Where the map is compiled out it has room for all blocks of the
- * page, and what is freed gathers at its other end. */
+ * page, its entries are places (bytes from the first block on, by 8) instead of
+ * indices, and what is freed gathers at its other end. */
 #ifndef BH_HARDEN_LIST_H
 #define BH_HARDEN_LIST_H
 
@@ -27,47 +28,70 @@ BH_INLINE uint32_t bhi_list_room(uint32_t reserved)
     return BH_HARDEN_MAP ? BH_LIST_MOST : (reserved + BH_LIST_MOST - 1) / BH_LIST_MOST * BH_LIST_MOST;
 }
 
-/* First entry; of a page of many blocks. */
-BH_INLINE bhi_index_t *bhi_list(const bhi_page_t *page)
+/* Entry n, counted from the one that goes last; of a page of many blocks. */
+BH_INLINE bhi_index_t *bhi_list(const bhi_page_t *page, uint32_t n)
 {
-    return (bhi_index_t *)(void *)page->map - bhi_list_room(page->reserved);
+    bhi_index_t *end = (bhi_index_t *)(void *)page->map;
+    return BH_HARDEN_MAP ? end - BH_LIST_MOST + n : end - 1 - n;
 }
 
+/* To an entry and back. */
 BH_INLINE bhi_index_t bhi_list_code(const bhi_page_t *page, uint32_t index)
 {
     return (bhi_index_t)(BH_HARDEN_LISTS ? index ^ page->key : index);
 }
 
-/* Index of a block on the list, or of none, if somebody has written there. */
+/* What an entry says, which is anything if somebody has written there. */
 BH_INLINE uint32_t bhi_list_at(const bhi_page_t *page, uint32_t n)
 {
-    return bhi_list_code(page, bhi_list(page)[n]);
+    return bhi_list_code(page, *bhi_list(page, n));
+}
+
+/* Index of a block on the list. */
+BH_INLINE uint32_t bhi_list_index(const bhi_page_t *page, uint32_t n)
+{
+    return BH_HARDEN_MAP ? bhi_list_at(page, n) : bhi_list_at(page, n) * 8 / page->block_size;
 }
 
 /* Owner: the list is `n` of `have` entries now, in a random order. Those in `entries`
  * are of no use then. */
 BH_INLINE void bhi_list_fill(bhi_page_t *page, bhi_random_t *random, bhi_index_t *entries, uint32_t have, uint32_t n)
 {
-    if (BH_HARDEN_RANDOM)
-        bhi_random_choose(random, entries, have, n, bhi_list(page));
-    else
-        memcpy(bhi_list(page), entries + (have - n), n * sizeof *entries);
     page->listed = n;
+    if (BH_HARDEN_RANDOM && BH_HARDEN_MAP) {
+        bhi_random_choose(random, entries, have, n, bhi_list(page, 0));
+        return;
+    }
+    bhi_index_t chosen[BH_LIST_MOST], *from = entries + (have - n);
+    if (BH_HARDEN_RANDOM)
+        bhi_random_choose(random, entries, have, n, from = chosen);
+    for (uint32_t i = 0; i < n; i++)
+        *bhi_list(page, i) = from[i];
+}
+
+/* Without the map: the entry of the n-th block that was freed. */
+BH_INLINE bhi_index_t *bhi_list_local(const bhi_page_t *page, uint32_t n)
+{
+    return (bhi_index_t *)(void *)page->map - page->reserved + n;
 }
 
 /* Owner, without the map: a block was freed. */
-BH_INLINE void bhi_list_push_local(bhi_page_t *page, uint32_t index)
+BH_INLINE void bhi_list_push_local(bhi_page_t *page, uint64_t place)
 {
-    bhi_list(page)[bhi_list_room(page->reserved) - ++page->local_free] = bhi_list_code(page, index);
+    *bhi_list_local(page, page->local_free++) = bhi_list_code(page, (uint32_t)(place / 8));
 }
 
-/* Owner, without the map: what was freed is the list now. */
+/* Owner, without the map: what was freed is the list now, the last one to come first. */
 BH_INLINE void bhi_list_take_local(bhi_page_t *page)
 {
     uint32_t n = page->local_free;
-    bhi_index_t *list = bhi_list(page), *from = list + bhi_list_room(page->reserved) - n;
-    for (uint32_t i = 0; i < n; i++)
-        list[i] = from[i];
+    bhi_index_t *to = bhi_list(page, 0) - n + 1;
+    memmove(to, bhi_list_local(page, 0), n * sizeof *to);
+    for (uint32_t i = 0; i < n / 2; i++) {
+        bhi_index_t one = to[i];
+        to[i] = to[n - 1 - i];
+        to[n - 1 - i] = one;
+    }
     page->listed = n;
     page->local_free = 0;
 }

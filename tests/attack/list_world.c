@@ -204,7 +204,7 @@ void world_write(world_t *w, uint32_t index, uint64_t word)
 
 void world_set_entry(world_t *w, uint32_t at, bhi_index_t entry)
 {
-    bhi_list(w->page)[at] = entry;
+    bhi_list(w->page, 0)[at] = entry;
     w->list_written = true;
 }
 
@@ -218,7 +218,7 @@ static void remember(world_t *w)
     for (uint32_t i = 0; i < 4 && w->page->listed > 0; i++) {
         uint32_t slot = w->olds < WORLD_OLD ? w->olds++ : attack_below(&w->random, WORLD_OLD);
         w->old[slot].at = attack_below(&w->random, w->page->listed);
-        w->old[slot].entry = bhi_list(w->page)[w->old[slot].at];
+        w->old[slot].entry = bhi_list(w->page, 0)[w->old[slot].at];
     }
 }
 

@@ -105,7 +105,7 @@ static bool flip(world_t *w)
     if (w->page->listed == 0)
         return false;
     uint32_t at = some_entry(w);
-    bhi_index_t entry = bhi_list(w->page)[at];
+    bhi_index_t entry = bhi_list(w->page, 0)[at];
     for (uint32_t i = attack_below(&w->random, 3) + 1; i > 0; i--)
         entry = (bhi_index_t)(entry ^ 1u << attack_below(&w->random, 8 * sizeof entry));
     world_set_entry(w, at, entry);
@@ -126,7 +126,7 @@ static bool copy(world_t *w)
     if (w->page->listed < 2)
         return false;
     uint32_t from = some_entry(w), to = some_entry(w);
-    world_set_entry(w, to, bhi_list(w->page)[from]);
+    world_set_entry(w, to, bhi_list(w->page, 0)[from]);
     return from != to;
 }
 
@@ -135,8 +135,8 @@ static bool swap(world_t *w)
     if (w->page->listed < 2)
         return false;
     uint32_t a = some_entry(w), b = some_entry(w);
-    bhi_index_t entry = bhi_list(w->page)[a];
-    world_set_entry(w, a, bhi_list(w->page)[b]);
+    bhi_index_t entry = bhi_list(w->page, 0)[a];
+    world_set_entry(w, a, bhi_list(w->page, 0)[b]);
     world_set_entry(w, b, entry);
     return a != b;
 }
@@ -146,7 +146,7 @@ static bool replay(world_t *w)
     bool changed = false;
     for (uint32_t i = 0; i < w->olds; i++) {
         uint32_t at = w->old[i].at;
-        if (at >= w->page->listed || bhi_list(w->page)[at] == w->old[i].entry || attack_below(&w->random, 2) == 0)
+        if (at >= w->page->listed || bhi_list(w->page, 0)[at] == w->old[i].entry || attack_below(&w->random, 2) == 0)
             continue;
         world_set_entry(w, at, w->old[i].entry);
         changed = true;
@@ -223,7 +223,7 @@ static bool other_list(world_t *w)
         return false;
     uint32_t n = attack_below(&w->random, 2) == 0 ? other->listed : w->page->listed;
     for (uint32_t i = 0; i < n && i < other->listed; i++)
-        world_set_entry(w, i, bhi_list(other)[i]);
+        world_set_entry(w, i, bhi_list(other, 0)[i]);
     w->page->listed = n;
     return n > 0;
 }

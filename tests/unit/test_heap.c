@@ -172,7 +172,7 @@ START_TEST(a_retired_page_that_is_used_again_is_safe)
     }
     while (n > 0)
         bh_free(p[--n]);
-    for (int i = 0; i < 18 * 16; i++) /* small pages wait longest: 16 ticks */
+    for (int i = 0; i < 6 * 64; i++) /* small pages wait longest: 5 ticks of 64 */
         bhi_heap_heartbeat(heap);
     ck_assert_uint_eq(heap->page_count, 0);
     ck_assert_invariants();

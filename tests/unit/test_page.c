@@ -285,7 +285,7 @@ static void corrupt_free_head(void *arg)
     (void)arg;
     void *p = bh_malloc(24);
     bhi_page_t *page = page_of(p);
-    bhi_list(page)[page->listed - 1] = bhi_list_code(page, bhi_page_capacity(page));
+    bhi_list(page, 0)[page->listed - 1] = bhi_list_code(page, bhi_page_capacity(page));
     for (int i = 0; i < 100000; i++)
         bhi_free(bh_malloc(24));
 }
@@ -296,7 +296,7 @@ static void live_list_head(void *arg)
     void *p = bh_malloc(24);
     bhi_page_t *page = page_of(p);
     uint32_t live = (uint32_t)((uintptr_t)p - page->start) / page->block_size;
-    bhi_list(page)[page->listed - 1] = bhi_list_code(page, live);
+    bhi_list(page, 0)[page->listed - 1] = bhi_list_code(page, live);
     for (int i = 0; i < 100000; i++)
         p = bh_malloc(24);
 }
