@@ -329,6 +329,19 @@ void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind)
     disown(heap);
 }
 
+/* The blocks of a list that was made before a fork would come in the same order in
+ * parent and child; those of a list that another owner made hold what that one left.
+ * So the new process or owner makes its own from the map. Pages behind the first of
+ * their queue have none. */
+static void forget_lists(bhi_heap_t *heap)
+{
+    for (unsigned c = 0; BH_HARDEN_MAP && c < BHI_CLASSES; c++) {
+        bhi_page_t *page = heap->queues[c].first;
+        if (page != NULL && page->listed != 0)
+            page->listed = 0;
+    }
+}
+
 /* ------------------------------------------------------------- taking heaps */
 
 static bhi_heap_t *new_struct(void)
@@ -371,6 +384,7 @@ static bhi_heap_t *take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t self
     if (heap != NULL) {
         orphans_remove(heap);
         heap->generation++; /* another owner */
+        forget_lists(heap);
     } else {
         heap = own_from(bhi_state->heaps_unused, self);
         if (heap != NULL)
@@ -429,6 +443,8 @@ static bool move_page(bhi_heap_t *from, bhi_heap_t *to, bhi_page_t *page)
     bhi_page_enters(to);
     atomic_store_explicit(&page->local_heap, local_of(to, page), memory_order_relaxed);
     page->retire = 0;
+    if (BH_HARDEN_MAP)
+        page->listed = 0; /* what those hold is the former owner's: see take_over in page.c */
     queue_append(to, page);
     return true;
 }
@@ -672,18 +688,6 @@ static void repair(bhi_heap_t *heap)
             bhi_page_collect(page, ~(uint32_t)0);
             bhi_heap_after_free(heap, page);
         }
-    }
-}
-
-/* The blocks of a list that was made before the fork would come in the same order in
- * parent and child: the child makes its own from the map. Pages behind the first of
- * their queue have none, but for some that were adopted. */
-static void forget_lists(bhi_heap_t *heap)
-{
-    for (unsigned c = 0; BH_HARDEN_MAP && BH_HARDEN_RANDOM && c < BHI_CLASSES; c++) {
-        bhi_page_t *page = heap->queues[c].first;
-        if (page != NULL && page->listed != 0)
-            page->listed = 0;
     }
 }
 

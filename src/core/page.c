@@ -174,6 +174,7 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
         shift++;
     page->group_shift = shift;
     bhi_residue_forget(page, slots);
+    bhi_residue_own(heap, page);
     if (none)
         atomic_store_explicit(&page->capacity, reserved, memory_order_relaxed);
     publish(page, heap, BHI_PAGE_ACTIVE, none || bhi_is_hardened() ? NULL : heap);
@@ -375,12 +376,44 @@ static bhi_index_t *spread(bhi_index_t *end, uint64_t set, bhi_index_t first)
     return end;
 }
 
+/* Free blocks of one word of the map. */
+static uint64_t free_in_word(const bhi_page_t *page, uint32_t w)
+{
+    uint64_t used = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) |
+                    atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
+    uint32_t base = last_word(page);
+    if (w != base / 64)
+        return ~used;
+    return ~used & ~page->fresh & bhi_bit_range(0, bhi_page_capacity(page) - base);
+}
+
+/* The page was another owner's: what its free blocks hold goes, before one of them is
+ * handed out again. Those that are in use then belong to the program as any other. */
+static BH_COLD void take_over(const bhi_heap_t *heap, bhi_page_t *page)
+{
+    for (uint32_t w = 0; w < (bhi_page_capacity(page) + 63) / 64; w++) {
+        for (uint64_t set = free_in_word(page, w); set != 0; set &= set - 1)
+            memset((void *)bhi_page_block(page, w * 64 + bhi_bit_first(set)), 0, page->block_size); /* NOLINT: blocks are numbers here */
+    }
+    if (page->memory == BHI_MEMORY_OWN)
+        page->memory = BHI_MEMORY_ANY;
+    bhi_residue_own(heap, page);
+}
+
+static void ensure_own(bhi_page_t *page)
+{
+    const bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+    if (BH_HARDEN_CLEAR && BH_HARDEN_MAP && bh_unlikely(!bhi_residue_is_own(heap, page)))
+        take_over(heap, page);
+}
+
 /* Lists some of the fresh blocks of one word of the map, which are 64 but for the
  * page's last ones: so a page of few blocks hands them out in an order that is any
  * with the same probability, a page of many in one that is so for each 64 of them.
  * Bounded work. */
 static void extend(bhi_page_t *page)
 {
+    ensure_own(page);
     uint32_t capacity = bhi_page_capacity(page);
     if (page->fresh == 0) {
         uint32_t more = page->reserved - capacity < 64 ? page->reserved - capacity : 64;
@@ -430,20 +463,10 @@ static uint32_t enough(const bhi_page_t *page)
     return least + bhi_random_bits(random_of(page), bits);
 }
 
-/* Free blocks of one word of the map. */
-static uint64_t free_in_word(const bhi_page_t *page, uint32_t w)
-{
-    uint64_t used = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) |
-                    atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
-    uint32_t base = last_word(page);
-    if (w != base / 64)
-        return ~used;
-    return ~used & ~page->fresh & bhi_bit_range(0, bhi_page_capacity(page) - base);
-}
-
 /* Lists free blocks, from a random word of the map on. */
 static void gather(bhi_page_t *page, uint32_t spare)
 {
+    ensure_own(page);
     bhi_index_t entries[BH_LIST_MOST + 63], *end = entries;
     uint32_t words = (bhi_page_capacity(page) + 63) / 64;
     uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(random_of(page), words) : 0;

@@ -1,5 +1,4 @@
-/* Residue: marks in descriptors of free slots, and a heap's notes of where it left
- * some. A note may be out of date; the marks and the set of free slots tell. */
+/* Residue: marks in descriptors of slots, and a heap's notes of where it left some. A note may be out of date; the marks and the set of free slots tell. */
 #include "core/residue.h"
 
 #include "core/hardened.h"
@@ -49,11 +48,25 @@ static bhi_page_t *noted(bhi_heap_t *heap, unsigned c)
 
 /* ---------------------------------------------------------------------- marks */
 
+void bhi_residue_own(const bhi_heap_t *heap, bhi_page_t *page)
+{
+    page->residue = mark_of(heap, page->size_class, 0);
+}
+
+bool bhi_residue_is_own(const bhi_heap_t *heap, const bhi_page_t *page)
+{
+    return page->residue == mark_of(heap, page->size_class, 0);
+}
+
 void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page)
 {
     bool single = page->state == BHI_PAGE_LARGE;
     if (page->size_class == BHI_CLASS_ZERO || bhi_is_hardened())
         return;
+    if (!single && !bhi_residue_is_own(heap, page)) { /* it has another's still */
+        bhi_residue_forget(page, page->span_slots);
+        return;
+    }
     for (uint32_t i = 0; i < page->span_slots && i < BH_SEGMENT_SLOTS; i++)
         page[i].residue = mark_of(heap, page->size_class, i);
     if (!single && BH_HARDEN_CLEAR)

@@ -7,6 +7,11 @@
 #include "meta/segment.h"
 #include "meta/types.h"
 
+/* Marks a page in use: what its free blocks hold, and its fresh ones, is nothing that
+ * blocks of another heap or owner held. */
+void bhi_residue_own(const bhi_heap_t *heap, bhi_page_t *page);
+bool bhi_residue_is_own(const bhi_heap_t *heap, const bhi_page_t *page);
+
 /* Marks the span of a page that ends, before it is given back: what it holds are
  * contents of this heap's. Of a page of a class, the heap remembers the place. */
 void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page);

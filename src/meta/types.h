@@ -152,7 +152,7 @@ typedef struct bhi_page {
         uint64_t fresh;                   /* owner, of many blocks: I2 */
     };
     uint32_t span_slots;                  /* const */
-    uint32_t residue;                     /* slot: mark of what is left here, see core/residue.c; 0: of anything */
+    uint32_t residue;                     /* owner, or of a free slot: mark of what is left here, see core/residue.c; 0: of anything */
 } BH_ALIGNED(128) bhi_page_t;
 
 _Static_assert(sizeof(bhi_page_t) == (1 << BH_PAGE_DESC_SHIFT), "lookup multiplies by 128");
