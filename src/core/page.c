@@ -7,6 +7,7 @@
 #include "core/hazard.h"
 #include "core/heap.h"
 #include "core/zero.h"
+#include "harden/chunk.h"
 #include "harden/guard.h"
 #include "harden/large.h"
 #include "meta/arena.h"
@@ -42,10 +43,14 @@ static unsigned guard_start(size_t bytes_in_span)
 }
 
 /* Span for `bytes` usable bytes and the guard behind them, of which the last
- * `distance` slots are closed whole. Lock held. */
-static bhi_span_t take_span(size_t bytes, unsigned slots, unsigned align_slots, unsigned distance)
+ * `distance` slots are closed whole. `chunk`: rather in one. Lock held. */
+static bhi_span_t take_span(size_t bytes, unsigned slots, unsigned align_slots, unsigned distance, bool chunk)
 {
-    bhi_span_t span = bhi_span_take(slots, align_slots);
+    bhi_span_t span = {NULL, 0, false, 0};
+    if (chunk)
+        span = bhi_chunk_span(slots);
+    if (span.segment == NULL)
+        span = bhi_span_take(slots, align_slots);
     if (span.segment == NULL)
         return span;
     unsigned from = guard_start(bytes);
@@ -67,26 +72,54 @@ static bhi_span_t take_span(size_t bytes, unsigned slots, unsigned align_slots, 
     return span;
 }
 
-/* Mark of slot i of a span that held a large block of the heap as it is now: with
- * every owner that it gets, it is another one. Two heaps may agree by chance, once in
- * 2^25; then one's large block shows what the other's held. */
-static uint32_t residue_of(const bhi_heap_t *heap, unsigned i)
+#define RESIDUE_PAGES 31u /* the bits of a mark that count OS pages */
+
+static unsigned slots_reached(size_t bytes)
 {
-    uint32_t mixed = heap->generation * 0x9e3779b1u + heap->id + 1; /* golden ratio: Knuth, multiplicative hashing */
-    return (mixed << BH_SEGMENT_SLOTS_SHIFT | i) | (uint32_t)1 << 31;
+    return (unsigned)((bytes + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT);
 }
 
-/* Whether `bytes` from the first slot on hold nothing but contents of a large block
- * of this heap. Whatever the slots hold from now on is not that. */
-static bool claim_residue(bhi_page_t *first, unsigned slots, const bhi_heap_t *heap, size_t bytes)
+/* How many OS pages of slot i the first `bytes` of a span reach. */
+static unsigned pages_reached(size_t bytes, unsigned i)
 {
-    bool own = true;
+    size_t before = (size_t)i << BH_SLOT_SHIFT;
+    return bytes <= before ? 0 : (unsigned)bhi_min((bytes - before + BH_OS_PAGE_SIZE - 1) >> BH_OS_PAGE_SHIFT, BH_SLOT_OS_PAGES);
+}
+
+/* Mark of a slot whose first so many OS pages hold nothing but contents of large
+ * blocks of the heap as it is now: with every owner that it gets, it is another one.
+ * Two heaps may agree by chance, once in 2^26; then one's large block shows what the
+ * other's held. */
+static uint32_t residue_of(const bhi_heap_t *heap, unsigned os_pages)
+{
+    uint32_t mixed = heap->generation * 0x9e3779b1u + heap->id + 1; /* golden ratio: Knuth, multiplicative hashing */
+    return mixed << 5 | os_pages | (uint32_t)1 << 31;
+}
+
+/* Dirty slots of which `bytes` from the first one on reach something else than such
+ * contents; the caller clears them. No heap: of any contents. Leaves, instead of marks,
+ * how many OS pages of each slot hold nothing else then. */
+static uint64_t claim_residue(bhi_page_t *first, unsigned slots, const bhi_heap_t *heap, size_t bytes, uint64_t dirty)
+{
+    uint64_t others = 0;
+    uint32_t own = heap != NULL ? residue_of(heap, 0) : 1; /* 1: no mark's */
     for (unsigned i = 0; i < slots; i++) {
-        own &= first[i].residue == residue_of(heap, i);
-        first[i].residue = 0;
+        unsigned want = pages_reached(bytes, i), marked = first[i].residue & RESIDUE_PAGES;
+        bool is_dirty = (dirty >> i & 1) != 0, is_own = (first[i].residue & ~RESIDUE_PAGES) == own && marked >= want;
+        if (want > 0 && is_dirty && !is_own)
+            others |= (uint64_t)1 << i;
+        first[i].residue = !is_dirty ? BH_SLOT_OS_PAGES : is_own ? marked : want;
     }
-    /* Then the first slot's descriptor still tells of that block. */
-    return own && bytes <= (first->start & (BH_SLOT_SIZE - 1)) + first->single_bytes;
+    return others;
+}
+
+/* Clears those slots of a span as far as `bytes` reach. */
+static void clear_slots(uintptr_t start, uint64_t slots, size_t bytes)
+{
+    for (; slots != 0; slots &= slots - 1) {
+        size_t at = (size_t)bhi_bit_first(slots) << BH_SLOT_SHIFT;
+        memset((void *)(start + at), 0, bhi_min(bytes - at, BH_SLOT_SIZE)); /* NOLINT: blocks are numbers here */
+    }
 }
 
 /* Span of one slot that cannot be accessed. It keeps no memory either, unless the
@@ -140,9 +173,9 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     bhi_state_lock();
     size_t chunk = chunk_bytes(reserved, size, bhi_is_hardened() && !none);
     void *map = bhi_pool_take(chunk);
-    bhi_span_t span = {NULL, 0, false};
+    bhi_span_t span = {NULL, 0, false, 0};
     if (map != NULL) {
-        span = none ? take_closed(align) : take_span(slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1, 0);
+        span = none ? take_closed(align) : take_span(slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1, 0, false);
         if (span.segment == NULL)
             bhi_pool_give(map, chunk);
     }
@@ -161,7 +194,7 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     while (((reserved - 1) >> shift) >= GROUPS)
         shift++;
     page->group_shift = shift;
-    claim_residue(page, slots, heap, 0);
+    claim_residue(page, slots, NULL, 0, ~(uint64_t)0);
     if (none)
         atomic_store_explicit(&page->capacity, reserved, memory_order_relaxed);
     publish(page, heap, BHI_PAGE_ACTIVE, none || bhi_is_hardened() ? NULL : heap);
@@ -233,9 +266,10 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
 
     bhi_state_lock();
     void *map = bhi_pool_take(sizeof(bhi_map_word_t));
-    bhi_span_t span = {NULL, 0, true};
+    bhi_span_t span = {NULL, 0, true, 0};
+    bool chunk = !bhi_is_hardened() && align <= BH_SLOT_SIZE && bhi_large_wants(bytes);
     if (map != NULL && !huge)
-        span = take_span(bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1, distance);
+        span = take_span(bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1, distance, chunk);
     bhi_state_unlock();
 
     bhi_page_t *page = NULL;
@@ -255,7 +289,11 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
         }
         return NULL;
     }
-    bool own = huge || (claim_residue(page, (unsigned)slots, heap, bytes) && !bhi_is_hardened());
+    uint64_t others = 0, dirty = 0;
+    if (!huge) {
+        dirty = span.dirty & bhi_bit_range(0, slots_reached(bytes));
+        others = claim_residue(page, (unsigned)slots, bhi_is_hardened() ? NULL : heap, bytes, span.dirty);
+    }
     set_up(page, heap, start, (unsigned)slots, map, span.zero);
     page->block_size = 0;
     page->single_bytes = bytes;
@@ -267,11 +305,9 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     bhi_map_set_live(page->map, 0);
     atomic_store_explicit(&page->capacity, 1, memory_order_relaxed);
     publish(page, heap, BHI_PAGE_LARGE, NULL);
-    if (BH_HARDEN_CLEAR && !span.zero && !own) {
-        memset((void *)start, 0, bytes); /* NOLINT: blocks are numbers here */
-        span.zero = true;
-    }
-    *zero = span.zero;
+    if (BH_HARDEN_CLEAR)
+        clear_slots(start, others, bytes);
+    *zero = dirty == (BH_HARDEN_CLEAR ? others : 0);
     return page;
 }
 
@@ -302,9 +338,9 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
     size_t before = page->start & (BH_SLOT_SIZE - 1); /* see bhi_heap_large_at */
     size_t bytes = bhi_align_up(before + size, BH_OS_PAGE_SIZE);
     unsigned had = page->span_slots, slots = (unsigned)((bytes + BH_OS_PAGE_SIZE + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT);
-    bool zero = page->memory_zero;
+    uint64_t dirty = 0;
     bhi_state_lock();
-    bool grown = slots <= had || bhi_span_grow(segment, slot, had, slots, &zero);
+    bool grown = slots <= had || bhi_span_grow(segment, slot, had, slots, &dirty);
     if (grown && !bhi_guard_move(segment, slot, slots, guard_start(bytes))) {
         if (slots > had)
             bhi_span_give(segment, slot + had, slots - had, true);
@@ -315,12 +351,16 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
         return false;
     for (unsigned i = had; i < slots; i++)
         page[i].back = (uint16_t)(i << BH_PAGE_DESC_SHIFT);
-    if (slots > had)
-        claim_residue(page + had, slots - had, atomic_load_explicit(&page->heap, memory_order_relaxed), 0);
+    uintptr_t end = page->start + page->single_bytes, start = page->start - before, added = start + ((size_t)had << BH_SLOT_SHIFT);
+    if (slots > had) {
+        const bhi_heap_t *heap = bhi_is_hardened() ? NULL : atomic_load_explicit(&page->heap, memory_order_relaxed);
+        dirty = claim_residue(page + had, slots - had, heap, start + bytes - added, dirty);
+        if (BH_HARDEN_CLEAR)
+            clear_slots(added, dirty, start + bytes - added);
+    }
     page->span_slots = (uint32_t)bhi_max(had, slots); /* a random distance shrinks */
-    uintptr_t end = page->start + page->single_bytes;
-    if (BH_HARDEN_CLEAR && !zero)
-        memset((void *)end, 0, page->start - before + bytes - end); /* NOLINT: blocks are numbers here */
+    if (BH_HARDEN_CLEAR && !page->memory_zero)
+        memset((void *)end, 0, bhi_min(start + bytes, added) - end); /* NOLINT: blocks are numbers here */
     page->single_bytes = bytes - before;
     return true;
 }
@@ -627,8 +667,9 @@ void bhi_page_forget(bhi_page_t *page)
 /* Notes whose contents the span keeps: a large block of the same heap may show them. */
 static void leave_residue(bhi_page_t *page, const bhi_heap_t *heap)
 {
+    size_t bytes = (page->start & (BH_SLOT_SIZE - 1)) + page->single_bytes; /* see bhi_heap_large_at */
     for (uint32_t i = 0; page->state == BHI_PAGE_LARGE && i < page->span_slots && i < BH_SEGMENT_SLOTS; i++)
-        page[i].residue = residue_of(heap, i);
+        page[i].residue = residue_of(heap, (unsigned)bhi_max(pages_reached(bytes, i), page[i].residue & RESIDUE_PAGES));
 }
 
 /* Whether a thread is on its way to our stack, or reads the page. */
@@ -686,7 +727,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_state_lock();
     bhi_pool_give(page->map, chunk_bytes(page->reserved, page->block_size, bhi_page_has_ends(page)));
     if ((page->block_size == 0 || bhi_page_has_ends(page)) && bhi_large_wants(bhi_page_bytes(page)))
-        bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page));
+        bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page), !bhi_is_hardened());
     else
         bhi_span_give(segment, slot, page->span_slots, page->size_class != BHI_CLASS_ZERO || !page->memory_zero);
     /* Here too, for threads that only free and never reach the generic path. */
