@@ -8,6 +8,7 @@
 #include "core/heap.h"
 #include "core/residue.h"
 #include "core/zero.h"
+#include "harden/chunk.h"
 #include "harden/guard.h"
 #include "harden/large.h"
 #include "meta/arena.h"
@@ -67,9 +68,12 @@ static unsigned guard_start(size_t bytes_in_span)
 }
 
 /* Span for `bytes` usable bytes and the guard behind them, of which the last
- * `distance` slots are closed whole: this one, unless it is none. Lock held. */
-static bhi_span_t take_span(bhi_span_t span, size_t bytes, unsigned slots, unsigned align_slots, unsigned distance)
+ * `distance` slots are closed whole: this one, unless it is none; `chunk`: rather in
+ * one. Lock held. */
+static bhi_span_t take_span(bhi_span_t span, size_t bytes, unsigned slots, unsigned align_slots, unsigned distance, bool chunk)
 {
+    if (chunk)
+        span = bhi_chunk_span(slots);
     if (span.segment == NULL)
         span = bhi_span_take(slots, align_slots);
     if (span.segment == NULL)
@@ -91,6 +95,20 @@ static bhi_span_t take_span(bhi_span_t span, size_t bytes, unsigned slots, unsig
     if (slots == 1 && bhi_bit_count(span.segment->heads) == BATCH_AT)
         bhi_guard_batch(span.segment);
     return span;
+}
+
+static unsigned slots_reached(size_t bytes)
+{
+    return (unsigned)((bytes + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT);
+}
+
+/* Clears those slots of a span as far as `bytes` reach. */
+static void clear_slots(uintptr_t start, uint64_t slots, size_t bytes)
+{
+    for (; slots != 0; slots &= slots - 1) {
+        size_t at = (size_t)bhi_bit_first(slots) << BH_SLOT_SHIFT;
+        memset((void *)(start + at), 0, bhi_min(bytes - at, BH_SLOT_SIZE)); /* NOLINT: blocks are numbers here */
+    }
 }
 
 /* Span of one slot that cannot be accessed. It keeps no memory either, unless the
@@ -144,13 +162,13 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     bhi_state_lock();
     chunk_t chunk = chunk_for(reserved, size, (uint8_t)c);
     char *control = bhi_pool_take(chunk.bytes);
-    bhi_span_t span = {NULL, 0, false};
+    bhi_span_t span = {NULL, 0, false, 0};
     bhi_memory_t memory = BHI_MEMORY_ANY;
     if (control != NULL && none) {
         span = take_closed(align);
     } else if (control != NULL) {
         bhi_span_t left = bhi_residue_take(heap, c, slots);
-        span = take_span(left, slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1, 0);
+        span = take_span(left, slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1, 0, false);
         if (span.segment != NULL && span.segment == left.segment && span.slot == left.slot)
             memory = BHI_MEMORY_OWN;
     }
@@ -246,9 +264,10 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
 
     bhi_state_lock();
     void *map = bhi_pool_take(sizeof(bhi_map_word_t));
-    bhi_span_t span = {NULL, 0, true};
+    bhi_span_t span = {NULL, 0, true, 0};
+    bool chunk = !bhi_is_hardened() && align <= BH_SLOT_SIZE && bhi_large_wants(bytes);
     if (map != NULL && !huge)
-        span = take_span(span, bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1, distance);
+        span = take_span(span, bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1, distance, chunk);
     bhi_state_unlock();
 
     bhi_page_t *page = NULL;
@@ -268,7 +287,11 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
         }
         return NULL;
     }
-    bool own = huge || bhi_residue_claim(page, (unsigned)slots, heap, bytes);
+    uint64_t others = 0, dirty = 0;
+    if (!huge) {
+        dirty = span.dirty & bhi_bit_range(0, slots_reached(bytes));
+        others = bhi_residue_claim(page, (unsigned)slots, bhi_is_hardened() ? NULL : heap, bytes, span.dirty);
+    }
     set_up(page, heap, start, (unsigned)slots, map, span.zero ? BHI_MEMORY_ZERO : BHI_MEMORY_ANY);
     page->block_size = 0;
     page->single_bytes = bytes;
@@ -280,11 +303,9 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     bhi_map_set_live(page->map, 0);
     atomic_store_explicit(&page->capacity, 1, memory_order_relaxed);
     publish(page, heap, BHI_PAGE_LARGE, NULL);
-    if (BH_HARDEN_CLEAR && !span.zero && !own) {
-        memset((void *)start, 0, bytes); /* NOLINT: blocks are numbers here */
-        span.zero = true;
-    }
-    *zero = span.zero;
+    if (BH_HARDEN_CLEAR)
+        clear_slots(start, others, bytes);
+    *zero = dirty == (BH_HARDEN_CLEAR ? others : 0);
     return page;
 }
 
@@ -315,9 +336,9 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
     size_t before = page->start & (BH_SLOT_SIZE - 1); /* see bhi_heap_large_at */
     size_t bytes = bhi_align_up(before + size, BH_OS_PAGE_SIZE);
     unsigned had = page->span_slots, slots = (unsigned)((bytes + BH_OS_PAGE_SIZE + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT);
-    bool zero = page->memory == BHI_MEMORY_ZERO;
+    uint64_t dirty = 0;
     bhi_state_lock();
-    bool grown = slots <= had || bhi_span_grow(segment, slot, had, slots, &zero);
+    bool grown = slots <= had || bhi_span_grow(segment, slot, had, slots, &dirty);
     if (grown && !bhi_guard_move(segment, slot, slots, guard_start(bytes))) {
         if (slots > had)
             bhi_span_give(segment, slot + had, slots - had, true);
@@ -328,12 +349,16 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
         return false;
     for (unsigned i = had; i < slots; i++)
         page[i].back = (uint16_t)(i << BH_PAGE_DESC_SHIFT);
-    if (slots > had)
-        bhi_residue_forget(page + had, slots - had);
+    uintptr_t end = page->start + page->single_bytes, start = page->start - before, added = start + ((size_t)had << BH_SLOT_SHIFT);
+    if (slots > had) {
+        const bhi_heap_t *heap = bhi_is_hardened() ? NULL : atomic_load_explicit(&page->heap, memory_order_relaxed);
+        dirty = bhi_residue_claim(page + had, slots - had, heap, start + bytes - added, dirty);
+        if (BH_HARDEN_CLEAR)
+            clear_slots(added, dirty, start + bytes - added);
+    }
     page->span_slots = (uint32_t)bhi_max(had, slots); /* a random distance shrinks */
-    uintptr_t end = page->start + page->single_bytes;
-    if (BH_HARDEN_CLEAR && !zero)
-        memset((void *)end, 0, page->start - before + bytes - end); /* NOLINT: blocks are numbers here */
+    if (BH_HARDEN_CLEAR && page->memory != BHI_MEMORY_ZERO)
+        memset((void *)end, 0, bhi_min(start + bytes, added) - end); /* NOLINT: blocks are numbers here */
     page->single_bytes = bytes - before;
     return true;
 }
@@ -694,7 +719,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_state_lock();
     give_chunk(page);
     if ((page->block_size == 0 || bhi_page_has_ends(page)) && bhi_large_wants(bhi_page_bytes(page)))
-        bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page));
+        bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page), !bhi_is_hardened());
     else
         bhi_span_give(segment, slot, page->span_slots, page->size_class != BHI_CLASS_ZERO || page->memory != BHI_MEMORY_ZERO);
     /* Here too, for threads that only free and never reach the generic path. */

@@ -6,13 +6,33 @@
 
 #define TRIES 4 /* notes that turn out to be out of date, for one page */
 
-/* Mark of slot i of a span that held something of the heap as it is now: with every
- * owner that it gets, it is another one. `c` is a class or BHI_CLASS_NONE. Two marks
- * may agree by chance, once in 2^25; then one heap's block shows what another's held. */
+#define PAGES 31u /* the bits of a large block's mark that count OS pages */
+
+/* Of the heap as it is now: with every owner that it gets, it is another one. Two may
+ * agree by chance, once in 2^25; then one heap's block shows what another's held. */
+static uint32_t mixed(const bhi_heap_t *heap, unsigned c)
+{
+    return (heap->generation * 256 + c) * 0x9e3779b1u + heap->id + 1; /* golden ratio: Knuth, multiplicative hashing */
+}
+
+/* Mark of slot i of a page of class c. */
 static uint32_t mark_of(const bhi_heap_t *heap, unsigned c, unsigned i)
 {
-    uint32_t mixed = (heap->generation * 256 + c) * 0x9e3779b1u + heap->id + 1; /* golden ratio: Knuth, multiplicative hashing */
-    return (mixed << BH_SEGMENT_SLOTS_SHIFT | i) | (uint32_t)1 << 31;
+    return (mixed(heap, c) << BH_SEGMENT_SLOTS_SHIFT | i) | (uint32_t)1 << 31;
+}
+
+/* Mark of a slot whose first so many OS pages hold nothing but contents of large
+ * blocks. */
+static uint32_t large_mark_of(const bhi_heap_t *heap, unsigned os_pages)
+{
+    return mixed(heap, BHI_CLASS_NONE) << 5 | os_pages | (uint32_t)1 << 31;
+}
+
+/* How many OS pages of slot i the first `bytes` of a span reach. */
+static unsigned pages_reached(size_t bytes, unsigned i)
+{
+    size_t before = (size_t)i << BH_SLOT_SHIFT;
+    return bytes <= before ? 0 : (unsigned)bhi_min((bytes - before + BH_OS_PAGE_SIZE - 1) >> BH_OS_PAGE_SHIFT, BH_SLOT_OS_PAGES);
 }
 
 /* ---------------------------------------------------------------------- notes */
@@ -58,18 +78,25 @@ bool bhi_residue_is_own(const bhi_heap_t *heap, const bhi_page_t *page)
     return page->residue == mark_of(heap, page->size_class, 0);
 }
 
+static void leave_large(const bhi_heap_t *heap, bhi_page_t *page)
+{
+    size_t bytes = (page->start & (BH_SLOT_SIZE - 1)) + page->single_bytes; /* see bhi_heap_large_at */
+    for (uint32_t i = 0; i < page->span_slots && i < BH_SEGMENT_SLOTS; i++)
+        page[i].residue = large_mark_of(heap, (unsigned)bhi_max(pages_reached(bytes, i), page[i].residue & PAGES));
+}
+
 void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page)
 {
-    bool single = page->state == BHI_PAGE_LARGE;
     if (page->size_class == BHI_CLASS_ZERO || bhi_is_hardened())
         return;
-    if (!single && !bhi_residue_is_own(heap, page)) { /* it has another's still */
-        bhi_residue_forget(page, page->span_slots);
+    if (page->state == BHI_PAGE_LARGE) {
+        leave_large(heap, page);
         return;
     }
-    for (uint32_t i = 0; i < page->span_slots && i < BH_SEGMENT_SLOTS; i++)
-        page[i].residue = mark_of(heap, page->size_class, i);
-    if (!single && BH_HARDEN_CLEAR)
+    bool own = bhi_residue_is_own(heap, page); /* or it has another's still */
+    for (uint32_t i = 0; i < page->span_slots; i++)
+        page[i].residue = own ? mark_of(heap, page->size_class, i) : 0;
+    if (own && BH_HARDEN_CLEAR)
         note(heap, page);
 }
 
@@ -88,12 +115,18 @@ void bhi_residue_forget(bhi_page_t *first, unsigned slots)
         first[i].residue = 0;
 }
 
-bool bhi_residue_claim(bhi_page_t *first, unsigned slots, const bhi_heap_t *heap, size_t bytes)
+uint64_t bhi_residue_claim(bhi_page_t *first, unsigned slots, const bhi_heap_t *heap, size_t bytes, uint64_t dirty)
 {
-    bool own = holds(first, slots, heap, BHI_CLASS_NONE);
-    bhi_residue_forget(first, slots);
-    /* Then the first slot's descriptor still tells of that block. */
-    return own && bytes <= (first->start & (BH_SLOT_SIZE - 1)) + first->single_bytes;
+    uint64_t others = 0;
+    uint32_t own = heap != NULL ? large_mark_of(heap, 0) : 1; /* 1: no mark's */
+    for (unsigned i = 0; i < slots; i++) {
+        unsigned want = pages_reached(bytes, i), marked = first[i].residue & PAGES;
+        bool is_dirty = (dirty >> i & 1) != 0, is_own = (first[i].residue & ~PAGES) == own && marked >= want;
+        if (want > 0 && is_dirty && !is_own)
+            others |= (uint64_t)1 << i;
+        first[i].residue = !is_dirty ? BH_SLOT_OS_PAGES : is_own ? marked : want;
+    }
+    return others;
 }
 
 bhi_span_t bhi_residue_take(bhi_heap_t *heap, unsigned c, unsigned slots)
@@ -108,5 +141,5 @@ bhi_span_t bhi_residue_take(bhi_heap_t *heap, unsigned c, unsigned slots)
         if (bhi_span_is_free(segment, slot, slots) && first->size_class == c && holds(first, slots, heap, c))
             return bhi_span_take_at(segment, slot, slots);
     }
-    return (bhi_span_t){NULL, 0, false};
+    return (bhi_span_t){NULL, 0, false, 0};
 }

@@ -20,9 +20,10 @@ void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page);
  * used since, if the heap remembers one; which one is random. Lock held. */
 bhi_span_t bhi_residue_take(bhi_heap_t *heap, unsigned c, unsigned slots);
 
-/* Whether `bytes` from the first slot on hold nothing but contents of a large block
- * of this heap. Whatever the slots hold from now on is not that. */
-bool bhi_residue_claim(bhi_page_t *first, unsigned slots, const bhi_heap_t *heap, size_t bytes);
+/* Dirty slots of a large block of which `bytes` from the first one on reach something
+ * else than contents of large blocks of this heap (NULL: than none); the caller clears
+ * them. Leaves, instead of marks, how many OS pages of each slot hold nothing else then. */
+uint64_t bhi_residue_claim(bhi_page_t *first, unsigned slots, const bhi_heap_t *heap, size_t bytes, uint64_t dirty);
 
 /* What the slots hold from now on is nothing that was left. */
 void bhi_residue_forget(bhi_page_t *first, unsigned slots);

@@ -115,7 +115,7 @@ typedef enum bhi_memory {
  *   I4  blocks below capacity that are neither fresh nor live are free: on the page's
  *       list, or found in the map by the next refill. The list holds only free blocks,
  *       each once; of zero-size blocks, whose capacity = reserved, none. (Where the
- *       map is compiled out all free blocks are in its chunk; see harden/list.h.)
+ *       map is compiled out the list has room for all; see harden/list.h.)
  *   I5  local_heap is heap or NULL; it is heap only if state = ACTIVE and the
  *       blocks are not of zero size
  *   I6  state = FREE <=> capacity = 0 <=> heap = NULL; start, block sizes and
@@ -173,16 +173,19 @@ typedef struct bhi_quarantined {
     uint8_t slot;
     bool huge;      /* a span of whole segments; slot is 0 */
     bool dirty;     /* its memory may be non-zero: the kernel refused everything */
+    bool whole;     /* Q4 */
     uint32_t slots;
 } bhi_quarantined_t;
 
 /* Ring, oldest first; all fields under state->lock.
  *
  *   Q1  every slot of an entry is quarantined, and of one entry only
- *   Q2  bytes = address space of all entries, at most the limit
+ *   Q2  bytes = address space of all entries' spans, at most the limit
  *   Q3  a quarantined slot of no entry is on its way into the ring (its lock is
  *       given up for a kernel call), in a forked child for good; or of a huge span
- *       on state->huge_refused, whose addresses the kernel would not take back */
+ *       on state->huge_refused, whose addresses the kernel would not take back; or of
+ *       a chunk lost for good to the one move that failed (state->move_refused)
+ *   Q4  of a block whose memory moved away, all its segment is quarantined */
 #define BHI_QUARANTINE_MOST 256u
 typedef struct bhi_large_quarantine {
     uint32_t first, count;
@@ -226,6 +229,8 @@ typedef struct bhi_segment {
     uint8_t bucket;       /* index into state->buckets, BHI_BUCKETS = in none */
     bool by_slot;         /* opened slot by slot: guards are pages never opened */
     bool in_run;          /* first or last segment of a free run; all of a run is without access and zero */
+    bool chunk;           /* for one large block at a time, which can move away: harden/chunk.h; in no bucket */
+    bool moved;           /* its memory came from elsewhere: a mapping of its own */
     uint8_t open_to[64];  /* OS pages from here on have no access: mprotect, or never opened */
     uint16_t regions[64]; /* guard regions, a bit for each OS page */
 } BH_ALIGNED(512) bhi_segment_t;
@@ -370,12 +375,15 @@ typedef struct bhi_state {
     _Atomic(uint32_t) hazard_count;    /* lock writes, all read: words that were ever a thread's */
     bhi_lock_t hazard_lock;            /* for the shared one; nothing else is taken under it */
     bhi_hazard_t hazard_shared;        /* for threads that have none and can get none */
-    size_t mappings;                   /* lock: estimate of mappings that guards by mprotect cost */
+    size_t mappings;                   /* lock: estimate of mappings that guards by mprotect and chunks cost */
     size_t mappings_budget;            /* lock: half of vm.max_map_count; 0 = not read yet */
     _Atomic(size_t) guard_missed;      /* guards that could not be placed */
     _Atomic(size_t) advice_refused;    /* advisory kernel calls that failed */
     bhi_segment_t *purge_busy;         /* lock: segment whose memory a thread returns right now, lock given up */
     bool batch_refused;                /* lock: process_madvise does not work here */
+    bool move_refused;                 /* lock: mremap does not work here, or failed once */
+    uint32_t chunks;                   /* lock: segments that are chunks */
+    size_t dirty_slots;                /* lock: in all segments */
 } bhi_state_t;
 
 #define bhi_state (bhi_process.state)

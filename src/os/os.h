@@ -36,6 +36,14 @@ int bhi_os_seal(uintptr_t addr, size_t size);
  * and only if the result is 0. Locked memory: the kernel's locked variant. */
 int bhi_os_purge(uintptr_t addr, size_t size);
 
+/* Moves the memory behind a range to another range of a reservation, in whose place
+ * it comes with its access and guard regions; the first range stays accessible and
+ * reads zero. The ranges do not overlap. After -EINVAL, -EPERM and -ENOSYS nothing
+ * has changed; after any other failure the second range may have a hole. */
+int bhi_os_move(uintptr_t from, uintptr_t to, size_t size);
+/* Whether the program has locked memory of the range. */
+bool bhi_os_is_locked(uintptr_t addr, size_t size);
+
 /* Lightweight guard regions (Linux 6.13). */
 int bhi_os_guard_install(uintptr_t addr, size_t size);
 int bhi_os_guard_remove(uintptr_t addr, size_t size);
@@ -112,7 +120,7 @@ void bhi_os_start_info(bhi_os_start_t *out);
  * returned as that call's negated errno value and the call is not made. A look
  * at an open file is of the kind of reading it. */
 typedef enum bhi_os_call {
-    BHI_OS_MMAP, BHI_OS_MUNMAP, BHI_OS_MPROTECT, BHI_OS_MADVISE, BHI_OS_GUARD, BHI_OS_PROCESS_MADVISE,
+    BHI_OS_MMAP, BHI_OS_MUNMAP, BHI_OS_MREMAP, BHI_OS_MPROTECT, BHI_OS_MADVISE, BHI_OS_GUARD, BHI_OS_PROCESS_MADVISE,
     BHI_OS_MSEAL, BHI_OS_GETRANDOM, BHI_OS_OPEN, BHI_OS_READ, BHI_OS_PRLIMIT, BHI_OS_CALLS
 } bhi_os_call_t;
 extern int (*volatile bhi_os_fail_hook)(bhi_os_call_t call);

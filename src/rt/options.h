@@ -30,7 +30,8 @@ enum { BHI_FOREIGN_ABORT, BHI_FOREIGN_REPORT, BHI_FOREIGN_IGNORE };
 
 /* purge_delay: milliseconds that an empty page's memory is kept for reuse; 0
  * returns it at once. quarantine_bytes: for each size class of a heap;
- * large_quarantine_bytes: address space, for the process. trap_from: blocks of so
+ * large_quarantine_bytes: address space, for the process. large_keep_bytes: memory
+ * that waits to be used again up to which that of freed large blocks is kept. trap_from: blocks of so
  * many bytes and more cannot be accessed from the moment they are freed. */
 typedef struct bhi_options {
 #define BH_OPTION_FIELD_WORD(field) uint32_t field;

@@ -354,7 +354,8 @@ const char *inv_segment(const bhi_segment_t *s, bool read, bool probe)
     for (uint64_t set = s->free; set != 0 && text == NULL; set &= set - 1)
         text = free_slot(s, bhi_bit_first(set), read);
     unsigned longest = bhi_bit_longest_run(s->free);
-    CHECK_THAT(text != NULL || s->bucket == (longest == 0 ? BHI_BUCKETS : bhi_bit_last(longest)), "segment %p: bucket", p);
+    CHECK_THAT(text != NULL || s->bucket == (longest == 0 || s->chunk ? BHI_BUCKETS : bhi_bit_last(longest)), "segment %p: bucket", p);
+    CHECK_THAT(text != NULL || !s->moved || s->chunk, "segment %p: moved, and no chunk", p);
     CHECK_THAT(text != NULL || s->dirty == 0 || s->purge_at != 0 ||
                    atomic_load(&bhi_state->advice_refused) != 0,
                "segment %p: dirty and not waiting for a purge", p);
@@ -493,14 +494,16 @@ const char *inv_all_open_is_open(void)
 static const char *quarantine(void)
 {
     const bhi_large_quarantine_t *q = &bhi_state->quarantine;
-    size_t bytes = 0, marked = 0;
+    size_t bytes = 0, around = 0, marked = 0;
     CHECK_THAT(q->count <= BHI_QUARANTINE_MOST && q->first < BHI_QUARANTINE_MOST, "Q2: %u entries", q->count);
     for (uint32_t i = 0; i < q->count; i++) {
         const bhi_quarantined_t *e = &q->ring[(q->first + i) % BHI_QUARANTINE_MOST];
         uint64_t range = e->huge ? ~(uint64_t)0 : bhi_bit_range(e->slot, e->slots);
         CHECK_THAT(e->segment->kind == (e->huge ? BHI_SEGMENT_HUGE : BHI_SEGMENT_SLOTS) && (e->segment->quarantined & range) == range &&
                        (!e->huge || e->segment->run == e->slots / BH_SEGMENT_SLOTS), "Q1: entry %u", i);
+        CHECK_THAT(!e->whole || (!e->huge && e->segment->quarantined == ~(uint64_t)0), "Q4: entry %u", i);
         bytes += e->slots * BH_SLOT_SIZE;
+        around += e->whole ? BH_SEGMENT_SIZE - e->slots * BH_SLOT_SIZE : 0;
     }
     for (uint32_t k = 0; k < atomic_load(&bhi_state->arena_count); k++) {
         const bhi_arena_t *a = &bhi_state->arenas[k];
@@ -518,8 +521,8 @@ static const char *quarantine(void)
         marked -= s->run * BH_SEGMENT_SIZE;
     }
     CHECK_THAT(q->bytes == bytes && bytes <= bhi_process.options.large_quarantine_bytes, "Q2: bytes %zu, in entries %zu", q->bytes, bytes);
-    CHECK_THAT(marked >= bytes, "Q1: %zu bytes in entries, %zu quarantined", bytes, marked);
-    CHECK_THAT(inv_forked || marked == bytes, "Q3: %zu bytes in entries, %zu quarantined", bytes, marked);
+    CHECK_THAT(marked >= bytes + around, "Q1: %zu bytes in entries, %zu quarantined", bytes, marked);
+    CHECK_THAT(inv_forked || bhi_state->move_refused || marked == bytes + around, "Q3: %zu bytes in entries, %zu quarantined", bytes, marked);
     return NULL;
 }
 
