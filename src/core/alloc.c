@@ -97,8 +97,8 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         if (p != NULL)
             return p;
     } else if (bhi_is_hardened()) {
-        bool in_class = align == 0 && size <= BH_CLASS_MAX_SIZE - BH_CANARY_LEAST && heap != &bhi_heap_empty;
-        void *p = in_class ? bhi_hard_at_hand(heap, bhi_class_of(size + BH_CANARY_LEAST), size) : NULL;
+        bool in_class = align == 0 && size <= BH_CLASS_MAX_SIZE - BH_CANARY_LEAST && (BH_HARDEN_WIPE || !zero);
+        void *p = in_class ? bhi_hard_at_hand(heap, size) : NULL;
         if (bh_likely(p != NULL))
             return p;
     } else if (align == 0 && size <= BH_SMALL_MAX) {
@@ -119,6 +119,11 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
 void *bhi_malloc_generic(size_t size)
 {
     bhi_heap_t *heap = bhi_thread_heap;
+    if (bhi_is_hardened() && size - 1 < BH_CLASS_MAX_SIZE - BH_CANARY_LEAST) {
+        void *p = bhi_hard_at_hand(heap, size);
+        if (bh_likely(p != NULL))
+            return p;
+    }
     if (bh_likely(size <= BH_SMALL_MAX) && heap != &bhi_heap_empty && !bhi_is_hardened()) {
         bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path may have refused it */
         bhi_heap_heartbeat(heap);

@@ -1,112 +1,37 @@
-/* Profile hardened; see hardened.h. Owns E1 to E4. */
+/* Profile hardened: malloc, free and realloc of blocks; see hardened.h. Owns E1 to E5.
+ * Must not know when anybody looks at blocks that are not freed: hardened_look.c. */
 #include "core/hardened.h"
 
 #include "base/bits.h"
 #include "core/heap.h"
-#include "harden/quarantine.h"
+#include "core/thread.h"
 #include "harden/wipe.h"
 #include "meta/arena.h"
 #include "meta/pool.h"
 #include "meta/size_class.h"
-#include "os/os.h"
 
 #include <string.h>
 
-#define BEAT 32u       /* allocations between heartbeats; of larger blocks fewer than a page has */
-#define SWEEP 4u       /* live blocks looked at with each */
-#define EXTEND_BITS 3u /* one time in 2^3 fresh blocks are taken though there are free ones */
-#define NO_WORD UINT32_MAX
+#define BEAT 32u       /* blocks chosen, from which on the next choice comes with a heartbeat */
+#define GATHER 32u     /* open blocks to choose from, from which on no further word of the map is looked at */
+#define EXTEND_BITS 3u /* one time in 2^3 fresh blocks are taken though there are open ones */
 
-/* What a heap has besides; in control data, kept with the heap structure. */
-typedef struct bhi_hard {
-    bhi_quarantine_t *quarantine[BHI_CLASSES]; /* owner; NULL: none yet, or none at all */
-    uint32_t beat;                             /* owner: allocations until the next heartbeat */
-} bhi_hard_t;
-
-/* ------------------------------------------------------- control data of pages */
-
-static uint32_t words_of(uint32_t reserved)
-{
-    return (reserved + 63) / 64;
-}
-
-/* Requested sizes are below that of the block. */
-static unsigned width_of(size_t block_size)
-{
-    if (block_size == 0)
-        return 8;
-    return block_size <= UINT8_MAX + 1 ? 1 : block_size <= UINT16_MAX + 1 ? 2 : 4;
-}
+_Static_assert((BH_SLOT_SIZE - BH_OS_PAGE_SIZE) / (2 * BH_CANARY_LEAST) <= UINT16_MAX, "an index has 16 bits");
 
 size_t bhi_hard_bytes(uint32_t reserved, size_t block_size)
 {
-    return words_of(reserved) * sizeof(uint64_t) + (size_t)reserved * width_of(block_size);
-}
-
-static _Atomic(uint64_t) *ready_of(const bhi_page_t *page)
-{
-    return (_Atomic(uint64_t) *)(page->map + words_of(page->reserved));
-}
-
-static void *sizes_of(const bhi_page_t *page)
-{
-    return (void *)(ready_of(page) + words_of(page->reserved));
-}
-
-size_t bhi_hard_requested(const bhi_page_t *page, uint32_t index)
-{
-    const void *sizes = sizes_of(page);
-    switch (width_of(page->block_size)) {
-    case 1: return ((const uint8_t *)sizes)[index];
-    case 2: return ((const uint16_t *)sizes)[index];
-    case 4: return ((const uint32_t *)sizes)[index];
-    default: return *(const uint64_t *)sizes;
-    }
-}
-
-static void set_requested(const bhi_page_t *page, uint32_t index, size_t size)
-{
-    void *sizes = sizes_of(page);
-    switch (width_of(page->block_size)) {
-    case 1: ((uint8_t *)sizes)[index] = (uint8_t)size; break;
-    case 2: ((uint16_t *)sizes)[index] = (uint16_t)size; break;
-    case 4: ((uint32_t *)sizes)[index] = (uint32_t)size; break;
-    default: *(uint64_t *)sizes = size; break;
-    }
-}
-
-static uintptr_t address_of(const bhi_page_t *page, uint32_t index)
-{
-    return page->start + (uintptr_t)index * page->block_size;
+    if (block_size == 0)
+        return BHI_HARD_SINGLE_BYTES;
+    return bhi_hard_words(reserved) * sizeof(bhi_hard_word_t) + sizeof(bhi_hard_page_t) + (size_t)reserved * bhi_hard_width(block_size);
 }
 
 /* ------------------------------------------------------------------ the ends */
 
-static void write_end(const bhi_page_t *page, uint32_t index, size_t size)
-{
-    size_t bytes = bhi_page_bytes(page);
-    set_requested(page, index, size);
-    if (bytes != size)
-        bhi_canary_write(address_of(page, index), size, bytes, page->key, index);
-}
-
-/* Offset of the first damaged byte, or BH_CANARY_INTACT. */
-static size_t damage(const bhi_page_t *page, uint32_t index)
-{
-    size_t size = bhi_hard_requested(page, index), bytes = bhi_page_bytes(page);
-    return bytes != size ? bhi_canary_check(address_of(page, index), size, bytes, page->key, index) : BH_CANARY_INTACT;
-}
-
 void bhi_hard_check_end(const bhi_page_t *page, uint32_t index)
 {
-    size_t at = damage(page, index);
-    if (bh_likely(at == BH_CANARY_INTACT))
-        return;
-    /* A second free at the same moment finds the end that the first has wiped. */
-    atomic_thread_fence(memory_order_acquire);
-    if (!bhi_map_is_live(page->map, index))
-        bhi_violation(BHI_DOUBLE_FREE, address_of(page, index));
-    bhi_violation(BHI_OVERFLOW, address_of(page, index) + at);
+    size_t at = bhi_hard_damage(page, index, bhi_page_bytes(page));
+    if (bh_unlikely(at != BH_CANARY_INTACT))
+        bhi_hard_damaged(page, index, at);
 }
 
 size_t bhi_hard_pad_large(size_t size)
@@ -117,37 +42,27 @@ size_t bhi_hard_pad_large(size_t size)
 
 void bhi_hard_end_large(bhi_page_t *page, size_t size)
 {
-    write_end(page, 0, size);
-}
-
-/* Owner, of a block of its own page that it does not free: another thread may, at
- * this moment. If the first byte of the slack is whole, it was no overflow of the
- * block but an underflow of the next. */
-static void check_live(const bhi_page_t *page, uint32_t index)
-{
-    size_t at = damage(page, index);
-    if (bh_likely(at == BH_CANARY_INTACT))
-        return;
-    atomic_thread_fence(memory_order_acquire);
-    if (bhi_map_is_live(page->map, index))
-        bhi_violation(at == bhi_hard_requested(page, index) ? BHI_OVERFLOW : BHI_UNDERFLOW, address_of(page, index) + at);
+    bhi_hard_write_end(page, 0, size, bhi_page_bytes(page));
 }
 
 /* The block before one that is freed: its own end, or where it is free the bytes that
- * an underflow meets first. */
-static void check_neighbour(const bhi_page_t *page, uint32_t index)
+ * an underflow meets first. A held one is another thread's to wipe. */
+BH_INLINE void check_neighbour(const bhi_page_t *page, uint32_t index)
 {
-    if (bhi_map_is_live(page->map, index)) {
-        check_live(page, index);
+    const bhi_map_word_t *w = bhi_map_word(page->map, index);
+    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
+    size_t bytes = page->block_size;
+    if (bh_unlikely(bhi_bit_has(held, index)))
+        return;
+    if (bhi_bit_has(live, index)) {
+        if (bh_unlikely(bhi_hard_damage(page, index, bytes) != BH_CANARY_INTACT))
+            bhi_hard_check_live(page, index);
         return;
     }
-    uint64_t last;
-    uintptr_t end = address_of(page, index + 1);
-    if (!BH_HARDEN_WIPE || !bhi_map_is_free(page->map, index))
-        return;
-    memcpy(&last, (const void *)(end - sizeof last), sizeof last); /* NOLINT: block memory is addressed by number */
-    if (bh_unlikely(last != 0))
-        bhi_violation(BHI_UNDERFLOW, end);
+    uintptr_t end = page->start + (uintptr_t)(index + 1) * bytes;
+    if (BH_HARDEN_WIPE && bh_unlikely(bhi_slack_load_aligned(end - 8) != 0))
+        bhi_hard_written_before(page, index);
 }
 
 /* --------------------------------------------------------------- allocation */
@@ -162,195 +77,250 @@ static bhi_hard_t *hard_of(bhi_heap_t *heap)
     return heap->hard;
 }
 
-/* Blocks of a map word that may be handed out. */
-static uint64_t open_in_word(const bhi_page_t *page, uint32_t w)
+/* Fresh blocks become open: those of the next word of the map. */
+static uint32_t extend(bhi_page_t *page)
 {
-    uint64_t live = atomic_load_explicit(&page->map[w].live, memory_order_relaxed);
-    uint64_t held = atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
-    if (bh_unlikely((held & ~live) != 0)) /* a double free that raced */
-        bhi_page_not_free(page, w * 64 + bhi_bit_first(held & ~live));
-    uint32_t left = bhi_page_capacity(page) - w * 64;
-    return ~live & (left < 64 ? bhi_bit_range(0, left) : ~(uint64_t)0);
-}
-
-/* Uniform below n, at most 64. */
-static uint32_t below(bhi_random_t *random, uint32_t n)
-{
-    unsigned bits = n > 1 ? bhi_bit_last(n - 1) + 1 : 0;
-    uint32_t r;
-    do {
-        r = bhi_random_bits(random, bits);
-    } while (r >= n);
-    return r;
-}
-
-/* Another word of the map with blocks to hand out; there is one, or a fresh one. */
-static uint32_t next_word(bhi_page_t *page, bhi_random_t *random)
-{
-    uint32_t capacity = bhi_page_capacity(page), words = words_of(capacity), left = page->reserved - capacity;
-    bool extend = left != 0 && (page->used == capacity || bhi_random_bits(random, EXTEND_BITS) == 0);
-    if (!extend) {
-        if (page->used == capacity)
-            return NO_WORD;
-        uint32_t w = bhi_random_below(random, words);
-        for (uint32_t i = 0; i < words; i++, w = w + 1 == words ? 0 : w + 1) {
-            if (open_in_word(page, w) != 0)
-                return w;
-        }
-        return NO_WORD;
-    }
-    uint32_t more = left < 64 ? left : 64;
+    uint32_t capacity = bhi_page_capacity(page), left = page->reserved - capacity, more = left < 64 ? left : 64;
     if (!page->memory_zero)
-        memset((void *)address_of(page, capacity), 0, (size_t)more * page->block_size); /* NOLINT */
+        memset((void *)bhi_page_block(page, capacity), 0, (size_t)more * page->block_size); /* NOLINT: block memory is addressed by number */
+    bhi_hard_word(page, capacity / 64)->open = bhi_bit_range(0, more);
     atomic_store_explicit(&page->capacity, capacity + more, memory_order_relaxed);
-    return words;
+    return capacity / 64;
 }
 
-/* A random free block of one word of the map, the same word until it has no more. */
-static bool pick(bhi_page_t *page, bhi_random_t *random, uint32_t *index)
+/* Where the search for open blocks begins; afterwards there is one, or none at all. */
+static uint32_t first_word(bhi_page_t *page, bhi_random_t *random)
 {
-    uint32_t w = page->local_free;
-    uint64_t open = w < words_of(bhi_page_capacity(page)) ? open_in_word(page, w) : 0;
-    if (open == 0) {
-        w = next_word(page, random);
-        if (w == NO_WORD)
-            return false;
-        page->local_free = w;
-        open = open_in_word(page, w);
+    uint32_t capacity = bhi_page_capacity(page);
+    if (capacity < page->reserved && (page->used == capacity || bhi_random_bits(random, EXTEND_BITS) == 0))
+        return extend(page);
+    return bhi_random_below(random, bhi_hard_words(capacity));
+}
+
+/* Chooses the next blocks of the page, which has none left, in random order: each of
+ * those looked at is as likely as any other at any time. False: there is none. */
+static BH_NOINLINE bool choose(bhi_page_t *page, bhi_random_t *random)
+{
+    uint32_t index[GATHER + 63], n = 0, w = first_word(page, random), words = bhi_hard_words(bhi_page_capacity(page));
+    for (uint32_t i = 0; i < words && n < GATHER; i++) {
+        for (uint64_t set = bhi_hard_word(page, w)->open; set != 0; set &= set - 1)
+            index[n++] = w * 64 + bhi_bit_first(set);
+        w = w + 1 == words ? 0 : w + 1;
     }
-    *index = w * 64 + bhi_bit_nth(open, below(random, bhi_bit_count(open)));
-    return true;
+    uint32_t count = n < BHI_HARD_NEXT ? n : BHI_HARD_NEXT;
+    bhi_random_choose(random, index, n, count);
+    bhi_hard_page_t *hard = bhi_hard_page(page);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t chosen = index[n - count + i];
+        hard->next[i] = (uint16_t)chosen;
+        bhi_hard_word(page, chosen / 64)->open &= ~bhi_map_bit(chosen);
+    }
+    hard->count = (uint16_t)count;
+    return count != 0;
 }
 
-/* Looks at a few live blocks of a page, from a random place on in a random word. */
-static void sweep(const bhi_page_t *page, bhi_random_t *random)
+BH_INLINE void *hand_out(bhi_page_t *page, bhi_hard_page_t *hard, size_t size)
 {
-    uint32_t words = words_of(bhi_page_capacity(page)), w = bhi_random_below(random, words);
-    uint64_t live = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) &
-                    ~atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
-    uint32_t from = (uint32_t)bhi_random_bits(random, 6);
-    uint64_t behind = live & bhi_bit_range(from, 64 - from);
-    if (behind != 0)
-        live = behind;
-    for (unsigned i = 0; live != 0 && i < SWEEP; i++, live &= live - 1)
-        check_live(page, w * 64 + bhi_bit_first(live));
-}
-
-static void *hand_out(bhi_page_t *page, uint32_t index, size_t size)
-{
-    uintptr_t block = address_of(page, index);
-    size_t at = bhi_wipe_check(block, page->block_size);
+    uint32_t index = hard->next[--hard->count];
+    size_t bytes = page->block_size;
+    uintptr_t block = page->start + index * bytes;
+    size_t at = bhi_wipe_check(block, bytes);
     if (bh_unlikely(at != BH_WIPE_CLEAN))
-        bhi_violation(BHI_WRITE_AFTER_FREE, block + at);
-    write_end(page, index, size);
+        bhi_hard_written(page, index, at);
+    bhi_hard_write_end(page, index, size, bytes);
     if (bh_unlikely(!bhi_map_set_live(page->map, index)))
         bhi_page_not_free(page, index);
     page->used++;
     return (void *)block; /* NOLINT: this is where a number becomes a pointer */
 }
 
-void *bhi_hard_at_hand(bhi_heap_t *heap, unsigned c, size_t size)
+void *bhi_hard_at_hand(bhi_heap_t *heap, size_t size)
 {
-    bhi_page_t *page = bhi_class_size(c) <= BH_SMALL_MAX ? heap->queues[c].first : NULL; /* larger ones count more, below */
-    uint32_t index;
-    if (heap->hard == NULL || heap->hard->beat == 0 || page == NULL || !pick(page, &heap->random, &index))
+    bhi_page_t *page = heap->queues[bhi_class_of(size + BH_CANARY_LEAST)].first;
+    if (bh_unlikely(page == NULL))
         return NULL;
-    heap->hard->beat--;
-    return hand_out(page, index, size);
+    bhi_hard_page_t *hard = bhi_hard_page(page);
+    return bh_likely(hard->count != 0) ? hand_out(page, hard, size) : NULL;
+}
+
+/* Whether a heartbeat is due: some blocks were handed out since, or of this class a
+ * page's. */
+static bool beats(bhi_hard_t *hard, unsigned c)
+{
+    bool beat = hard == NULL || hard->chosen >= bhi_min(BEAT, bhi_class_blocks(c) / 2);
+    if (beat && hard != NULL)
+        hard->chosen = 0;
+    return beat;
 }
 
 void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size)
 {
-    bhi_hard_t *hard = hard_of(heap);
-    uint32_t step = bhi_class_size(c) <= BH_SMALL_MAX ? 1 : BEAT / bhi_class_blocks(c) + 1;
-    bool beat = hard == NULL || hard->beat < step;
+    bhi_hard_t *of_heap = hard_of(heap);
+    bool beat = beats(of_heap, c);
     if (beat)
-        bhi_heap_heartbeat(heap);
-    if (hard != NULL)
-        hard->beat = beat ? BEAT : hard->beat - step;
+        bhi_heap_heartbeat(heap); /* may call back, and that allocate */
     bhi_page_t *page = bhi_heap_page(heap, c);
-    uint32_t index;
-    if (page == NULL || !pick(page, &heap->random, &index))
+    if (page == NULL)
         return NULL;
-    if (beat)
-        sweep(page, &heap->random);
-    return hand_out(page, index, size);
+    bhi_hard_page_t *hard = bhi_hard_page(page);
+    if (hard->count == 0) {
+        if (!choose(page, &heap->random))
+            return NULL;
+        if (of_heap != NULL)
+            of_heap->chosen += hard->count;
+        if (beat)
+            bhi_hard_sweep(page, &heap->random);
+    }
+    return hand_out(page, hard, size);
+}
+
+void bhi_hard_after_fork(bhi_heap_t *heap)
+{
+    for (unsigned c = 0; c < BHI_CLASSES; c++) {
+        if (heap->hard != NULL && heap->hard->quarantine[c] != NULL)
+            bhi_quarantine_after_fork(heap->hard->quarantine[c]);
+        for (bhi_page_t *page = heap->queues[c].first; page != NULL; page = page->next) {
+            bhi_hard_page_t *hard = bhi_hard_page(page);
+            while (hard->count > 0) {
+                uint32_t index = hard->next[--hard->count];
+                bhi_hard_word(page, index / 64)->open |= bhi_map_bit(index);
+            }
+        }
+    }
 }
 
 /* ---------------------------------------------------------------------- free */
 
-/* Held to free. `kept`: a page that the caller is at work on and looks after itself. */
-static void let_go(bhi_heap_t *heap, uintptr_t block, const bhi_page_t *kept)
+/* A block leaves the quarantine. `kept`: a page that the caller is at work on and
+ * looks after itself. */
+BH_INLINE void let_go(bhi_heap_t *heap, uintptr_t entry, const bhi_page_t *kept)
 {
-    const bhi_arena_t *arena = bhi_arena_of(block);
-    bhi_page_t *page = bhi_desc_first(bhi_desc_at(arena->descs, block - arena->base));
-    uint32_t index;
-    if (bh_unlikely(!bhi_page_index(page, block, &index)))
-        bhi_violation(BHI_CORRUPT_CONTROL, block);
-    size_t at = bhi_wipe_check(block, page->block_size);
+    bhi_page_t *page = bhi_hard_entry_page(entry);
+    uint32_t index = bhi_hard_entry_index(entry);
+    size_t at = bhi_wipe_check(bhi_page_block(page, index), page->block_size);
     if (bh_unlikely(at != BH_WIPE_CLEAN))
-        bhi_violation(BHI_WRITE_AFTER_FREE, block + at);
-    bhi_map_release(page->map, index);
-    page->used--;
-    if (page != kept && (page->used == 0 || page->state == BHI_PAGE_FULL))
+        bhi_hard_written(page, index, at);
+    bhi_hard_word(page, index / 64)->open |= bhi_map_bit(index);
+    if (bh_unlikely(--page->used == 0 || page->state == BHI_PAGE_FULL) && page != kept)
         bhi_heap_after_free(heap, page);
 }
 
-static bhi_quarantine_t *quarantine_of(bhi_heap_t *heap, const bhi_page_t *page)
+static BH_NOINLINE bhi_quarantine_t *quarantine_new(bhi_heap_t *heap, const bhi_page_t *page)
 {
     bhi_hard_t *hard = bhi_heap_has_thread(heap) ? hard_of(heap) : NULL;
-    if (!BH_HARDEN_QUARANTINE || hard == NULL)
+    size_t bytes = bhi_quarantine_bytes(page->block_size, bhi_process.options.quarantine_bytes);
+    if (hard == NULL || bytes == 0)
         return NULL;
-    bhi_quarantine_t **q = &hard->quarantine[page->size_class];
-    size_t bytes = *q != NULL ? 0 : bhi_quarantine_bytes(page->block_size, bhi_process.options.quarantine_bytes);
-    if (bh_unlikely(bytes != 0)) {
-        bhi_state_lock();
-        *q = bhi_pool_take(bytes);
-        bhi_state_unlock();
-        if (*q != NULL)
-            bhi_quarantine_init(*q, page->block_size, bhi_process.options.quarantine_bytes);
-    }
-    return *q;
+    bhi_state_lock();
+    bhi_quarantine_t *q = bhi_pool_take(bytes);
+    bhi_state_unlock();
+    if (q != NULL)
+        bhi_quarantine_init(q, page->block_size, bhi_process.options.quarantine_bytes);
+    hard->quarantine[page->size_class] = q;
+    return q;
 }
 
-/* A held and wiped block waits now; which one is let go for it is chance. */
-static void park(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, const bhi_page_t *kept)
+BH_INLINE bhi_quarantine_t *quarantine_of(bhi_heap_t *heap, const bhi_page_t *page)
 {
-    uintptr_t gone = bhi_quarantine_put(quarantine_of(heap, page), address_of(page, index), &heap->random);
-    if (gone != 0)
+    if (!BH_HARDEN_QUARANTINE)
+        return NULL;
+    bhi_quarantine_t *q = NULL;
+    if (bh_likely(heap->hard != NULL) && bh_likely(bhi_heap_has_thread(heap)))
+        q = heap->hard->quarantine[page->size_class];
+    return bh_likely(q != NULL) ? q : quarantine_new(heap, page);
+}
+
+/* A block that is not live any more, and wiped, waits now; which one is let go for it
+ * is chance. */
+BH_INLINE void park(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, const bhi_page_t *kept)
+{
+    uintptr_t gone = bhi_quarantine_put(quarantine_of(heap, page), bhi_hard_entry(page, index), &heap->random);
+    if (bh_likely(gone != 0))
         let_go(heap, gone, kept);
+}
+
+/* False, and nothing has happened, if the block is not live. */
+BH_INLINE bool free_live(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
+{
+    bhi_map_word_t *w = bhi_map_word(page->map, index);
+    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
+    if (bh_unlikely(bhi_bit_has(held, index)) || bh_unlikely(!bhi_bit_clear(&live, index)))
+        return false;
+    size_t bytes = page->block_size, at = bhi_hard_damage(page, index, bytes);
+    if (bh_unlikely(at != BH_CANARY_INTACT))
+        bhi_hard_damaged(page, index, at);
+    if (bh_likely(index != 0))
+        check_neighbour(page, index - 1);
+    atomic_store_explicit(&w->live, live, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
+    bhi_wipe_own(page->start + index * bytes, bytes);
+    park(heap, page, index, NULL);
+    return true;
 }
 
 void bhi_hard_free(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
 {
-    bhi_hard_check_end(page, index);
-    if (index != 0)
-        check_neighbour(page, index - 1);
-    if (!bhi_map_set_held(page->map, index))
-        bhi_violation(BHI_DOUBLE_FREE, address_of(page, index));
-    bhi_wipe_block(address_of(page, index), bhi_hard_requested(page, index), page->block_size);
-    park(heap, page, index, NULL);
+    if (!free_live(heap, page, index))
+        bhi_violation(BHI_DOUBLE_FREE, bhi_page_block(page, index));
+}
+
+bool bhi_hard_free_local(uintptr_t p)
+{
+    uintptr_t off = p - bhi_process.block_base;
+    bhi_heap_t *heap = bhi_thread_heap;
+    if (bh_unlikely(off >= heap->open))
+        return false;
+    bhi_page_t *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, off));
+    uint32_t index;
+    /* Of a single block the reciprocal is 0, so that no place is a block's. */
+    if (bh_unlikely(atomic_load_explicit(&page->heap, memory_order_relaxed) != heap) || bh_unlikely(page->size_class == BHI_CLASS_ZERO) ||
+        !bhi_page_divide(page, p, &index))
+        return false;
+    return free_live(heap, page, index);
 }
 
 void bhi_hard_wipe_held(bhi_page_t *page, uint32_t index)
 {
     atomic_thread_fence(memory_order_release);
-    bhi_wipe_block(address_of(page, index), bhi_hard_requested(page, index), page->block_size);
-    atomic_fetch_or(&ready_of(page)[index >> 6], bhi_map_bit(index));
+    bhi_wipe_block(bhi_page_block(page, index), bhi_hard_requested(page, index), page->block_size);
+    atomic_fetch_or(&bhi_hard_word(page, index / 64)->ready, bhi_map_bit(index));
 }
 
 void bhi_hard_collect(bhi_page_t *page, uint32_t word)
 {
-    if (atomic_load(&ready_of(page)[word]) == 0)
+    bhi_hard_word_t *hard = bhi_hard_word(page, word);
+    if (atomic_load(&hard->ready) == 0)
         return;
     bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
-    for (uint64_t taken = atomic_exchange(&ready_of(page)[word], 0); taken != 0; taken &= taken - 1) {
+    bhi_map_word_t *w = &page->map[word];
+    uint64_t taken = atomic_exchange(&hard->ready, 0), live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    if (bh_unlikely((taken & ~live) != 0)) /* the owner has freed it at the same time */
+        bhi_page_not_free(page, word * 64 + bhi_bit_first(taken & ~live));
+    /* Live goes first: who meets the pair in between sees a free block or a held one. */
+    atomic_store_explicit(&w->live, live & ~taken, memory_order_relaxed);
+    atomic_fetch_and_explicit(&w->held, ~taken, memory_order_acq_rel);
+    for (; taken != 0; taken &= taken - 1) {
         uint32_t index = word * 64 + bhi_bit_first(taken);
         if (index != 0) /* what the other thread could not do */
             check_neighbour(page, index - 1);
         park(heap, page, index, page);
     }
 }
+
+void bhi_hard_let_all_go(bhi_heap_t *heap)
+{
+    for (unsigned c = 0; c < BHI_CLASSES && heap->hard != NULL; c++) {
+        bhi_quarantine_t *q = heap->hard->quarantine[c];
+        for (unsigned i = 0; i < bhi_quarantine_slots(q); i++) {
+            uintptr_t entry = bhi_quarantine_take_at(q, i);
+            if (entry != 0)
+                let_go(heap, entry, NULL);
+        }
+    }
+}
+
+/* -------------------------------------------------------------------- realloc */
 
 bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size)
 {
@@ -366,108 +336,7 @@ bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size)
         return false;
     size_t shown = bhi_min(size, bytes); /* what lies behind is zero */
     if (shown > had)
-        memset((void *)(address_of(page, index) + had), 0, shown - had); /* NOLINT */
-    write_end(page, index, size);
+        memset((void *)(bhi_page_block(page, index) + had), 0, shown - had); /* NOLINT */
+    bhi_hard_write_end(page, index, size, bhi_page_bytes(page));
     return true;
-}
-
-/* -------------------------------------------------------------------- looking */
-
-/* As check_live, of a single block. Who frees it from another thread makes it
- * inaccessible under the lock, after it has set held: what is live now can be read. */
-static void check_single(const bhi_page_t *page)
-{
-    bhi_state_lock();
-    size_t at = bhi_map_is_live(page->map, 0) ? damage(page, 0) : BH_CANARY_INTACT;
-    bhi_state_unlock();
-    if (bh_unlikely(at != BH_CANARY_INTACT))
-        bhi_violation(BHI_OVERFLOW, page->start + at);
-}
-
-/* Free blocks of a page are still zero, all live ones still end as they should. */
-static void verify_page(const bhi_page_t *page)
-{
-    uint32_t capacity = bhi_page_capacity(page);
-    if (page->block_size == 0) {
-        check_single(page);
-        return;
-    }
-    for (uint32_t i = 0; i < capacity; i++) {
-        if (bhi_map_is_live(page->map, i)) {
-            check_live(page, i);
-        } else if (bhi_map_is_free(page->map, i)) {
-            size_t at = bhi_wipe_check(address_of(page, i), page->block_size);
-            if (bh_unlikely(at != BH_WIPE_CLEAN))
-                bhi_violation(BHI_WRITE_AFTER_FREE, address_of(page, i) + at);
-        }
-    }
-}
-
-void bhi_hard_check_empty(const bhi_page_t *page)
-{
-    verify_page(page);
-}
-
-void bhi_hard_forget(const bhi_page_t *page)
-{
-    verify_page(page);
-    for (uint32_t i = 0; i < bhi_page_capacity(page); i++) {
-        if (bhi_map_is_live(page->map, i))
-            bhi_wipe_block(address_of(page, i), bhi_hard_requested(page, i), page->block_size);
-    }
-}
-
-void bhi_hard_figures(const bhi_page_t *page, size_t *count, size_t *bytes)
-{
-    *count = *bytes = 0;
-    for (uint32_t w = 0; w < words_of(page->reserved); w++) {
-        uint64_t live = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) &
-                        ~atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
-        *count += bhi_bit_count(live);
-        for (; live != 0; live &= live - 1)
-            *bytes += bhi_hard_requested(page, w * 64 + bhi_bit_first(live));
-    }
-}
-
-static void verify_quarantine(const bhi_quarantine_t *q)
-{
-    for (unsigned i = 0; i < bhi_quarantine_slots(q); i++) {
-        uintptr_t block = bhi_quarantine_at(q, i);
-        if (block == 0)
-            continue;
-        const bhi_arena_t *arena = bhi_arena_of(block);
-        const bhi_page_t *page = bhi_desc_first(bhi_desc_at(arena->descs, block - arena->base));
-        size_t at = bhi_wipe_check(block, page->block_size);
-        if (bh_unlikely(at != BH_WIPE_CLEAN))
-            bhi_violation(BHI_WRITE_AFTER_FREE, block + at);
-    }
-}
-
-bool bhi_hard_verify(bhi_heap_t *heap, uint64_t deadline)
-{
-    bhi_heap_drain(heap, SIZE_MAX); /* what others freed is then in the quarantines */
-    for (unsigned c = 0; c < BHI_CLASSES && heap->hard != NULL; c++)
-        verify_quarantine(heap->hard->quarantine[c]);
-    for (unsigned c = 0; c <= BHI_QUEUES; c++) {
-        const bhi_queue_t *q = c < BHI_QUEUES ? &heap->queues[c] : &heap->full;
-        for (const bhi_page_t *page = q->first; page != NULL; page = page->next) {
-            if (bhi_os_now_ms() > deadline)
-                return false;
-            if (bhi_page_has_ends(page))
-                verify_page(page);
-        }
-    }
-    return true;
-}
-
-void bhi_hard_let_all_go(bhi_heap_t *heap)
-{
-    for (unsigned c = 0; c < BHI_CLASSES && heap->hard != NULL; c++) {
-        bhi_quarantine_t *q = heap->hard->quarantine[c];
-        for (unsigned i = 0; i < bhi_quarantine_slots(q); i++) {
-            uintptr_t block = bhi_quarantine_take_at(q, i);
-            if (block != 0)
-                let_go(heap, block, NULL);
-        }
-    }
 }

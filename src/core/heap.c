@@ -680,6 +680,8 @@ static void repair(bhi_heap_t *heap)
  * their queue have none, but for some that were adopted. */
 static void forget_lists(bhi_heap_t *heap)
 {
+    if (bhi_is_hardened())
+        bhi_hard_after_fork(heap);
     for (unsigned c = 0; BH_HARDEN_MAP && BH_HARDEN_RANDOM && c < BHI_CLASSES; c++) {
         bhi_page_t *page = heap->queues[c].first;
         if (page != NULL && page->free != BHI_PLACE_NONE)

@@ -2,6 +2,8 @@
  * what a damage means: the caller does. */
 #include "harden/canary.h"
 
+const uint8_t bhi_canary_shown[32] BH_ALIGNED(32) = {[16 ... 31] = 0xff};
+
 /* The first aligned word that word 0 does not cover whole. */
 static uintptr_t aligned_front(uintptr_t slack)
 {
@@ -38,11 +40,9 @@ bool bhi_canary_long_intact(uintptr_t block, size_t requested, size_t size, bhi_
 /* What the byte at `at` should be. */
 static uint8_t byte_at(uintptr_t at, uintptr_t slack, uintptr_t end, bhi_canary_t canary)
 {
-    size_t offset = at - slack, n = end - slack;
-    if (offset < 4 || (n > 8 && offset < 8))
+    size_t offset = at - slack;
+    if (offset < 8)
         return (uint8_t)(bhi_canary_head(canary) >> (8 * offset));
-    if (n <= 8)
-        return (uint8_t)(bhi_canary_head(canary) >> (8 * (8 - (end - at))));
     uintptr_t word = at & ~(uintptr_t)7;
     return (uint8_t)(aligned_word(canary, aligned_front(slack), word, end) >> (8 * (at & 7)));
 }

@@ -4,11 +4,8 @@
  * seen with certainty at the next look, whatever it wrote; the keys matter only
  * for an attacker who overwrites on purpose and must guess or read the pattern.
  *
- *   slack of 4 to 8 bytes    low half of word 0, then as much as there is
- *                            room for of the end of its high half
- *   9 bytes and more         word 0, then aligned words up to the end of the
- *                            block, of the first of which only those bytes show
- *                            that word 0 leaves; the last one is word 1
+ * Word 0 comes first, then aligned words up to the end of the block, of the first
+ * of which only those bytes show that word 0 leaves; the last one is word 1.
  *
  * The first byte is never zero: the commonest overflow is one NUL too many. The
  * second is zero, which ends string functions that run over the end. The last
@@ -25,8 +22,14 @@
  * accuses nobody if not; who frees sets held before it wipes, with a release
  * fence between.
  *
+ * Sizes differ from one call to the next, so a branch for each length of the slack
+ * would often be guessed wrong. Where it is 24 bytes at most the two last words of
+ * the block are loaded whole and a mask hides what is not slack: bytes of the
+ * program, which may change beside, are read there and have no effect. (Under a
+ * sanitizer they are not read.)
+ *
  * key: random for each page. place: of the block in its page; may be any
- * number. block is aligned to 8, size a multiple of 8, and at least
+ * number. block is aligned to 8, size a multiple of 8 and at least 16, and at least
  * BH_CANARY_LEAST bytes of it are slack. */
 #ifndef BH_HARDEN_CANARY_H
 #define BH_HARDEN_CANARY_H
@@ -36,7 +39,10 @@
 #include "harden/slack.h"
 #include "rt/process.h"
 
-#define BH_CANARY_LEAST ((size_t)4)
+#include <string.h>
+
+/* A whole word: shorter slack would be a case of its own. */
+#define BH_CANARY_LEAST ((size_t)8)
 #define BH_CANARY_INTACT SIZE_MAX
 
 /* 2^64 / golden ratio, odd: multiples of it lie far apart. */
@@ -61,11 +67,11 @@ BH_INLINE uint64_t bhi_canary_word(bhi_canary_t canary, uint64_t i)
     return high ^ low;
 }
 
-/* Word 0: bytes 0, 3 and 7 not zero, since each is the first or may be the last
- * of the slack; byte 1 zero. */
+/* Word 0: bytes 0 and 7 not zero, since one is the first of the slack and the other
+ * may be the last; byte 1 zero. */
 BH_INLINE uint64_t bhi_canary_head(bhi_canary_t canary)
 {
-    return (bhi_canary_word(canary, 0) & ~(uint64_t)0xff00) | 0x0100000001000001;
+    return (bhi_canary_word(canary, 0) & ~(uint64_t)0xff00) | 0x0100000000000001;
 }
 
 BH_INLINE uint64_t bhi_canary_tail(bhi_canary_t canary)
@@ -73,7 +79,23 @@ BH_INLINE uint64_t bhi_canary_tail(bhi_canary_t canary)
     return bhi_canary_word(canary, 1) | (uint64_t)1 << 56;
 }
 
-/* The rest of a slack of more than 16 bytes: all of it but word 0. */
+/* Masks of the two last words of a block: those of them that show, the last n bytes,
+ * are set in the 16 bytes from n on. */
+extern BH_HIDDEN const uint8_t bhi_canary_shown[32];
+
+typedef struct bhi_canary_mask {
+    uint64_t before, last;
+} bhi_canary_mask_t;
+
+/* slack: 8 to 24 bytes, of which word 0 covers the first. */
+BH_INLINE bhi_canary_mask_t bhi_canary_mask_of(size_t slack)
+{
+    bhi_canary_mask_t mask;
+    memcpy(&mask, bhi_canary_shown + (slack - 8), sizeof mask);
+    return mask;
+}
+
+/* The same for slack of more than 24 bytes: all of it but word 0. */
 void bhi_canary_write_long(uintptr_t block, size_t requested, size_t size, bhi_canary_t canary);
 bool bhi_canary_long_intact(uintptr_t block, size_t requested, size_t size, bhi_canary_t canary);
 /* Offset of the first byte that differs now, or BH_CANARY_INTACT. */
@@ -86,17 +108,15 @@ BH_INLINE void bhi_canary_write(uintptr_t block, size_t requested, size_t size, 
         return;
     bhi_canary_t canary = bhi_canary_of(requested, key, place);
     uintptr_t slack = block + requested, end = block + size;
-    uint64_t head = bhi_canary_head(canary);
-    if (end - slack <= 8) {
-        bhi_slack_store32(end - 4, (uint32_t)(head >> 32));
-        bhi_slack_store32(slack, (uint32_t)head);
-        return;
-    }
-    if (bh_likely(end - slack <= 16))
-        bhi_slack_store_aligned(end - 8, bhi_canary_tail(canary));
-    else
+    if (bh_likely(end - slack <= 24)) {
+        bhi_canary_mask_t shown = bhi_canary_mask_of(end - slack);
+        uint64_t before = bhi_slack_load_aligned(end - 16) & ~shown.before, last = bhi_slack_load_aligned(end - 8) & ~shown.last;
+        bhi_slack_store_aligned(end - 16, before | (bhi_canary_word(canary, 2) & shown.before));
+        bhi_slack_store_aligned(end - 8, last | (bhi_canary_tail(canary) & shown.last));
+    } else {
         bhi_canary_write_long(block, requested, size, canary);
-    bhi_slack_store64(slack, head);
+    }
+    bhi_slack_store64(slack, bhi_canary_head(canary));
 }
 
 /* Offset of the first damaged byte from the block's start, or BH_CANARY_INTACT. */
@@ -106,17 +126,15 @@ BH_INLINE size_t bhi_canary_check(uintptr_t block, size_t requested, size_t size
         return BH_CANARY_INTACT;
     bhi_canary_t canary = bhi_canary_of(requested, key, place);
     uintptr_t slack = block + requested, end = block + size;
-    uint64_t n = end - slack, head = bhi_canary_head(canary), damage;
-    if (n <= 8) {
-        /* The last n - 4 bytes of the end; the front has the others. */
-        uint64_t after = (uint64_t)(bhi_slack_load32(end - 4) ^ (uint32_t)(head >> 32)) >> (8 * (8 - n));
-        damage = (bhi_slack_load32(slack) ^ (uint32_t)head) | after;
+    if (BH_SANITIZED && end - slack <= 24)
+        return bhi_canary_find(block, requested, size, canary);
+    uint64_t damage = bhi_slack_load64(slack) ^ bhi_canary_head(canary);
+    if (bh_likely(end - slack <= 24)) {
+        bhi_canary_mask_t shown = bhi_canary_mask_of(end - slack);
+        damage |= (bhi_slack_load_aligned(end - 16) ^ bhi_canary_word(canary, 2)) & shown.before;
+        damage |= (bhi_slack_load_aligned(end - 8) ^ bhi_canary_tail(canary)) & shown.last;
     } else {
-        damage = bhi_slack_load64(slack) ^ head;
-        if (bh_likely(n <= 16))
-            damage |= (bhi_slack_load_aligned(end - 8) ^ bhi_canary_tail(canary)) >> (8 * (16 - n));
-        else
-            damage |= !bhi_canary_long_intact(block, requested, size, canary);
+        damage |= !bhi_canary_long_intact(block, requested, size, canary);
     }
     if (bh_likely(damage == 0))
         return BH_CANARY_INTACT;

@@ -23,24 +23,19 @@ BH_COLD size_t bhi_wipe_find(uintptr_t block, size_t size)
     return BH_WIPE_CLEAN;
 }
 
-static inline bhi_words2_t seen_in_64(uintptr_t at)
-{
-    return (bhi_wipe_two(at) | bhi_wipe_two(at + 16)) | (bhi_wipe_two(at + 32) | bhi_wipe_two(at + 48));
-}
-
-/* size > 64. */
+/* size > 128. */
 size_t bhi_wipe_check_long(uintptr_t block, size_t size)
 {
     /* The last 64 bytes, then what lies before them from the front; the two may
      * overlap, which is cheaper than a loop over what is left. */
     uintptr_t at = block, last = block + size - 64;
-    bhi_words2_t seen = seen_in_64(last);
+    bhi_words2_t seen = bhi_wipe_eight(last);
     for (; at + 64 < last; at += 128) {
-        seen |= seen_in_64(at) | seen_in_64(at + 64);
+        seen |= bhi_wipe_eight(at) | bhi_wipe_eight(at + 64);
         if (bh_unlikely((seen[0] | seen[1]) != 0))
             return bhi_wipe_find(block, size);
     }
     if (at < last)
-        seen |= seen_in_64(at);
+        seen |= bhi_wipe_eight(at);
     return bh_likely((seen[0] | seen[1]) == 0) ? BH_WIPE_CLEAN : bhi_wipe_find(block, size);
 }

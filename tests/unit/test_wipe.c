@@ -46,6 +46,11 @@ START_TEST(all_of_the_block_and_nothing_else)
         bhi_wipe_block(block, size - 1 - unit_below(&seed, (uint32_t)(size - 1)), size);
         assert_wiped(size);
     }
+    for (size_t size = 16; size <= 1024; size += 16) {
+        memset(area, 0x77, FRONT + size + FRONT);
+        bhi_wipe_own(block, size);
+        assert_wiped(size);
+    }
 }
 END_TEST
 

@@ -1,0 +1,115 @@
+/* What profile hardened keeps for each page, in its chunk of control data behind the
+ * map: for each word of the map a pair of `ready` and `open`; the blocks that come
+ * next; the requested size of each block. Of a single block there is no next one, and
+ * all lies in the map's own cache line. See hardened.h for what it means. */
+#ifndef BH_CORE_HARDENED_PAGE_H
+#define BH_CORE_HARDENED_PAGE_H
+
+#include "core/page.h"
+#include "harden/canary.h"
+
+#define BHI_HARD_NEXT 63u /* with their count two cache lines */
+
+typedef struct bhi_hard_word {
+    _Atomic(uint64_t) ready; /* atomic: freed by other threads and wiped */
+    uint64_t open;           /* owner: E5 */
+} bhi_hard_word_t;
+
+typedef struct bhi_hard_page {
+    uint16_t count;               /* owner */
+    uint16_t next[BHI_HARD_NEXT]; /* owner: the last one of them comes first */
+    uint8_t sizes[];              /* who may free the block: width by block size */
+} bhi_hard_page_t;
+
+#define BHI_HARD_SINGLE_BYTES (sizeof(bhi_hard_word_t) + sizeof(uint64_t))
+_Static_assert(sizeof(bhi_map_word_t) + BHI_HARD_SINGLE_BYTES <= BH_CACHE_LINE, "a single block's is taken as a map alone");
+
+BH_INLINE uint32_t bhi_hard_words(uint32_t blocks)
+{
+    return (blocks + 63) / 64;
+}
+
+BH_INLINE bhi_hard_word_t *bhi_hard_word(const bhi_page_t *page, uint32_t word)
+{
+    return (bhi_hard_word_t *)(page->map + bhi_hard_words(page->reserved)) + word;
+}
+
+BH_INLINE bhi_hard_page_t *bhi_hard_page(const bhi_page_t *page)
+{
+    return (bhi_hard_page_t *)(void *)bhi_hard_word(page, bhi_hard_words(page->reserved));
+}
+
+/* Requested sizes are below that of the block. */
+BH_INLINE unsigned bhi_hard_width(size_t block_size)
+{
+    return block_size <= UINT8_MAX + 1 ? 1 : block_size <= UINT16_MAX + 1 ? 2 : 4;
+}
+
+BH_INLINE uint64_t *bhi_hard_single(const bhi_page_t *page)
+{
+    return (uint64_t *)(void *)(bhi_hard_word(page, 0) + 1);
+}
+
+/* Bytes that the program asked for. Any thread that may free the block. */
+BH_INLINE size_t bhi_hard_requested(const bhi_page_t *page, uint32_t index)
+{
+    if (bh_unlikely(page->block_size == 0))
+        return *bhi_hard_single(page);
+    const uint8_t *sizes = bhi_hard_page(page)->sizes;
+    switch (bhi_hard_width(page->block_size)) {
+    case 1: return sizes[index];
+    case 2: return ((const uint16_t *)(const void *)sizes)[index];
+    default: return ((const uint32_t *)(const void *)sizes)[index];
+    }
+}
+
+BH_INLINE void bhi_hard_set_requested(const bhi_page_t *page, uint32_t index, size_t size)
+{
+    if (bh_unlikely(page->block_size == 0)) {
+        *bhi_hard_single(page) = size;
+        return;
+    }
+    uint8_t *sizes = bhi_hard_page(page)->sizes;
+    switch (bhi_hard_width(page->block_size)) {
+    case 1: sizes[index] = (uint8_t)size; break;
+    case 2: ((uint16_t *)(void *)sizes)[index] = (uint16_t)size; break;
+    default: ((uint32_t *)(void *)sizes)[index] = (uint32_t)size; break;
+    }
+}
+
+/* What a quarantine keeps of a block: its page's descriptor and its index, so that no
+ * lookup is needed when it leaves. Addresses have 48 bits at most, indices 16. */
+BH_INLINE uintptr_t bhi_hard_entry(const bhi_page_t *page, uint32_t index)
+{
+    return (uintptr_t)page << 16 | index;
+}
+
+BH_INLINE bhi_page_t *bhi_hard_entry_page(uintptr_t entry)
+{
+    return (bhi_page_t *)(entry >> 16);
+}
+
+BH_INLINE uint32_t bhi_hard_entry_index(uintptr_t entry)
+{
+    return (uint32_t)(entry & UINT16_MAX);
+}
+
+/* ------------------------------------------------------------------ the ends */
+
+BH_INLINE void bhi_hard_write_end(const bhi_page_t *page, uint32_t index, size_t size, size_t bytes)
+{
+    bhi_hard_set_requested(page, index, size);
+    if (bh_likely(bytes != size))
+        bhi_canary_write(bhi_page_block(page, index), size, bytes, page->key, index);
+}
+
+/* Offset of the first damaged byte, or BH_CANARY_INTACT. */
+BH_INLINE size_t bhi_hard_damage(const bhi_page_t *page, uint32_t index, size_t bytes)
+{
+    size_t size = bhi_hard_requested(page, index);
+    if (bh_unlikely(bytes == size))
+        return BH_CANARY_INTACT;
+    return bhi_canary_check(bhi_page_block(page, index), size, bytes, page->key, index);
+}
+
+#endif
