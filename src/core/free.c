@@ -223,11 +223,9 @@ static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintp
         bhi_heap_after_free(heap, page);
 }
 
-void bhi_free_slow(void *ptr)
+/* Everything else. */
+static BH_NOINLINE void free_any(uintptr_t p)
 {
-    uintptr_t p = (uintptr_t)ptr;
-    if (p == 0 || (bhi_is_hardened() ? bhi_hard_free_local(p) || free_remote(p, true) : free_remote(p, false)))
-        return;
     int saved = errno;
     bhi_arena_t *arena;
     bhi_page_t *page = page_at(p, BHI_USE_FREE, &arena);
@@ -244,4 +242,21 @@ void bhi_free_slow(void *ptr)
         }
     }
     errno = saved;
+}
+
+static BH_NOINLINE void free_hardened(uintptr_t p)
+{
+    if (p != 0 && !free_remote(p, true))
+        free_any(p);
+}
+
+void bhi_free_slow(void *ptr)
+{
+    uintptr_t p = (uintptr_t)ptr;
+    if (bhi_is_hardened()) {
+        if (!bhi_hard_free_local(p))
+            free_hardened(p);
+    } else if (p != 0 && !free_remote(p, false)) {
+        free_any(p);
+    }
 }

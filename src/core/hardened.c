@@ -3,6 +3,7 @@
 #include "core/hardened.h"
 
 #include "base/bits.h"
+#include "core/alloc.h"
 #include "core/heap.h"
 #include "core/thread.h"
 #include "harden/wipe.h"
@@ -29,7 +30,7 @@ size_t bhi_hard_bytes(uint32_t reserved, size_t block_size)
 
 void bhi_hard_check_end(const bhi_page_t *page, uint32_t index)
 {
-    size_t at = bhi_hard_damage(page, index, bhi_page_bytes(page));
+    size_t at = bhi_hard_damage(page, index);
     if (bh_unlikely(at != BH_CANARY_INTACT))
         bhi_hard_damaged(page, index, at);
 }
@@ -40,29 +41,17 @@ size_t bhi_hard_pad_large(size_t size)
     return slack != 0 && slack < BH_CANARY_LEAST ? BH_CANARY_LEAST : 0;
 }
 
-void bhi_hard_end_large(bhi_page_t *page, size_t size)
+static void write_end(const bhi_page_t *page, uint32_t index, size_t size)
 {
-    bhi_hard_write_end(page, 0, size, bhi_page_bytes(page));
+    size_t bytes = bhi_page_bytes(page);
+    bhi_hard_set_requested(page, index, size);
+    if (bytes != size)
+        bhi_canary_write(bhi_page_block(page, index), size, bytes, page->key, index);
 }
 
-/* The block before one that is freed: its own end, or where it is free the bytes that
- * an underflow meets first. A held one is another thread's to wipe. */
-BH_INLINE void check_neighbour(const bhi_page_t *page, uint32_t index)
+void bhi_hard_end_large(bhi_page_t *page, size_t size)
 {
-    const bhi_map_word_t *w = bhi_map_word(page->map, index);
-    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
-    uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
-    size_t bytes = page->block_size;
-    if (bh_unlikely(bhi_bit_has(held, index)))
-        return;
-    if (bhi_bit_has(live, index)) {
-        if (bh_unlikely(bhi_hard_damage(page, index, bytes) != BH_CANARY_INTACT))
-            bhi_hard_check_live(page, index);
-        return;
-    }
-    uintptr_t end = page->start + (uintptr_t)(index + 1) * bytes;
-    if (BH_HARDEN_WIPE && bh_unlikely(bhi_slack_load_aligned(end - 8) != 0))
-        bhi_hard_written_before(page, index);
+    write_end(page, 0, size);
 }
 
 /* --------------------------------------------------------------- allocation */
@@ -83,7 +72,7 @@ static uint32_t extend(bhi_page_t *page)
     uint32_t capacity = bhi_page_capacity(page), left = page->reserved - capacity, more = left < 64 ? left : 64;
     if (!page->memory_zero)
         memset((void *)bhi_page_block(page, capacity), 0, (size_t)more * page->block_size); /* NOLINT: block memory is addressed by number */
-    bhi_hard_word(page, capacity / 64)->open = bhi_bit_range(0, more);
+    bhi_hard_word(page->hard, capacity / 64)->open = bhi_bit_range(0, more);
     atomic_store_explicit(&page->capacity, capacity + more, memory_order_relaxed);
     return capacity / 64;
 }
@@ -101,24 +90,26 @@ static uint32_t first_word(bhi_page_t *page, bhi_random_t *random)
  * those looked at is as likely as any other at any time. False: there is none. */
 static BH_NOINLINE bool choose(bhi_page_t *page, bhi_random_t *random)
 {
+    bhi_hard_page_t *hard = page->hard;
     uint32_t index[GATHER + 63], n = 0, w = first_word(page, random), words = bhi_hard_words(bhi_page_capacity(page));
     for (uint32_t i = 0; i < words && n < GATHER; i++) {
-        for (uint64_t set = bhi_hard_word(page, w)->open; set != 0; set &= set - 1)
+        bhi_hard_word_t *word = bhi_hard_word(hard, w);
+        for (uint64_t set = word->open; set != 0; set &= set - 1)
             index[n++] = w * 64 + bhi_bit_first(set);
+        word->open = 0;
         w = w + 1 == words ? 0 : w + 1;
     }
-    uint32_t count = n < BHI_HARD_NEXT ? n : BHI_HARD_NEXT;
+    uint32_t count = n < BHI_HARD_NEXT ? n : BHI_HARD_NEXT, left = n - count;
     bhi_random_choose(random, index, n, count);
-    bhi_hard_page_t *hard = bhi_hard_page(page);
-    for (uint32_t i = 0; i < count; i++) {
-        uint32_t chosen = index[n - count + i];
-        hard->next[i] = (uint16_t)chosen;
-        bhi_hard_word(page, chosen / 64)->open &= ~bhi_map_bit(chosen);
-    }
+    for (uint32_t i = 0; i < left; i++)
+        bhi_hard_word(hard, index[i] / 64)->open |= bhi_map_bit(index[i]);
+    for (uint32_t i = 0; i < count; i++)
+        hard->next[i] = (uint16_t)index[left + i];
     hard->count = (uint16_t)count;
     return count != 0;
 }
 
+/* The last of the page's next blocks, of which there is one. */
 BH_INLINE void *hand_out(bhi_page_t *page, bhi_hard_page_t *hard, size_t size)
 {
     uint32_t index = hard->next[--hard->count];
@@ -127,7 +118,8 @@ BH_INLINE void *hand_out(bhi_page_t *page, bhi_hard_page_t *hard, size_t size)
     size_t at = bhi_wipe_check(block, bytes);
     if (bh_unlikely(at != BH_WIPE_CLEAN))
         bhi_hard_written(page, index, at);
-    bhi_hard_write_end(page, index, size, bytes);
+    bhi_hard_set_size(hard, bytes, index, size);
+    bhi_canary_write(block, size, bytes, page->key, index);
     if (bh_unlikely(!bhi_map_set_live(page->map, index)))
         bhi_page_not_free(page, index);
     page->used++;
@@ -139,8 +131,19 @@ void *bhi_hard_at_hand(bhi_heap_t *heap, size_t size)
     bhi_page_t *page = heap->queues[bhi_class_of(size + BH_CANARY_LEAST)].first;
     if (bh_unlikely(page == NULL))
         return NULL;
-    bhi_hard_page_t *hard = bhi_hard_page(page);
+    bhi_hard_page_t *hard = page->hard;
     return bh_likely(hard->count != 0) ? hand_out(page, hard, size) : NULL;
+}
+
+void *bhi_hard_malloc(size_t size)
+{
+    if (bh_likely(size - 1 < BH_CLASS_MAX_SIZE - BH_CANARY_LEAST)) {
+        bhi_page_t *page = bhi_thread_heap->queues[bhi_class_of(size + BH_CANARY_LEAST)].first;
+        bhi_hard_page_t *hard = bh_likely(page != NULL) ? page->hard : NULL;
+        if (bh_likely(hard != NULL) && bh_likely(hard->count != 0))
+            return hand_out(page, hard, size);
+    }
+    return bhi_alloc_generic(bhi_thread_heap, size, 0, false);
 }
 
 /* Whether a heartbeat is due: some blocks were handed out since, or of this class a
@@ -162,7 +165,7 @@ void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size)
     bhi_page_t *page = bhi_heap_page(heap, c);
     if (page == NULL)
         return NULL;
-    bhi_hard_page_t *hard = bhi_hard_page(page);
+    bhi_hard_page_t *hard = page->hard;
     if (hard->count == 0) {
         if (!choose(page, &heap->random))
             return NULL;
@@ -180,10 +183,10 @@ void bhi_hard_after_fork(bhi_heap_t *heap)
         if (heap->hard != NULL && heap->hard->quarantine[c] != NULL)
             bhi_quarantine_after_fork(heap->hard->quarantine[c]);
         for (bhi_page_t *page = heap->queues[c].first; page != NULL; page = page->next) {
-            bhi_hard_page_t *hard = bhi_hard_page(page);
+            bhi_hard_page_t *hard = page->hard;
             while (hard->count > 0) {
                 uint32_t index = hard->next[--hard->count];
-                bhi_hard_word(page, index / 64)->open |= bhi_map_bit(index);
+                bhi_hard_word(hard, index / 64)->open |= bhi_map_bit(index);
             }
         }
     }
@@ -191,16 +194,34 @@ void bhi_hard_after_fork(bhi_heap_t *heap)
 
 /* ---------------------------------------------------------------------- free */
 
+/* The block before one that is freed: its own end, or where it is free the bytes that
+ * an underflow meets first. A held one is another thread's to wipe. */
+BH_INLINE void check_before(const bhi_page_t *page, const bhi_hard_page_t *hard, uint32_t index, size_t bytes)
+{
+    const bhi_map_word_t *w = bhi_map_word(page->map, index);
+    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
+    uintptr_t block = page->start + index * bytes;
+    if (bh_unlikely(bhi_bit_has(held, index)))
+        return;
+    if (bhi_bit_has(live, index)) {
+        if (bh_unlikely(bhi_canary_check(block, bhi_hard_size(hard, bytes, index), bytes, page->key, index) != BH_CANARY_INTACT))
+            bhi_hard_check_live(page, index);
+    } else if (BH_HARDEN_WIPE && bh_unlikely(bhi_slack_load_aligned(block + bytes - 8) != 0)) {
+        bhi_hard_written_before(page, index);
+    }
+}
+
 /* A block leaves the quarantine. `kept`: a page that the caller is at work on and
  * looks after itself. */
 BH_INLINE void let_go(bhi_heap_t *heap, uintptr_t entry, const bhi_page_t *kept)
 {
     bhi_page_t *page = bhi_hard_entry_page(entry);
     uint32_t index = bhi_hard_entry_index(entry);
-    size_t at = bhi_wipe_check(bhi_page_block(page, index), page->block_size);
+    size_t bytes = page->block_size, at = bhi_wipe_check(page->start + index * bytes, bytes);
     if (bh_unlikely(at != BH_WIPE_CLEAN))
         bhi_hard_written(page, index, at);
-    bhi_hard_word(page, index / 64)->open |= bhi_map_bit(index);
+    bhi_hard_word(page->hard, index / 64)->open |= bhi_map_bit(index);
     if (bh_unlikely(--page->used == 0 || page->state == BHI_PAGE_FULL) && page != kept)
         bhi_heap_after_free(heap, page);
 }
@@ -220,48 +241,52 @@ static BH_NOINLINE bhi_quarantine_t *quarantine_new(bhi_heap_t *heap, const bhi_
     return q;
 }
 
-BH_INLINE bhi_quarantine_t *quarantine_of(bhi_heap_t *heap, const bhi_page_t *page)
+BH_INLINE bhi_quarantine_t *quarantine_of(bhi_heap_t *heap, const bhi_page_t *page, bool has_thread)
 {
     if (!BH_HARDEN_QUARANTINE)
         return NULL;
     bhi_quarantine_t *q = NULL;
-    if (bh_likely(heap->hard != NULL) && bh_likely(bhi_heap_has_thread(heap)))
+    if (bh_likely(heap->hard != NULL) && (has_thread || bhi_heap_has_thread(heap)))
         q = heap->hard->quarantine[page->size_class];
     return bh_likely(q != NULL) ? q : quarantine_new(heap, page);
 }
 
 /* A block that is not live any more, and wiped, waits now; which one is let go for it
- * is chance. */
-BH_INLINE void park(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, const bhi_page_t *kept)
+ * is chance. `has_thread`: the heap is known to have one. */
+BH_INLINE void park(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, const bhi_page_t *kept, bool has_thread)
 {
-    uintptr_t gone = bhi_quarantine_put(quarantine_of(heap, page), bhi_hard_entry(page, index), &heap->random);
+    bhi_quarantine_t *q = quarantine_of(heap, page, has_thread);
+    uintptr_t gone = bhi_quarantine_put(q, bhi_hard_entry(page, index), &heap->random);
     if (bh_likely(gone != 0))
         let_go(heap, gone, kept);
 }
 
 /* False, and nothing has happened, if the block is not live. */
-BH_INLINE bool free_live(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
+BH_INLINE bool free_live(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, bool has_thread)
 {
     bhi_map_word_t *w = bhi_map_word(page->map, index);
     uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
     uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
     if (bh_unlikely(bhi_bit_has(held, index)) || bh_unlikely(!bhi_bit_clear(&live, index)))
         return false;
-    size_t bytes = page->block_size, at = bhi_hard_damage(page, index, bytes);
+    const bhi_hard_page_t *hard = page->hard;
+    size_t bytes = page->block_size;
+    uintptr_t block = page->start + index * bytes;
+    size_t at = bhi_canary_check(block, bhi_hard_size(hard, bytes, index), bytes, page->key, index);
     if (bh_unlikely(at != BH_CANARY_INTACT))
         bhi_hard_damaged(page, index, at);
     if (bh_likely(index != 0))
-        check_neighbour(page, index - 1);
+        check_before(page, hard, index - 1, bytes);
     atomic_store_explicit(&w->live, live, memory_order_relaxed);
     atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
-    bhi_wipe_own(page->start + index * bytes, bytes);
-    park(heap, page, index, NULL);
+    bhi_wipe_own(block, bytes);
+    park(heap, page, index, NULL, has_thread);
     return true;
 }
 
 void bhi_hard_free(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
 {
-    if (!free_live(heap, page, index))
+    if (!free_live(heap, page, index, false))
         bhi_violation(BHI_DOUBLE_FREE, bhi_page_block(page, index));
 }
 
@@ -272,24 +297,24 @@ bool bhi_hard_free_local(uintptr_t p)
     if (bh_unlikely(off >= heap->open))
         return false;
     bhi_page_t *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, off));
-    uint32_t index;
+    uint64_t index;
     /* Of a single block the reciprocal is 0, so that no place is a block's. */
     if (bh_unlikely(atomic_load_explicit(&page->heap, memory_order_relaxed) != heap) || bh_unlikely(page->size_class == BHI_CLASS_ZERO) ||
-        !bhi_page_divide(page, p, &index))
+        bh_unlikely(!bhi_page_place_index(page, p - page->start, &index)))
         return false;
-    return free_live(heap, page, index);
+    return free_live(heap, page, (uint32_t)index, true);
 }
 
 void bhi_hard_wipe_held(bhi_page_t *page, uint32_t index)
 {
     atomic_thread_fence(memory_order_release);
     bhi_wipe_block(bhi_page_block(page, index), bhi_hard_requested(page, index), page->block_size);
-    atomic_fetch_or(&bhi_hard_word(page, index / 64)->ready, bhi_map_bit(index));
+    atomic_fetch_or(&bhi_hard_word(bhi_hard_place(page), index / 64)->ready, bhi_map_bit(index));
 }
 
 void bhi_hard_collect(bhi_page_t *page, uint32_t word)
 {
-    bhi_hard_word_t *hard = bhi_hard_word(page, word);
+    bhi_hard_word_t *hard = bhi_hard_word(page->hard, word);
     if (atomic_load(&hard->ready) == 0)
         return;
     bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
@@ -303,8 +328,8 @@ void bhi_hard_collect(bhi_page_t *page, uint32_t word)
     for (; taken != 0; taken &= taken - 1) {
         uint32_t index = word * 64 + bhi_bit_first(taken);
         if (index != 0) /* what the other thread could not do */
-            check_neighbour(page, index - 1);
-        park(heap, page, index, page);
+            check_before(page, page->hard, index - 1, page->block_size);
+        park(heap, page, index, page, false);
     }
 }
 
@@ -337,6 +362,6 @@ bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size)
     size_t shown = bhi_min(size, bytes); /* what lies behind is zero */
     if (shown > had)
         memset((void *)(bhi_page_block(page, index) + had), 0, shown - had); /* NOLINT */
-    bhi_hard_write_end(page, index, size, bhi_page_bytes(page));
+    write_end(page, index, size);
     return true;
 }

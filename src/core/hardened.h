@@ -68,6 +68,9 @@ void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size);
  * at most BH_CLASS_MAX_SIZE - BH_CANARY_LEAST. */
 void *bhi_hard_at_hand(bhi_heap_t *heap, size_t size);
 
+/* malloc in this profile, of any size. */
+void *bhi_hard_malloc(size_t size);
+
 /* Owner: gives a live single block its end. Its slack is none, or large enough. */
 void bhi_hard_end_large(bhi_page_t *page, size_t size);
 

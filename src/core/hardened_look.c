@@ -27,8 +27,8 @@ void bhi_hard_written(const bhi_page_t *page, uint32_t index, size_t at)
  * free for long the next one's underflow is likelier. */
 void bhi_hard_written_before(const bhi_page_t *page, uint32_t index)
 {
-    const bhi_hard_page_t *hard = bhi_hard_page(page);
-    bool waits = (bhi_hard_word(page, index / 64)->open & bhi_map_bit(index)) == 0;
+    bhi_hard_page_t *hard = page->hard;
+    bool waits = (bhi_hard_word(hard, index / 64)->open & bhi_map_bit(index)) == 0;
     for (unsigned i = 0; i < hard->count; i++)
         waits &= hard->next[i] != index;
     if (waits)
@@ -40,7 +40,7 @@ void bhi_hard_written_before(const bhi_page_t *page, uint32_t index)
  * underflow of the next. */
 void bhi_hard_check_live(const bhi_page_t *page, uint32_t index)
 {
-    size_t at = bhi_hard_damage(page, index, bhi_page_bytes(page));
+    size_t at = bhi_hard_damage(page, index);
     if (bh_likely(at == BH_CANARY_INTACT))
         return;
     atomic_thread_fence(memory_order_acquire);
@@ -67,7 +67,7 @@ void bhi_hard_sweep(const bhi_page_t *page, bhi_random_t *random)
 static void check_single(const bhi_page_t *page)
 {
     bhi_state_lock();
-    size_t at = bhi_map_is_live(page->map, 0) ? bhi_hard_damage(page, 0, bhi_page_bytes(page)) : BH_CANARY_INTACT;
+    size_t at = bhi_map_is_live(page->map, 0) ? bhi_hard_damage(page, 0) : BH_CANARY_INTACT;
     bhi_state_unlock();
     if (bh_unlikely(at != BH_CANARY_INTACT))
         bhi_violation(BHI_OVERFLOW, page->start + at);

@@ -1,7 +1,8 @@
 /* What profile hardened keeps for each page, in its chunk of control data behind the
- * map: for each word of the map a pair of `ready` and `open`; the blocks that come
- * next; the requested size of each block. Of a single block there is no next one, and
- * all lies in the map's own cache line. See hardened.h for what it means. */
+ * map: for each word of the map a pair of `ready` and `open`, backwards; at page->hard
+ * the blocks that come next; then the requested size of each block. Of a single block
+ * there is no next one, and all lies in the map's own cache line. See hardened.h for
+ * what it means. */
 #ifndef BH_CORE_HARDENED_PAGE_H
 #define BH_CORE_HARDENED_PAGE_H
 
@@ -29,14 +30,15 @@ BH_INLINE uint32_t bhi_hard_words(uint32_t blocks)
     return (blocks + 63) / 64;
 }
 
-BH_INLINE bhi_hard_word_t *bhi_hard_word(const bhi_page_t *page, uint32_t word)
+/* Where page->hard points. Any thread: that field is in a line that the owner writes. */
+BH_INLINE bhi_hard_page_t *bhi_hard_place(const bhi_page_t *page)
 {
-    return (bhi_hard_word_t *)(page->map + bhi_hard_words(page->reserved)) + word;
+    return (bhi_hard_page_t *)(void *)((uintptr_t)page->map + (size_t)bhi_hard_words(page->reserved) * (sizeof(bhi_map_word_t) + sizeof(bhi_hard_word_t)));
 }
 
-BH_INLINE bhi_hard_page_t *bhi_hard_page(const bhi_page_t *page)
+BH_INLINE bhi_hard_word_t *bhi_hard_word(bhi_hard_page_t *hard, uint32_t word)
 {
-    return (bhi_hard_page_t *)(void *)bhi_hard_word(page, bhi_hard_words(page->reserved));
+    return (bhi_hard_word_t *)(void *)hard - 1 - word;
 }
 
 /* Requested sizes are below that of the block. */
@@ -45,36 +47,39 @@ BH_INLINE unsigned bhi_hard_width(size_t block_size)
     return block_size <= UINT8_MAX + 1 ? 1 : block_size <= UINT16_MAX + 1 ? 2 : 4;
 }
 
-BH_INLINE uint64_t *bhi_hard_single(const bhi_page_t *page)
+/* Bytes that the program asked for. Any thread that may free the block. */
+BH_INLINE size_t bhi_hard_size(const bhi_hard_page_t *hard, size_t block_size, uint32_t index)
 {
-    return (uint64_t *)(void *)(bhi_hard_word(page, 0) + 1);
+    switch (bhi_hard_width(block_size)) {
+    case 1: return hard->sizes[index];
+    case 2: return ((const uint16_t *)(const void *)hard->sizes)[index];
+    default: return ((const uint32_t *)(const void *)hard->sizes)[index];
+    }
 }
 
-/* Bytes that the program asked for. Any thread that may free the block. */
+BH_INLINE void bhi_hard_set_size(bhi_hard_page_t *hard, size_t block_size, uint32_t index, size_t size)
+{
+    switch (bhi_hard_width(block_size)) {
+    case 1: hard->sizes[index] = (uint8_t)size; break;
+    case 2: ((uint16_t *)(void *)hard->sizes)[index] = (uint16_t)size; break;
+    default: ((uint32_t *)(void *)hard->sizes)[index] = (uint32_t)size; break;
+    }
+}
+
+/* The same of any page. */
 BH_INLINE size_t bhi_hard_requested(const bhi_page_t *page, uint32_t index)
 {
-    if (bh_unlikely(page->block_size == 0))
-        return *bhi_hard_single(page);
-    const uint8_t *sizes = bhi_hard_page(page)->sizes;
-    switch (bhi_hard_width(page->block_size)) {
-    case 1: return sizes[index];
-    case 2: return ((const uint16_t *)(const void *)sizes)[index];
-    default: return ((const uint32_t *)(const void *)sizes)[index];
-    }
+    bhi_hard_page_t *hard = bhi_hard_place(page);
+    return page->block_size != 0 ? bhi_hard_size(hard, page->block_size, index) : *(const uint64_t *)(const void *)hard;
 }
 
 BH_INLINE void bhi_hard_set_requested(const bhi_page_t *page, uint32_t index, size_t size)
 {
-    if (bh_unlikely(page->block_size == 0)) {
-        *bhi_hard_single(page) = size;
-        return;
-    }
-    uint8_t *sizes = bhi_hard_page(page)->sizes;
-    switch (bhi_hard_width(page->block_size)) {
-    case 1: sizes[index] = (uint8_t)size; break;
-    case 2: ((uint16_t *)(void *)sizes)[index] = (uint16_t)size; break;
-    default: ((uint32_t *)(void *)sizes)[index] = (uint32_t)size; break;
-    }
+    bhi_hard_page_t *hard = bhi_hard_place(page);
+    if (page->block_size != 0)
+        bhi_hard_set_size(hard, page->block_size, index, size);
+    else
+        *(uint64_t *)(void *)hard = size;
 }
 
 /* What a quarantine keeps of a block: its page's descriptor and its index, so that no
@@ -94,22 +99,11 @@ BH_INLINE uint32_t bhi_hard_entry_index(uintptr_t entry)
     return (uint32_t)(entry & UINT16_MAX);
 }
 
-/* ------------------------------------------------------------------ the ends */
-
-BH_INLINE void bhi_hard_write_end(const bhi_page_t *page, uint32_t index, size_t size, size_t bytes)
+/* Offset of the first damaged byte of a block's slack, or BH_CANARY_INTACT. */
+BH_INLINE size_t bhi_hard_damage(const bhi_page_t *page, uint32_t index)
 {
-    bhi_hard_set_requested(page, index, size);
-    if (bh_likely(bytes != size))
-        bhi_canary_write(bhi_page_block(page, index), size, bytes, page->key, index);
-}
-
-/* Offset of the first damaged byte, or BH_CANARY_INTACT. */
-BH_INLINE size_t bhi_hard_damage(const bhi_page_t *page, uint32_t index, size_t bytes)
-{
-    size_t size = bhi_hard_requested(page, index);
-    if (bh_unlikely(bytes == size))
-        return BH_CANARY_INTACT;
-    return bhi_canary_check(bhi_page_block(page, index), size, bytes, page->key, index);
+    size_t size = bhi_hard_requested(page, index), bytes = bhi_page_bytes(page);
+    return bytes != size ? bhi_canary_check(bhi_page_block(page, index), size, bytes, page->key, index) : BH_CANARY_INTACT;
 }
 
 #endif

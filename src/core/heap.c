@@ -126,12 +126,6 @@ static void to_active(bhi_heap_t *heap, bhi_page_t *page)
 
 /* ------------------------------------------------------- retire and release */
 
-bool bhi_heap_has_thread(const bhi_heap_t *heap)
-{
-    uint8_t kind = atomic_load_explicit(&heap->kind, memory_order_relaxed);
-    return kind == BHI_HEAP_THREAD || kind == BHI_HEAP_USER;
-}
-
 /* In profile hardened a page that goes is looked through, trapped and faulted in again
  * for the next one, so a few empty ones wait, right behind the first of their queue. */
 static bool waits_behind(bhi_heap_t *heap, bhi_page_t *page)

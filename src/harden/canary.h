@@ -11,10 +11,13 @@
  * second is zero, which ends string functions that run over the end. The last
  * one is never zero: an underflow of the block behind meets it first.
  *
- * Word i is a folded product of s + i * step with itself XOR the key, s being a
- * folded product of place and requested size under the key and the secret
- * multiplier of the process. No word shows a product with that multiplier
- * itself, which link.h depends on, and no word tells another one.
+ * All words of a block come from s, a folded product of place and requested size under
+ * the key and the secret multiplier of the process: words 0, 1 and 2 from both halves
+ * of one product of s and s XOR the key, word i from 3 on as the folded product of
+ * s + i * step with itself XOR the key. Who has read words of other blocks, or of this
+ * one for another size, knows neither s nor key nor multiplier and is left to guess:
+ * no word shows a half of the product alone, nor a product with that multiplier itself
+ * (link.h depends on it), and each of the first three tells nothing of the two others.
  *
  * Threads: see slack.h. A check beside a thread that frees the block may find
  * anything. So who checks a block that is not its own to free looks afterwards,
@@ -48,35 +51,45 @@
 /* 2^64 / golden ratio, odd: multiples of it lie far apart. */
 #define BH_CANARY_STEP ((uint64_t)0x9e3779b97f4a7c15)
 
-/* The keys of one block's pattern; on the stack, in registers. */
+/* What one block's pattern is made of; in registers. */
 typedef struct bhi_canary {
-    uint64_t start, key;
+    uint64_t start, key, high, low;
 } bhi_canary_t;
 
 BH_INLINE bhi_canary_t bhi_canary_of(size_t requested, uint64_t key, uint64_t place)
 {
     /* The halves change places so that link.h never hashes the same word. */
-    uint64_t own = key << 32 | key >> 32;
-    bhi_canary_t canary = {bhi_mul_fold((place << 40 ^ requested) ^ own, &bhi_process.link_mul), own};
+    bhi_canary_t canary = {.key = key << 32 | key >> 32};
+    canary.start = bhi_mul_fold((place << 40 ^ requested) ^ canary.key, &bhi_process.link_mul);
+    canary.high = bhi_mul_wide(canary.start + BH_CANARY_STEP, canary.start ^ canary.key, &canary.low);
     return canary;
-}
-
-BH_INLINE uint64_t bhi_canary_word(bhi_canary_t canary, uint64_t i)
-{
-    uint64_t at = canary.start + i * BH_CANARY_STEP, low, high = bhi_mul_wide(at, at ^ canary.key, &low);
-    return high ^ low;
 }
 
 /* Word 0: bytes 0 and 7 not zero, since one is the first of the slack and the other
  * may be the last; byte 1 zero. */
 BH_INLINE uint64_t bhi_canary_head(bhi_canary_t canary)
 {
-    return (bhi_canary_word(canary, 0) & ~(uint64_t)0xff00) | 0x0100000000000001;
+    return ((canary.high ^ canary.low) & ~(uint64_t)0xff00) | 0x0100000000000001;
 }
 
+/* Word 1. */
 BH_INLINE uint64_t bhi_canary_tail(bhi_canary_t canary)
 {
-    return bhi_canary_word(canary, 1) | (uint64_t)1 << 56;
+    return (canary.high ^ (canary.start << 32 | canary.start >> 32)) | (uint64_t)1 << 56;
+}
+
+/* Word 2. The number: no other than 32, so that words 0, 1 and 2 are no sum of zero. */
+BH_INLINE uint64_t bhi_canary_middle(bhi_canary_t canary)
+{
+    return canary.low + (canary.start << 17 | canary.start >> 47);
+}
+
+BH_INLINE uint64_t bhi_canary_word(bhi_canary_t canary, uint64_t i)
+{
+    if (i == 2)
+        return bhi_canary_middle(canary);
+    uint64_t at = canary.start + i * BH_CANARY_STEP, low, high = bhi_mul_wide(at, at ^ canary.key, &low);
+    return high ^ low;
 }
 
 /* Masks of the two last words of a block: those of them that show, the last n bytes,
@@ -95,28 +108,27 @@ BH_INLINE bhi_canary_mask_t bhi_canary_mask_of(size_t slack)
     return mask;
 }
 
-/* The same for slack of more than 24 bytes: all of it but word 0. */
-void bhi_canary_write_long(uintptr_t block, size_t requested, size_t size, bhi_canary_t canary);
-bool bhi_canary_long_intact(uintptr_t block, size_t requested, size_t size, bhi_canary_t canary);
-/* Offset of the first byte that differs now, or BH_CANARY_INTACT. */
-size_t bhi_canary_find(uintptr_t block, size_t requested, size_t size, bhi_canary_t canary);
+/* Whatever the length of the slack. Calls, so that none of it takes registers of the
+ * common case. */
+BH_NOINLINE void bhi_canary_write_any(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place);
+BH_NOINLINE size_t bhi_canary_check_any(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place);
 
 /* The caller is the only one to touch the block. */
 BH_INLINE void bhi_canary_write(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)
 {
     if (!BH_HARDEN_CANARIES)
         return;
-    bhi_canary_t canary = bhi_canary_of(requested, key, place);
-    uintptr_t slack = block + requested, end = block + size;
-    if (bh_likely(end - slack <= 24)) {
-        bhi_canary_mask_t shown = bhi_canary_mask_of(end - slack);
-        uint64_t before = bhi_slack_load_aligned(end - 16) & ~shown.before, last = bhi_slack_load_aligned(end - 8) & ~shown.last;
-        bhi_slack_store_aligned(end - 16, before | (bhi_canary_word(canary, 2) & shown.before));
-        bhi_slack_store_aligned(end - 8, last | (bhi_canary_tail(canary) & shown.last));
-    } else {
-        bhi_canary_write_long(block, requested, size, canary);
+    if (bh_unlikely(size - requested > 24)) {
+        bhi_canary_write_any(block, requested, size, key, place);
+        return;
     }
-    bhi_slack_store64(slack, bhi_canary_head(canary));
+    bhi_canary_t canary = bhi_canary_of(requested, key, place);
+    uintptr_t end = block + size;
+    bhi_canary_mask_t shown = bhi_canary_mask_of(size - requested);
+    uint64_t before = bhi_slack_load_aligned(end - 16), last = bhi_slack_load_aligned(end - 8);
+    bhi_slack_store_aligned(end - 16, before ^ ((bhi_canary_middle(canary) ^ before) & shown.before));
+    bhi_slack_store_aligned(end - 8, last ^ ((bhi_canary_tail(canary) ^ last) & shown.last));
+    bhi_slack_store64(block + requested, bhi_canary_head(canary));
 }
 
 /* Offset of the first damaged byte from the block's start, or BH_CANARY_INTACT. */
@@ -124,21 +136,17 @@ BH_INLINE size_t bhi_canary_check(uintptr_t block, size_t requested, size_t size
 {
     if (!BH_HARDEN_CANARIES)
         return BH_CANARY_INTACT;
-    bhi_canary_t canary = bhi_canary_of(requested, key, place);
-    uintptr_t slack = block + requested, end = block + size;
-    if (BH_SANITIZED && end - slack <= 24)
-        return bhi_canary_find(block, requested, size, canary);
-    uint64_t damage = bhi_slack_load64(slack) ^ bhi_canary_head(canary);
-    if (bh_likely(end - slack <= 24)) {
-        bhi_canary_mask_t shown = bhi_canary_mask_of(end - slack);
-        damage |= (bhi_slack_load_aligned(end - 16) ^ bhi_canary_word(canary, 2)) & shown.before;
+    if (!BH_SANITIZED && bh_likely(size - requested <= 24)) {
+        bhi_canary_t canary = bhi_canary_of(requested, key, place);
+        uintptr_t end = block + size;
+        bhi_canary_mask_t shown = bhi_canary_mask_of(size - requested);
+        uint64_t damage = bhi_slack_load64(block + requested) ^ bhi_canary_head(canary);
+        damage |= (bhi_slack_load_aligned(end - 16) ^ bhi_canary_middle(canary)) & shown.before;
         damage |= (bhi_slack_load_aligned(end - 8) ^ bhi_canary_tail(canary)) & shown.last;
-    } else {
-        damage |= !bhi_canary_long_intact(block, requested, size, canary);
+        if (bh_likely(damage == 0))
+            return BH_CANARY_INTACT;
     }
-    if (bh_likely(damage == 0))
-        return BH_CANARY_INTACT;
-    return bhi_canary_find(block, requested, size, canary);
+    return bhi_canary_check_any(block, requested, size, key, place);
 }
 
 #endif

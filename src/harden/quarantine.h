@@ -44,7 +44,7 @@
 typedef struct bhi_quarantine {
     uint8_t array_bits; /* const: the array has 2^array_bits slots */
     uint8_t ring_from;  /* const: first slot of the ring */
-    uint8_t slots;      /* const: of array and ring together; 0 = none */
+    uint8_t slots;      /* const: of array and ring together; 1 at least */
     uint8_t ring_at;    /* slot of the ring's head, whose block is released next */
     uint8_t count;      /* blocks in here */
     uint8_t drawn_bits; /* random bits left in `drawn` */
@@ -89,10 +89,10 @@ static inline uintptr_t bhi_quarantine_swap(bhi_quarantine_t *q, unsigned slot, 
 }
 
 /* Takes in a block, and returns the one to release for it: perhaps none (0),
- * without slots the block itself. */
+ * of NULL the block itself. */
 BH_INLINE uintptr_t bhi_quarantine_put(bhi_quarantine_t *q, uintptr_t block, bhi_random_t *random)
 {
-    if (bh_unlikely(q == NULL) || bh_unlikely(q->slots == 0))
+    if (bh_unlikely(q == NULL))
         return block;
     if (bh_unlikely(q->drawn_bits < q->array_bits)) {
         q->drawn = bhi_random_u64(random);

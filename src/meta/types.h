@@ -108,8 +108,9 @@ _Static_assert(BH_SPAN_SLOTS_LARGE * BH_SLOT_SIZE < BHI_PLACE_NONE, "a place fit
  *       live(i) and not held(i)
  *   I2  capacity <= reserved; blocks >= capacity, and those of the last word of the
  *       map below it that `fresh` names, are fresh: live = held = 0, on no list
- *   I3  used = number of blocks with live = 1 (held ones included); 0 also for
- *       a single block that was freed, whose bits stay until the page ends
+ *   I3  used = number of blocks with live = 1 (held ones included), and in profile
+ *       hardened those in quarantine; 0 also for a single block that was freed, whose
+ *       bits stay until the page ends
  *   I4  blocks below capacity that are neither fresh nor live are free: on `free`,
  *       or found in the map by the next refill. `free` holds only free blocks,
  *       each once; of zero-size blocks, whose capacity = reserved, none. (Where the
@@ -137,7 +138,7 @@ typedef struct bhi_page {
 
     uint64_t key;               /* owner, secret: link codec, key of `free`; see harden/link.h */
     uint32_t free;              /* owner: place of the first of `free`, or BHI_PLACE_NONE */
-    uint32_t local_free;        /* owner: the same of `local_free`, which only builds without the map use; hardened: the map word that blocks are taken from */
+    uint32_t local_free;        /* owner: the same of `local_free`, which only builds without the map use */
     uint32_t used;              /* owner */
     uint8_t retire;             /* owner: ticks left (heap.c), 0 = not retired */
     uint8_t state;              /* owner: bhi_page_state_t; readable by all as a hint */
@@ -148,6 +149,7 @@ typedef struct bhi_page {
     union {
         size_t single_bytes;              /* const, of a single block; see bhi_page_bytes */
         uint64_t fresh;                   /* owner, of many blocks: I2 */
+        struct bhi_hard_page *hard;       /* const, instead where profile hardened has no fresh blocks: core/hardened_page.h */
     };
     uint32_t span_slots;                  /* const */
     uint32_t residue;                     /* slot: mark of the large block whose contents are left here; 0: of anything */

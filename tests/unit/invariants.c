@@ -52,7 +52,7 @@ static bool held(const bhi_page_t *page, uint32_t i)
 static bool is_fresh(const bhi_page_t *page, uint32_t i)
 {
     uint32_t capacity = bhi_page_capacity(page);
-    if (i >= capacity || page->state == BHI_PAGE_LARGE)
+    if (i >= capacity || page->state == BHI_PAGE_LARGE || bhi_is_hardened())
         return i >= capacity;
     return i >= (capacity - 1) / 64 * 64 && (page->fresh >> (i % 64) & 1) != 0;
 }
@@ -89,7 +89,7 @@ static const char *lists(const bhi_page_t *page)
     }
     CHECK_THAT(n_free >= 0, "page %p: free list is damaged", p);
     if (bhi_is_hardened()) {
-        CHECK_THAT(n_free == 0 && page->fresh == 0, "E2: page %p has a list or fresh blocks", p);
+        CHECK_THAT(n_free == 0 && page->hard == bhi_hard_place(page), "E2: page %p has a list, or its control data elsewhere", p);
         return NULL;
     }
     if (BH_HARDEN_MAP) {
@@ -112,12 +112,12 @@ static const char *lists(const bhi_page_t *page)
 /* Freed by another thread, which has wiped it: waits for the owner. */
 static bool ready(const bhi_page_t *page, uint32_t i)
 {
-    return (atomic_load(&bhi_hard_word(page, i / 64)->ready) >> (i % 64) & 1) != 0;
+    return (atomic_load(&bhi_hard_word(bhi_hard_place(page), i / 64)->ready) >> (i % 64) & 1) != 0;
 }
 
 static bool is_open(const bhi_page_t *page, uint32_t i)
 {
-    return (bhi_hard_word(page, i / 64)->open >> (i % 64) & 1) != 0;
+    return (bhi_hard_word(page->hard, i / 64)->open >> (i % 64) & 1) != 0;
 }
 
 static bool zero(uintptr_t from, size_t size);
@@ -145,7 +145,7 @@ static const char *ends(const bhi_page_t *page)
 static const char *next_blocks(const bhi_page_t *page)
 {
     static uint8_t seen[UINT16_MAX + 1];
-    const bhi_hard_page_t *hard = bhi_hard_page(page);
+    const bhi_hard_page_t *hard = page->hard;
     const void *p = page;
     uint32_t open = 0, capacity = bhi_page_capacity(page);
     memset(seen, 0, sizeof seen);
@@ -177,8 +177,8 @@ static const char *waiting(const bhi_heap_t *heap, unsigned c, size_t *n)
         CHECK_THAT(atomic_load(&page->heap) == heap && page->size_class == c && i < bhi_page_capacity(page),
                    "E4: heap %u waits for a block that is not its own", heap->id);
         CHECK_THAT(!live(page, i) && !held(page, i) && !is_open(page, i), "E5: block %u of page %p waits", i, (const void *)page);
-        for (unsigned k2 = 0; k2 < bhi_hard_page(page)->count; k2++)
-            CHECK_THAT(bhi_hard_page(page)->next[k2] != i, "E5: block %u of page %p waits and comes next", i, (const void *)page);
+        for (unsigned k2 = 0; k2 < page->hard->count; k2++)
+            CHECK_THAT(page->hard->next[k2] != i, "E5: block %u of page %p waits and comes next", i, (const void *)page);
         for (unsigned other = 0; other < k; other++)
             CHECK_THAT(bhi_quarantine_at(q, other) != entry, "E5: block %u of page %p waits twice", i, (const void *)page);
         count++;
