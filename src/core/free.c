@@ -244,19 +244,22 @@ static BH_NOINLINE void free_any(uintptr_t p)
     errno = saved;
 }
 
-static BH_NOINLINE void free_hardened(uintptr_t p)
+void bhi_free_slow_hardened(uintptr_t p)
 {
     if (p != 0 && !free_remote(p, true))
         free_any(p);
 }
 
-void bhi_free_slow(void *ptr)
+static BH_NOINLINE void free_secure(uintptr_t p)
 {
-    uintptr_t p = (uintptr_t)ptr;
-    if (bhi_is_hardened()) {
-        if (!bhi_hard_free_local(p))
-            free_hardened(p);
-    } else if (p != 0 && !free_remote(p, false)) {
+    if (p != 0 && !free_remote(p, false))
         free_any(p);
-    }
+}
+
+void bhi_free_slow(void *p)
+{
+    if (bhi_is_hardened())
+        bhi_hard_free_any((uintptr_t)p);
+    else
+        free_secure((uintptr_t)p);
 }

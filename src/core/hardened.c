@@ -4,6 +4,7 @@
 
 #include "base/bits.h"
 #include "core/alloc.h"
+#include "core/free.h"
 #include "core/heap.h"
 #include "core/thread.h"
 #include "harden/wipe.h"
@@ -14,9 +15,10 @@
 #include <string.h>
 
 #define BEAT 32u       /* blocks chosen, from which on the next choice comes with a heartbeat */
-#define GATHER 32u     /* open blocks to choose from, from which on no further word of the map is looked at */
+#define DRAWS 12u      /* of random bits for frees, from which on the next malloc comes with one */
 #define EXTEND_BITS 3u /* one time in 2^3 fresh blocks are taken though there are open ones */
 
+_Static_assert(BHI_HARD_AMONG + 64 <= BHI_HARD_NEXT, "what a choice takes finds place");
 _Static_assert((BH_SLOT_SIZE - BH_OS_PAGE_SIZE) / (2 * BH_CANARY_LEAST) <= UINT16_MAX, "an index has 16 bits");
 
 size_t bhi_hard_bytes(uint32_t reserved, size_t block_size)
@@ -77,36 +79,70 @@ static uint32_t extend(bhi_page_t *page)
     return capacity / 64;
 }
 
-/* Where the search for open blocks begins; afterwards there is one, or none at all. */
-static uint32_t first_word(bhi_page_t *page, bhi_random_t *random)
+/* Moves open blocks of a word of the map to the end of `index`. */
+static uint32_t take_open(bhi_hard_page_t *hard, uint32_t w, uint32_t *index, uint32_t n)
 {
-    uint32_t capacity = bhi_page_capacity(page);
-    if (capacity < page->reserved && (page->used == capacity || bhi_random_bits(random, EXTEND_BITS) == 0))
-        return extend(page);
-    return bhi_random_below(random, bhi_hard_words(capacity));
+    bhi_hard_word_t *word = bhi_hard_word(hard, w);
+    for (uint64_t set = word->open; set != 0; set &= set - 1)
+        index[n++] = w * 64 + bhi_bit_first(set);
+    word->open = 0;
+    return n;
 }
 
-/* Chooses the next blocks of the page, which has none left, in random order: each of
- * those looked at is as likely as any other at any time. False: there is none. */
+/* Whether more are looked for when few come next: there are open ones. */
+static uint16_t least_of(const bhi_page_t *page)
+{
+    return page->used + page->hard->count == bhi_page_capacity(page) ? 0 : BHI_HARD_AMONG;
+}
+
+/* Chooses more blocks to come next, of those that are open or fresh, and puts all into
+ * a random order. False: there is none. */
 static BH_NOINLINE bool choose(bhi_page_t *page, bhi_random_t *random)
 {
     bhi_hard_page_t *hard = page->hard;
-    uint32_t index[GATHER + 63], n = 0, w = first_word(page, random), words = bhi_hard_words(bhi_page_capacity(page));
-    for (uint32_t i = 0; i < words && n < GATHER; i++) {
-        bhi_hard_word_t *word = bhi_hard_word(hard, w);
-        for (uint64_t set = word->open; set != 0; set &= set - 1)
-            index[n++] = w * 64 + bhi_bit_first(set);
-        word->open = 0;
-        w = w + 1 == words ? 0 : w + 1;
+    uint32_t index[BHI_HARD_AMONG + 64], n = hard->count;
+    for (uint32_t i = 0; i < n; i++)
+        index[i] = hard->next[i];
+    uint32_t capacity = bhi_page_capacity(page);
+    if (capacity < page->reserved && (page->used + n == capacity ? n == 0 : bhi_random_bits(random, EXTEND_BITS) == 0))
+        n = take_open(hard, extend(page), index, n);
+    capacity = bhi_page_capacity(page);
+    uint32_t words = bhi_hard_words(capacity), w = bhi_random_below(random, words);
+    for (uint32_t i = 0; i < words && n <= BHI_HARD_AMONG; i++, w = w + 1 == words ? 0 : w + 1)
+        n = take_open(hard, w, index, n);
+    bhi_random_shuffle(random, index, n);
+    for (uint32_t i = 0; i < n; i++)
+        hard->next[i] = (uint16_t)index[i];
+    hard->count = (uint16_t)n;
+    hard->least = least_of(page);
+    return n != 0;
+}
+
+/* Where fewer than BHI_HARD_AMONG come next each place is as likely, too. */
+static BH_NOINLINE void insert_among_few(bhi_hard_page_t *hard, uint32_t index, bhi_random_t *random)
+{
+    uint32_t count = hard->count, at = bhi_random_below(random, (uint32_t)bhi_min(count + 1, BHI_HARD_AMONG));
+    hard->next[count] = hard->next[count - at];
+    hard->next[count - at] = (uint16_t)index;
+    hard->count++;
+}
+
+/* A block that may be handed out again comes next, at a random one of the first
+ * BHI_HARD_AMONG places, or where all places are taken is open. */
+BH_INLINE void insert(bhi_hard_page_t *hard, uint32_t index, bhi_quarantine_t *q, bhi_random_t *random)
+{
+    uint32_t count = hard->count;
+    if (bh_likely(count - (BHI_HARD_AMONG - 1) < BHI_HARD_NEXT - (BHI_HARD_AMONG - 1)) && bh_likely(q != NULL)) {
+        uint32_t at = count - bhi_quarantine_bits(q, BHI_HARD_AMONG_BITS);
+        hard->next[count] = hard->next[at];
+        hard->next[at] = (uint16_t)index;
+        hard->count = (uint16_t)(count + 1);
+    } else if (count < BHI_HARD_NEXT && q != NULL) {
+        insert_among_few(hard, index, random);
+    } else {
+        bhi_hard_word(hard, index / 64)->open |= bhi_map_bit(index);
+        hard->least = BHI_HARD_AMONG;
     }
-    uint32_t count = n < BHI_HARD_NEXT ? n : BHI_HARD_NEXT, left = n - count;
-    bhi_random_choose(random, index, n, count);
-    for (uint32_t i = 0; i < left; i++)
-        bhi_hard_word(hard, index[i] / 64)->open |= bhi_map_bit(index[i]);
-    for (uint32_t i = 0; i < count; i++)
-        hard->next[i] = (uint16_t)index[left + i];
-    hard->count = (uint16_t)count;
-    return count != 0;
 }
 
 /* The last of the page's next blocks, of which there is one. */
@@ -132,7 +168,7 @@ void *bhi_hard_at_hand(bhi_heap_t *heap, size_t size)
     if (bh_unlikely(page == NULL))
         return NULL;
     bhi_hard_page_t *hard = page->hard;
-    return bh_likely(hard->count != 0) ? hand_out(page, hard, size) : NULL;
+    return bh_likely(hard->count > hard->least) ? hand_out(page, hard, size) : NULL;
 }
 
 void *bhi_hard_malloc(size_t size)
@@ -140,7 +176,7 @@ void *bhi_hard_malloc(size_t size)
     if (bh_likely(size - 1 < BH_CLASS_MAX_SIZE - BH_CANARY_LEAST)) {
         bhi_page_t *page = bhi_thread_heap->queues[bhi_class_of(size + BH_CANARY_LEAST)].first;
         bhi_hard_page_t *hard = bh_likely(page != NULL) ? page->hard : NULL;
-        if (bh_likely(hard != NULL) && bh_likely(hard->count != 0))
+        if (bh_likely(hard != NULL) && bh_likely(hard->count > hard->least))
             return hand_out(page, hard, size);
     }
     return bhi_alloc_generic(bhi_thread_heap, size, 0, false);
@@ -150,9 +186,10 @@ void *bhi_hard_malloc(size_t size)
  * page's. */
 static bool beats(bhi_hard_t *hard, unsigned c)
 {
-    bool beat = hard == NULL || hard->chosen >= bhi_min(BEAT, bhi_class_blocks(c) / 2);
+    uint32_t blocks = bhi_class_blocks(c);
+    bool beat = hard == NULL || hard->draws >= DRAWS || hard->chosen >= bhi_min(BEAT, blocks / 2) || (hard->draws != 0 && blocks < BEAT);
     if (beat && hard != NULL)
-        hard->chosen = 0;
+        hard->chosen = hard->draws = 0;
     return beat;
 }
 
@@ -166,11 +203,13 @@ void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size)
     if (page == NULL)
         return NULL;
     bhi_hard_page_t *hard = page->hard;
-    if (hard->count == 0) {
-        if (!choose(page, &heap->random))
+    if (hard->count <= hard->least) {
+        uint32_t had = hard->count;
+        hard->least = least_of(page); /* it may have been set for the heartbeat */
+        if (had <= hard->least && !choose(page, &heap->random))
             return NULL;
         if (of_heap != NULL)
-            of_heap->chosen += hard->count;
+            of_heap->chosen += hard->count - had;
         if (beat)
             bhi_hard_sweep(page, &heap->random);
     }
@@ -214,14 +253,14 @@ BH_INLINE void check_before(const bhi_page_t *page, const bhi_hard_page_t *hard,
 
 /* A block leaves the quarantine. `kept`: a page that the caller is at work on and
  * looks after itself. */
-BH_INLINE void let_go(bhi_heap_t *heap, uintptr_t entry, const bhi_page_t *kept)
+BH_INLINE void let_go(bhi_heap_t *heap, bhi_quarantine_t *q, uintptr_t entry, const bhi_page_t *kept)
 {
     bhi_page_t *page = bhi_hard_entry_page(entry);
     uint32_t index = bhi_hard_entry_index(entry);
     size_t bytes = page->block_size, at = bhi_wipe_check(page->start + index * bytes, bytes);
     if (bh_unlikely(at != BH_WIPE_CLEAN))
         bhi_hard_written(page, index, at);
-    bhi_hard_word(page->hard, index / 64)->open |= bhi_map_bit(index);
+    insert(page->hard, index, q, &heap->random);
     if (bh_unlikely(--page->used == 0 || page->state == BHI_PAGE_FULL) && page != kept)
         bhi_heap_after_free(heap, page);
 }
@@ -251,14 +290,31 @@ BH_INLINE bhi_quarantine_t *quarantine_of(bhi_heap_t *heap, const bhi_page_t *pa
     return bh_likely(q != NULL) ? q : quarantine_new(heap, page);
 }
 
+/* Random bits for some more blocks of the class. As they come back no faster than
+ * malloc asks for them, it may never look for others: now and then it shall, for the
+ * heartbeat. */
+static BH_NOINLINE void draw(bhi_heap_t *heap, unsigned c, bhi_quarantine_t *q)
+{
+    bhi_quarantine_draw(q, q->array_bits + BHI_HARD_AMONG_BITS, bhi_class_blocks(c), &heap->random);
+    const bhi_page_t *first = heap->queues[c].first;
+    if ((++heap->hard->draws >= DRAWS || bhi_class_blocks(c) < BEAT) && first != NULL)
+        first->hard->least = UINT16_MAX;
+}
+
 /* A block that is not live any more, and wiped, waits now; which one is let go for it
  * is chance. `has_thread`: the heap is known to have one. */
 BH_INLINE void park(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, const bhi_page_t *kept, bool has_thread)
 {
     bhi_quarantine_t *q = quarantine_of(heap, page, has_thread);
-    uintptr_t gone = bhi_quarantine_put(q, bhi_hard_entry(page, index), &heap->random);
-    if (bh_likely(gone != 0))
-        let_go(heap, gone, kept);
+    uintptr_t entry = bhi_hard_entry(page, index);
+    if (bh_likely(q != NULL)) {
+        if (!bhi_quarantine_has_bits(q, q->array_bits + BHI_HARD_AMONG_BITS))
+            draw(heap, page->size_class, q);
+        entry = bhi_quarantine_put_drawn(q, entry);
+        if (bh_unlikely(entry == 0))
+            return;
+    }
+    let_go(heap, q, entry, kept);
 }
 
 /* False, and nothing has happened, if the block is not live. */
@@ -290,19 +346,19 @@ void bhi_hard_free(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
         bhi_violation(BHI_DOUBLE_FREE, bhi_page_block(page, index));
 }
 
-bool bhi_hard_free_local(uintptr_t p)
+void bhi_hard_free_any(uintptr_t p)
 {
     uintptr_t off = p - bhi_process.block_base;
     bhi_heap_t *heap = bhi_thread_heap;
-    if (bh_unlikely(off >= heap->open))
-        return false;
-    bhi_page_t *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, off));
-    uint64_t index;
-    /* Of a single block the reciprocal is 0, so that no place is a block's. */
-    if (bh_unlikely(atomic_load_explicit(&page->heap, memory_order_relaxed) != heap) || bh_unlikely(page->size_class == BHI_CLASS_ZERO) ||
-        bh_unlikely(!bhi_page_place_index(page, p - page->start, &index)))
-        return false;
-    return free_live(heap, page, (uint32_t)index, true);
+    if (bh_likely(off < heap->open)) {
+        bhi_page_t *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, off));
+        uint64_t index;
+        /* Of a single block the reciprocal is 0, so that no place is a block's. */
+        if (bh_likely(atomic_load_explicit(&page->heap, memory_order_relaxed) == heap) && bh_likely(page->size_class != BHI_CLASS_ZERO) &&
+            bhi_page_place_index(page, p - page->start, &index) && bh_likely(free_live(heap, page, (uint32_t)index, true)))
+            return;
+    }
+    bhi_free_slow_hardened(p);
 }
 
 void bhi_hard_wipe_held(bhi_page_t *page, uint32_t index)
@@ -340,7 +396,7 @@ void bhi_hard_let_all_go(bhi_heap_t *heap)
         for (unsigned i = 0; i < bhi_quarantine_slots(q); i++) {
             uintptr_t entry = bhi_quarantine_take_at(q, i);
             if (entry != 0)
-                let_go(heap, entry, NULL);
+                let_go(heap, q, entry, NULL);
         }
     }
 }

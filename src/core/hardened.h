@@ -54,7 +54,7 @@ BH_INLINE bool bhi_page_has_ends(const bhi_page_t *page)
 /* What a heap has besides; in control data, kept with the heap structure. */
 typedef struct bhi_hard {
     bhi_quarantine_t *quarantine[BHI_CLASSES]; /* owner; NULL: none yet, or none at all */
-    uint32_t chosen;                           /* owner: blocks since the last heartbeat */
+    uint32_t chosen, draws;                    /* owner: blocks, and draws of random bits for frees, since the last heartbeat */
 } bhi_hard_t;
 
 /* Bytes of control data behind a page's map. block_size 0: of a single block. */
@@ -84,9 +84,8 @@ void bhi_hard_check_end(const bhi_page_t *page, uint32_t index);
 /* Owner: frees a block of a page of blocks. */
 void bhi_hard_free(bhi_heap_t *heap, bhi_page_t *page, uint32_t index);
 
-/* The same for any p: false, and nothing has happened, unless it is the start of a
- * live block in a page of blocks of the calling thread's default heap. */
-bool bhi_hard_free_local(uintptr_t p);
+/* free in this profile, of any pointer. */
+void bhi_hard_free_any(uintptr_t p);
 
 /* Another thread, after it has set held: wipes the block and lets the owner have it.
  * Nothing of the page may be used afterwards. */

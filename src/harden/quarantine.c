@@ -32,6 +32,12 @@ void bhi_quarantine_init(bhi_quarantine_t *q, size_t size, size_t budget)
     q->ring_at = q->ring_from;
 }
 
+void bhi_quarantine_draw(bhi_quarantine_t *q, unsigned most, size_t times, bhi_random_t *random)
+{
+    q->drawn = bhi_random_u64(random);
+    q->drawn_bits = (uint8_t)(times <= 64 ? bhi_min(64, times * most) : 64);
+}
+
 void bhi_quarantine_after_fork(bhi_quarantine_t *q)
 {
     q->drawn = 0;

@@ -26,7 +26,7 @@
  *
  * so a class holds at most max(budget, 96 * 256 B). a is a power of two so that a
  * few bits choose a slot without bias. They come from a word of the keystream that
- * lasts for some ten puts; who forks throws it away (bhi_quarantine_after_fork).
+ * lasts for some puts; who forks throws it away (bhi_quarantine_after_fork).
  *
  * One quarantine belongs to one heap and class; owner only, no locks. The caller
  * hands in the memory, out of line with the other control data, and sees to the
@@ -88,20 +88,29 @@ static inline uintptr_t bhi_quarantine_swap(bhi_quarantine_t *q, unsigned slot, 
     return was;
 }
 
-/* Takes in a block, and returns the one to release for it: perhaps none (0),
- * of NULL the block itself. */
-BH_INLINE uintptr_t bhi_quarantine_put(bhi_quarantine_t *q, uintptr_t block, bhi_random_t *random)
+/* Whether `most` drawn bits are there for the next ones taken. */
+BH_INLINE bool bhi_quarantine_has_bits(const bhi_quarantine_t *q, unsigned most)
 {
-    if (bh_unlikely(q == NULL))
-        return block;
-    if (bh_unlikely(q->drawn_bits < q->array_bits)) {
-        q->drawn = bhi_random_u64(random);
-        q->drawn_bits = 64;
-    }
-    unsigned slot = (unsigned)q->drawn & (q->ring_from - 1u);
-    q->drawn >>= q->array_bits;
-    q->drawn_bits = (uint8_t)(q->drawn_bits - q->array_bits);
-    block = bhi_quarantine_swap(q, slot, block);
+    return bh_likely(q->drawn_bits >= most);
+}
+
+/* Draws as many as serve `times` users of `most` bits, or as fit a word. */
+void bhi_quarantine_draw(bhi_quarantine_t *q, unsigned most, size_t times, bhi_random_t *random);
+
+/* Uniform in [0, 2^n); n bits are there. */
+BH_INLINE unsigned bhi_quarantine_bits(bhi_quarantine_t *q, unsigned n)
+{
+    unsigned bits = (unsigned)q->drawn & ((1u << n) - 1);
+    q->drawn >>= n;
+    q->drawn_bits = (uint8_t)(q->drawn_bits - n);
+    return bits;
+}
+
+/* Takes in a block, and returns the one to release for it: perhaps none (0). q is not
+ * NULL and has q->array_bits bits drawn. */
+BH_INLINE uintptr_t bhi_quarantine_put_drawn(bhi_quarantine_t *q, uintptr_t block)
+{
+    block = bhi_quarantine_swap(q, bhi_quarantine_bits(q, q->array_bits), block);
     unsigned at = q->ring_at;
     if (bh_likely(block != 0) && bh_likely(q->ring_from < q->slots)) {
         block = bhi_quarantine_swap(q, at, block);
@@ -110,6 +119,16 @@ BH_INLINE uintptr_t bhi_quarantine_put(bhi_quarantine_t *q, uintptr_t block, bhi
     if (bh_unlikely(block == 0))
         q->count++;
     return block;
+}
+
+/* The same with bits drawn if need be, and of NULL the block itself. */
+BH_INLINE uintptr_t bhi_quarantine_put(bhi_quarantine_t *q, uintptr_t block, bhi_random_t *random)
+{
+    if (bh_unlikely(q == NULL))
+        return block;
+    if (!bhi_quarantine_has_bits(q, q->array_bits))
+        bhi_quarantine_draw(q, q->array_bits, SIZE_MAX, random);
+    return bhi_quarantine_put_drawn(q, block);
 }
 
 static inline unsigned bhi_quarantine_count(const bhi_quarantine_t *q)
