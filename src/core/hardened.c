@@ -118,31 +118,30 @@ static BH_NOINLINE bool choose(bhi_page_t *page, bhi_random_t *random)
     return n != 0;
 }
 
-/* Where fewer than BHI_HARD_AMONG come next each place is as likely, too. */
-static BH_NOINLINE void insert_among_few(bhi_hard_page_t *hard, uint32_t index, bhi_random_t *random)
+/* Uniform below n <= BHI_HARD_AMONG: of drawn bits, or where these name none, anew. */
+BH_INLINE uint32_t below(bhi_quarantine_t *q, uint32_t n, bhi_random_t *random)
 {
-    uint32_t count = hard->count, at = bhi_random_below(random, (uint32_t)bhi_min(count + 1, BHI_HARD_AMONG));
-    hard->next[count] = hard->next[count - at];
-    hard->next[count - at] = (uint16_t)index;
-    hard->count++;
+    uint32_t mask = (2u << bhi_bit_last((n - 1) | 1)) - 1, place = bhi_quarantine_bits(q, BHI_HARD_AMONG_BITS) & mask;
+    return bh_likely(place < n) ? place : bhi_random_below(random, n);
 }
 
-/* A block that may be handed out again comes next, at a random one of the first
- * BHI_HARD_AMONG places, or where all places are taken is open. */
-BH_INLINE void insert(bhi_hard_page_t *hard, uint32_t index, bhi_quarantine_t *q, bhi_random_t *random)
+/* A block that leaves the ring of the quarantine comes next, at a random one of the
+ * first BHI_HARD_AMONG places, or of all where there are fewer. False: no place is
+ * left. Who was there is handed out first. */
+BH_INLINE bool insert(bhi_hard_page_t *hard, uint32_t index, bhi_quarantine_t *q, bhi_random_t *random)
 {
     uint32_t count = hard->count;
-    if (bh_likely(count - (BHI_HARD_AMONG - 1) < BHI_HARD_NEXT - (BHI_HARD_AMONG - 1)) && bh_likely(q != NULL)) {
-        uint32_t at = count - bhi_quarantine_bits(q, BHI_HARD_AMONG_BITS);
-        hard->next[count] = hard->next[at];
-        hard->next[at] = (uint16_t)index;
-        hard->count = (uint16_t)(count + 1);
-    } else if (count < BHI_HARD_NEXT && q != NULL) {
-        insert_among_few(hard, index, random);
-    } else {
-        bhi_hard_word(hard, index / 64)->open |= bhi_map_bit(index);
-        hard->least = BHI_HARD_AMONG;
-    }
+    if (bh_unlikely(count == BHI_HARD_NEXT) || bh_unlikely(q == NULL))
+        return false;
+    uint32_t at = count;
+    if (bh_likely(count >= BHI_HARD_AMONG - 1))
+        at -= bhi_quarantine_bits(q, BHI_HARD_AMONG_BITS);
+    else
+        at -= below(q, count + 1, random);
+    hard->next[count] = hard->next[at];
+    hard->next[at] = (uint16_t)index;
+    hard->count = (uint16_t)(count + 1);
+    return true;
 }
 
 /* The last of the page's next blocks, of which there is one. */
@@ -251,16 +250,25 @@ BH_INLINE void check_before(const bhi_page_t *page, const bhi_hard_page_t *hard,
     }
 }
 
-/* A block leaves the quarantine. `kept`: a page that the caller is at work on and
- * looks after itself. */
+/* A block leaves the quarantine: it is looked at, and open. */
+static BH_NOINLINE void leave(bhi_page_t *page, uint32_t index)
+{
+    size_t at = bhi_wipe_check(bhi_page_block(page, index), page->block_size);
+    if (bh_unlikely(at != BH_WIPE_CLEAN))
+        bhi_hard_written(page, index, at);
+    bhi_hard_word(page->hard, index / 64)->open |= bhi_map_bit(index);
+    page->hard->least = BHI_HARD_AMONG;
+}
+
+/* A block leaves the ring. If it comes next, it leaves the quarantine as it is handed
+ * out, where it is looked at. `kept`: a page that the caller is at work on and looks
+ * after itself. */
 BH_INLINE void let_go(bhi_heap_t *heap, bhi_quarantine_t *q, uintptr_t entry, const bhi_page_t *kept)
 {
     bhi_page_t *page = bhi_hard_entry_page(entry);
     uint32_t index = bhi_hard_entry_index(entry);
-    size_t bytes = page->block_size, at = bhi_wipe_check(page->start + index * bytes, bytes);
-    if (bh_unlikely(at != BH_WIPE_CLEAN))
-        bhi_hard_written(page, index, at);
-    insert(page->hard, index, q, &heap->random);
+    if (bh_unlikely(!insert(page->hard, index, q, &heap->random)))
+        leave(page, index);
     if (bh_unlikely(--page->used == 0 || page->state == BHI_PAGE_FULL) && page != kept)
         bhi_heap_after_free(heap, page);
 }
@@ -396,7 +404,7 @@ void bhi_hard_let_all_go(bhi_heap_t *heap)
         for (unsigned i = 0; i < bhi_quarantine_slots(q); i++) {
             uintptr_t entry = bhi_quarantine_take_at(q, i);
             if (entry != 0)
-                let_go(heap, q, entry, NULL);
+                let_go(heap, NULL, entry, NULL);
         }
     }
 }

@@ -13,8 +13,8 @@
  *
  * All words of a block come from s, a folded product of place and requested size under
  * the key and the secret multiplier of the process: words 0, 1 and 2 from both halves
- * of one product of s and s XOR the key, word i from 3 on as the folded product of
- * s + i * step with itself XOR the key. Who has read words of other blocks, or of this
+ * of one product of s and s XOR the key, the further ones two by two in the same
+ * manner, of s + i * step (canary.c). Who has read words of other blocks, or of this
  * one for another size, knows neither s nor key nor multiplier and is left to guess:
  * no word shows a half of the product alone, nor a product with that multiplier itself
  * (link.h depends on it), and each of the first three tells nothing of the two others.
@@ -75,21 +75,13 @@ BH_INLINE uint64_t bhi_canary_head(bhi_canary_t canary)
 /* Word 1. */
 BH_INLINE uint64_t bhi_canary_tail(bhi_canary_t canary)
 {
-    return (canary.high ^ (canary.start << 32 | canary.start >> 32)) | (uint64_t)1 << 56;
+    return (canary.high + (canary.low << 32 | canary.low >> 32)) | (uint64_t)1 << 56;
 }
 
-/* Word 2. The number: no other than 32, so that words 0, 1 and 2 are no sum of zero. */
+/* Word 2. */
 BH_INLINE uint64_t bhi_canary_middle(bhi_canary_t canary)
 {
-    return canary.low + (canary.start << 17 | canary.start >> 47);
-}
-
-BH_INLINE uint64_t bhi_canary_word(bhi_canary_t canary, uint64_t i)
-{
-    if (i == 2)
-        return bhi_canary_middle(canary);
-    uint64_t at = canary.start + i * BH_CANARY_STEP, low, high = bhi_mul_wide(at, at ^ canary.key, &low);
-    return high ^ low;
+    return canary.high + (canary.low ^ (canary.start << 17 | canary.start >> 47));
 }
 
 /* Masks of the two last words of a block: those of them that show, the last n bytes,

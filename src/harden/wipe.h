@@ -101,6 +101,8 @@ BH_INLINE void bhi_wipe_block(uintptr_t block, size_t requested, size_t size)
 /* Offset of the first byte of [block, block + size) that is not zero, or
  * BH_WIPE_CLEAN. block is aligned to 8, size a multiple of 8. */
 size_t bhi_wipe_check_long(uintptr_t block, size_t size);
+/* Start-up, for bhi_process.has_avx2. */
+bool bhi_wipe_knows_avx2(void);
 size_t bhi_wipe_find(uintptr_t block, size_t size);
 
 BH_INLINE size_t bhi_wipe_check(uintptr_t block, size_t size)
