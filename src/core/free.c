@@ -84,6 +84,9 @@ static bhi_hazard_t *keep(const bhi_arena_t *arena, bhi_page_t *page, uintptr_t 
 
 bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use)
 {
+    bhi_block_t local;
+    if (bhi_is_hardened() && bhi_hard_local(p, &local.page, &local.index, &local.bytes))
+        return local;
     bhi_arena_t *arena;
     bhi_page_t *page = page_at(p, use, &arena);
     if (page == NULL)
@@ -187,7 +190,7 @@ BH_INLINE bool free_remote(uintptr_t p, bool hardened)
         return false;
     }
     if (hardened)
-        bhi_hard_check_end(page, index);
+        bhi_hard_check_held(page, index);
     hold(hazard, page, index, p, hardened);
     return true;
 }

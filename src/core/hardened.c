@@ -354,26 +354,56 @@ void bhi_hard_free(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
         bhi_violation(BHI_DOUBLE_FREE, bhi_page_block(page, index));
 }
 
-void bhi_hard_free_any(uintptr_t p)
+/* The page and index of p if it is the start of a block, live or not, in a page of
+ * blocks of the calling thread's default heap. */
+BH_INLINE bool find_local(uintptr_t p, bhi_page_t **page, uint64_t *index)
 {
     uintptr_t off = p - bhi_process.block_base;
-    bhi_heap_t *heap = bhi_thread_heap;
-    if (bh_likely(off < heap->open)) {
-        bhi_page_t *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, off));
-        uint64_t index;
-        /* Of a single block the reciprocal is 0, so that no place is a block's. */
-        if (bh_likely(atomic_load_explicit(&page->heap, memory_order_relaxed) == heap) && bh_likely(page->size_class != BHI_CLASS_ZERO) &&
-            bhi_page_place_index(page, p - page->start, &index) && bh_likely(free_live(heap, page, (uint32_t)index, true)))
-            return;
-    }
-    bhi_free_slow_hardened(p);
+    const bhi_heap_t *heap = bhi_thread_heap;
+    if (bh_unlikely(off >= heap->open))
+        return false;
+    *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, off));
+    /* Of a single block the reciprocal is 0, so that no place is a block's. */
+    return bh_likely(atomic_load_explicit(&(*page)->heap, memory_order_relaxed) == heap) && bh_likely((*page)->size_class != BHI_CLASS_ZERO) &&
+           bhi_page_place_index(*page, p - (*page)->start, index);
+}
+
+void bhi_hard_free_any(uintptr_t p)
+{
+    bhi_page_t *page;
+    uint64_t index;
+    if (bh_unlikely(!find_local(p, &page, &index)) || bh_unlikely(!free_live(bhi_thread_heap, page, (uint32_t)index, true)))
+        bhi_free_slow_hardened(p);
+}
+
+bool bhi_hard_local(uintptr_t p, bhi_page_t **page, uint32_t *index, size_t *size)
+{
+    uint64_t i;
+    if (!find_local(p, page, &i) || !bhi_map_is_live((*page)->map, i))
+        return false;
+    *index = (uint32_t)i;
+    *size = bhi_hard_size((*page)->hard, (*page)->block_size, *index);
+    return true;
+}
+
+void bhi_hard_check_held(const bhi_page_t *page, uint32_t index)
+{
+    size_t bytes = page->block_size, size = bhi_hard_size(bhi_hard_place(page), bytes, index);
+    size_t at = bhi_canary_check(bhi_page_block(page, index), size, bytes, page->key, index);
+    if (bh_unlikely(at != BH_CANARY_INTACT))
+        bhi_hard_damaged(page, index, at);
 }
 
 void bhi_hard_wipe_held(bhi_page_t *page, uint32_t index)
 {
+    bhi_hard_page_t *hard = bhi_hard_place(page);
+    uintptr_t block = bhi_page_block(page, index);
     atomic_thread_fence(memory_order_release);
-    bhi_wipe_block(bhi_page_block(page, index), bhi_hard_requested(page, index), page->block_size);
-    atomic_fetch_or(&bhi_hard_word(bhi_hard_place(page), index / 64)->ready, bhi_map_bit(index));
+    if (BH_SANITIZED) /* a sweep may run beside: no byte of it counts, but the sanitizer does not know */
+        bhi_wipe_block(block, bhi_hard_size(hard, page->block_size, index), page->block_size);
+    else
+        bhi_wipe_own(block, page->block_size);
+    atomic_fetch_or(&bhi_hard_word(hard, index / 64)->ready, bhi_map_bit(index));
 }
 
 void bhi_hard_collect(bhi_page_t *page, uint32_t word)

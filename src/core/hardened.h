@@ -84,8 +84,15 @@ void bhi_hard_check_end(const bhi_page_t *page, uint32_t index);
 /* Owner: frees a block of a page of blocks. */
 void bhi_hard_free(bhi_heap_t *heap, bhi_page_t *page, uint32_t index);
 
+/* The same for a block in a page of blocks. */
+void bhi_hard_check_held(const bhi_page_t *page, uint32_t index);
+
 /* free in this profile, of any pointer. */
 void bhi_hard_free_any(uintptr_t p);
+
+/* Whether p, any address, is a live block in a page of blocks of the calling thread's
+ * default heap; then where and of how many requested bytes. */
+bool bhi_hard_local(uintptr_t p, bhi_page_t **page, uint32_t *index, size_t *size);
 
 /* Another thread, after it has set held: wipes the block and lets the owner have it.
  * Nothing of the page may be used afterwards. */

@@ -48,9 +48,9 @@ BH_INLINE void bhi_wipe_eight_zero(uintptr_t at)
     bhi_wipe_two_zero(at + 48);
 }
 
-/* The same for a block that nobody else looks at, slack and all: by its page's
- * owner, who is the one to sweep. From both ends, which may overlap: cheaper than a
- * loop or a call. size: a multiple of 16, not 0. */
+/* The same for a block that nobody else looks at, slack and all, or whoever does takes
+ * nothing for true. From both ends, which may overlap: cheaper than a loop or a call.
+ * size: a multiple of 16, not 0. */
 BH_INLINE void bhi_wipe_own(uintptr_t block, size_t size)
 {
     if (!BH_HARDEN_WIPE)
