@@ -58,8 +58,7 @@ typedef struct bhi_canary {
 
 BH_INLINE bhi_canary_t bhi_canary_of(size_t requested, uint64_t key, uint64_t place)
 {
-    /* The halves change places so that link.h never hashes the same word. */
-    bhi_canary_t canary = {.key = key << 32 | key >> 32};
+    bhi_canary_t canary = {.key = key};
     canary.start = bhi_mul_fold((place << 40 ^ requested) ^ canary.key, &bhi_process.link_mul);
     canary.high = bhi_mul_wide(canary.start + BH_CANARY_STEP, canary.start ^ canary.key, &canary.low);
     return canary;

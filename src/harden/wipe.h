@@ -7,6 +7,7 @@
 #ifndef BH_HARDEN_WIPE_H
 #define BH_HARDEN_WIPE_H
 
+#include "base/checked.h"
 #include "base/constants.h"
 #include "harden/slack.h"
 
@@ -65,13 +66,12 @@ BH_INLINE void bhi_wipe_own(uintptr_t block, size_t size)
             bhi_wipe_eight_zero(block + 64);
             bhi_wipe_eight_zero(end - 128);
         }
-    } else {
+    } else { /* without a branch for each of the commonest sizes */
+        size_t second = bhi_min(size - 16, 16);
         bhi_wipe_two_zero(block);
+        bhi_wipe_two_zero(block + second);
+        bhi_wipe_two_zero(end - 16 - second);
         bhi_wipe_two_zero(end - 16);
-        if (size > 32) {
-            bhi_wipe_two_zero(block + 16);
-            bhi_wipe_two_zero(end - 32);
-        }
     }
 }
 
@@ -116,9 +116,8 @@ BH_INLINE size_t bhi_wipe_check(uintptr_t block, size_t size)
     if (size > 64) {
         seen = bhi_wipe_eight(block) | bhi_wipe_eight(end - 64);
     } else if (size >= 16) {
-        seen = bhi_wipe_two(block) | bhi_wipe_two(end - 16);
-        if (size > 32)
-            seen |= bhi_wipe_two(block + 16) | bhi_wipe_two(end - 32);
+        size_t second = bhi_min(size - 16, 16);
+        seen = (bhi_wipe_two(block) | bhi_wipe_two(block + second)) | (bhi_wipe_two(end - 16 - second) | bhi_wipe_two(end - 16));
     } else if (size == 8) {
         seen[0] = *(const uint64_t *)block; /* NOLINT */
     }
