@@ -15,7 +15,7 @@
 #include <string.h>
 
 #define BEAT 32u       /* blocks chosen, from which on the next choice comes with a heartbeat */
-#define DRAWS 12u      /* of random bits for frees, from which on the next malloc comes with one */
+#define GRANT 192u     /* blocks of a class without a heartbeat, at most; fewer where a page has fewer */
 #define EXTEND_BITS 3u /* one time in 2^3 fresh blocks are taken though there are open ones */
 
 _Static_assert(BHI_HARD_AMONG + 64 <= BHI_HARD_NEXT, "what a choice takes finds place");
@@ -181,38 +181,47 @@ void *bhi_hard_malloc(size_t size)
     return bhi_alloc_generic(bhi_thread_heap, size, 0, false);
 }
 
-/* Whether a heartbeat is due: some blocks were handed out since, or of this class a
- * page's. */
-static bool beats(bhi_hard_t *hard, unsigned c)
+/* Whether a heartbeat is due: never later than after as many blocks of a class as a
+ * page of it has, and seldom more often. */
+static bool beats(const bhi_heap_t *heap, unsigned c)
 {
-    uint32_t blocks = bhi_class_blocks(c);
-    bool beat = hard == NULL || hard->draws >= DRAWS || hard->chosen >= bhi_min(BEAT, blocks / 2) || (hard->draws != 0 && blocks < BEAT);
-    if (beat && hard != NULL)
-        hard->chosen = hard->draws = 0;
-    return beat;
+    const bhi_page_t *page = heap->queues[c].first;
+    bool asked_for = page != NULL && page->hard->least == UINT16_MAX;
+    return asked_for || heap->hard == NULL || heap->hard->chosen >= BEAT || bhi_class_blocks(c) < BEAT + BHI_HARD_NEXT;
+}
+
+/* More blocks come next, if they are few; with a heartbeat before this, `beat`, all of
+ * them are granted anew. False: there is none. */
+static bool look_for_more(bhi_heap_t *heap, bhi_page_t *page, bool beat)
+{
+    bhi_hard_page_t *hard = page->hard;
+    uint32_t had = hard->count;
+    hard->least = least_of(page); /* it may have been set for the heartbeat */
+    if (had <= hard->least && !choose(page, &heap->random))
+        return false;
+    uint32_t more = hard->count - had;
+    hard->granted = (uint16_t)(beat ? hard->count : hard->granted + more);
+    if (heap->hard != NULL)
+        heap->hard->chosen = beat ? more : heap->hard->chosen + more;
+    return true;
 }
 
 void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size)
 {
-    bhi_hard_t *of_heap = hard_of(heap);
-    bool beat = beats(of_heap, c);
+    hard_of(heap);
+    bool beat = beats(heap, c);
     if (beat)
         bhi_heap_heartbeat(heap); /* may call back, and that allocate */
     bhi_page_t *page = bhi_heap_page(heap, c);
     if (page == NULL)
         return NULL;
-    bhi_hard_page_t *hard = page->hard;
-    if (hard->count <= hard->least) {
-        uint32_t had = hard->count;
-        hard->least = least_of(page); /* it may have been set for the heartbeat */
-        if (had <= hard->least && !choose(page, &heap->random))
+    if (page->hard->count <= page->hard->least) {
+        if (!look_for_more(heap, page, beat))
             return NULL;
-        if (of_heap != NULL)
-            of_heap->chosen += hard->count - had;
         if (beat)
             bhi_hard_sweep(page, &heap->random);
     }
-    return hand_out(page, hard, size);
+    return hand_out(page, page->hard, size);
 }
 
 void bhi_hard_after_fork(bhi_heap_t *heap)
@@ -267,6 +276,8 @@ BH_INLINE void let_go(bhi_heap_t *heap, bhi_quarantine_t *q, uintptr_t entry, co
 {
     bhi_page_t *page = bhi_hard_entry_page(entry);
     uint32_t index = bhi_hard_entry_index(entry);
+    if (bh_unlikely(index >= bhi_page_own_capacity(page)))
+        bhi_violation(BHI_CORRUPT_CONTROL, bhi_page_block(page, index));
     if (bh_unlikely(!insert(page->hard, index, q, &heap->random)))
         leave(page, index);
     if (bh_unlikely(--page->used == 0 || page->state == BHI_PAGE_FULL) && page != kept)
@@ -298,14 +309,19 @@ BH_INLINE bhi_quarantine_t *quarantine_of(bhi_heap_t *heap, const bhi_page_t *pa
     return bh_likely(q != NULL) ? q : quarantine_new(heap, page);
 }
 
-/* Random bits for some more blocks of the class. As they come back no faster than
- * malloc asks for them, it may never look for others: now and then it shall, for the
- * heartbeat. */
+/* Random bits for some more blocks of the class, which come next then. As they come
+ * back no faster than malloc asks for them, it may never look for others: before they
+ * are too many it shall, for the heartbeat. */
 static BH_NOINLINE void draw(bhi_heap_t *heap, unsigned c, bhi_quarantine_t *q)
 {
-    bhi_quarantine_draw(q, q->array_bits + BHI_HARD_AMONG_BITS, bhi_class_blocks(c), &heap->random);
+    uint32_t each = q->array_bits + BHI_HARD_AMONG_BITS;
+    bhi_quarantine_draw(q, each, bhi_class_blocks(c), &heap->random);
     const bhi_page_t *first = heap->queues[c].first;
-    if ((++heap->hard->draws >= DRAWS || bhi_class_blocks(c) < BEAT) && first != NULL)
+    if (first == NULL || first->hard->least == UINT16_MAX)
+        return;
+    uint32_t granted = first->hard->granted + q->drawn_bits / each;
+    first->hard->granted = (uint16_t)granted;
+    if (granted > first->reserved || granted >= GRANT)
         first->hard->least = UINT16_MAX;
 }
 

@@ -54,7 +54,7 @@ BH_INLINE bool bhi_page_has_ends(const bhi_page_t *page)
 /* What a heap has besides; in control data, kept with the heap structure. */
 typedef struct bhi_hard {
     bhi_quarantine_t *quarantine[BHI_CLASSES]; /* owner; NULL: none yet, or none at all */
-    uint32_t chosen, draws;                    /* owner: blocks, and draws of random bits for frees, since the last heartbeat */
+    uint32_t chosen;                           /* owner: blocks, since the last heartbeat */
 } bhi_hard_t;
 
 /* Bytes of control data behind a page's map. block_size 0: of a single block. */

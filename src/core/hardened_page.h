@@ -9,7 +9,7 @@
 #include "core/page.h"
 #include "harden/canary.h"
 
-#define BHI_HARD_NEXT 126u /* with their counts four cache lines */
+#define BHI_HARD_NEXT 125u /* with their counts four cache lines */
 #define BHI_HARD_AMONG_BITS 5u
 #define BHI_HARD_AMONG (1u << BHI_HARD_AMONG_BITS) /* whoever comes next is one of so many, where there are */
 
@@ -21,6 +21,7 @@ typedef struct bhi_hard_word {
 typedef struct bhi_hard_page {
     uint16_t count;               /* owner */
     uint16_t least;               /* owner: so many are in `next` before more are looked for; 0 where no block is open */
+    uint16_t granted;             /* owner: most blocks that can be handed out between the last heartbeat and the next */
     uint16_t next[BHI_HARD_NEXT]; /* owner: the last one of them comes first */
     uint8_t sizes[];              /* who may free the block: width by block size */
 } bhi_hard_page_t;
