@@ -122,9 +122,13 @@ BH_INLINE void *hand_out(bhi_page_t *page, bhi_hard_page_t *hard, size_t size)
     uint32_t index = hard->next[--hard->count];
     size_t bytes = page->block_size;
     uintptr_t block = page->start + index * bytes;
-    size_t at = bhi_wipe_check(block, bytes);
-    if (bh_unlikely(at != BH_WIPE_CLEAN))
-        bhi_hard_written(page, index, at);
+    if (bh_unlikely(bhi_hard_is_fresh(page, hard, index))) {
+        bhi_slack_store8(block + bytes - 1, 0); /* before anything is read, which would cost a page fault of its own */
+    } else {
+        size_t at = bhi_wipe_check(block, bytes);
+        if (bh_unlikely(at != BH_WIPE_CLEAN))
+            bhi_hard_written(page, index, at);
+    }
     bhi_hard_set_size(hard, bytes, index, size);
     bhi_canary_write(block, size, bytes, page->key, index);
     if (bh_unlikely(!bhi_map_set_live(page->map, index)))

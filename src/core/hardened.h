@@ -6,7 +6,9 @@
  *
  *   E1  a live block that is not held has its slack filled by harden/canary.h under
  *       page->key, its place and its requested size
- *   E2  a block below capacity that is not live reads zero; none is fresh
+ *   E2  a block below capacity that is not live reads zero; none is fresh as I2 has it,
+ *       but a requested size of 0 tells of one that was never handed out, where
+ *       memory_zero is set
  *   E3  held: freed by a thread that is not the owner. Either that one wipes it (not
  *       ready), or it waits for the owner (ready) and reads zero
  *   E4  quarantines are empty in heaps that no thread owns. A block in one is not

@@ -55,6 +55,8 @@ bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size)
     size_t shown = bhi_min(size, bytes); /* what lies behind is zero */
     if (shown > had)
         memset((void *)(bhi_page_block(page, index) + had), 0, shown - had); /* NOLINT */
+    if (size == 0)
+        page->memory_zero = false; /* or the block would pass for a fresh one, once it is freed */
     write_end(page, index, size);
     return true;
 }

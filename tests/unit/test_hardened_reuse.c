@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -147,6 +148,55 @@ START_TEST(a_child_chooses_anew)
 }
 END_TEST
 
+/* ------------------------------------------------------------------ fresh blocks */
+
+static long faults(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    return u.ru_minflt;
+}
+
+/* Memory that nobody has touched is not read before it is written: that would be two
+ * page faults each. */
+START_TEST(fresh_memory_is_touched_once)
+{
+    enum { N = 4000 };
+    static unsigned char *p[N];
+    long before = faults();
+    for (int i = 0; i < N; i++) {
+        p[i] = bh_malloc(4000);
+        memset(p[i], 1, 4000);
+    }
+    long took = faults() - before;
+    ck_assert_msg(took < N * 13 / 10, "%ld page faults for %d OS pages", took, N);
+    for (int i = 0; i < N; i++)
+        bh_free(p[i]);
+    ck_assert_invariants();
+}
+END_TEST
+
+/* No bytes asked for, in place, are not a block that was never handed out. */
+static void shrink_free_and_write(void *arg)
+{
+    (void)arg;
+    unsigned char *p = bh_malloc(40);
+    if (!bh_expand(p, 0))
+        *marker = 2;
+    bh_free(p);
+    ((volatile unsigned char *)p)[3] = 1;
+    *marker = 1;
+    (void)bh_verify();
+}
+
+START_TEST(a_block_of_no_bytes_is_looked_at)
+{
+    *marker = 0;
+    unit_assert_violation(shrink_free_and_write, NULL, "write-after-free");
+    ck_assert_int_eq(*marker, 1);
+}
+END_TEST
+
 /* ------------------------------------------------------- double frees that race */
 
 /* The other thread has read live, the owner frees, the other one goes on. */
@@ -232,6 +282,9 @@ int main(void)
     tcase_add_test(c, each_block_is_in_one_place);
     if (!BH_SANITIZED)
         tcase_add_test(c, a_child_chooses_anew);
+    if (!BH_SANITIZED)
+        tcase_add_test(c, fresh_memory_is_touched_once);
+    tcase_add_test(c, a_block_of_no_bytes_is_looked_at);
     tcase_add_test(c, two_frees_at_once_are_found);
     tcase_add_test(c, a_few_empty_pages_wait);
     suite_add_tcase(s, c);
