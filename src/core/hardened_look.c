@@ -80,7 +80,7 @@ static void verify_page(const bhi_page_t *page)
     for (uint32_t i = 0; i < capacity; i++) {
         if (bhi_map_is_live(page->map, i)) {
             bhi_hard_check_live(page, i);
-        } else if (bhi_map_is_free(page->map, i) && !bhi_hard_is_fresh(page, page->hard, i)) { /* those in a quarantine too */
+        } else if (bhi_map_is_free(page->map, i)) { /* those in a quarantine too */
             size_t at = bhi_wipe_check(bhi_page_block(page, i), page->block_size);
             if (bh_unlikely(at != BH_WIPE_CLEAN))
                 bhi_hard_written(page, i, at);

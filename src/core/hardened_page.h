@@ -70,13 +70,6 @@ BH_INLINE void bhi_hard_set_size(bhi_hard_page_t *hard, size_t block_size, uint3
     }
 }
 
-/* Owner: whether the block was never handed out and its memory is the kernel's, which
- * nobody has touched: there is nothing to look for. */
-BH_INLINE bool bhi_hard_is_fresh(const bhi_page_t *page, const bhi_hard_page_t *hard, uint32_t index)
-{
-    return bhi_hard_size(hard, page->block_size, index) == 0 && page->memory_zero;
-}
-
 /* The requested size of a block of any page. */
 BH_INLINE size_t bhi_hard_requested(const bhi_page_t *page, uint32_t index)
 {

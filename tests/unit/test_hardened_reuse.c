@@ -176,6 +176,34 @@ START_TEST(fresh_memory_is_touched_once)
 }
 END_TEST
 
+/* What the next block's underflow leaves in one is found before it is handed out. */
+static void underflow_into_fresh(void *arg)
+{
+    size_t size = *(size_t *)arg;
+    for (int i = 0; i < 2000; i++) {
+        unsigned char *p = bh_malloc(size);
+        bhi_block_t block = bhi_block_of((uintptr_t)p, BHI_USE_QUERY);
+        if (block.index == 0 || !block.page->memory_zero || bhi_hard_requested(block.page, block.index - 1) != 0)
+            continue;
+        __asm__("" : "+r"(p)); /* the compiler would warn */
+        ((volatile unsigned char *)p)[-1] = 1;
+        *marker = 1;
+        for (int k = 0; k < 20000; k++)
+            (void)!bh_malloc(size);
+    }
+}
+
+START_TEST(an_underflow_into_a_fresh_block_is_found)
+{
+    size_t sizes[] = {40, 500, 4000, 20000};
+    for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        *marker = 0;
+        unit_assert_violation(underflow_into_fresh, &sizes[i], "write-after-free");
+        ck_assert_int_eq(*marker, 1);
+    }
+}
+END_TEST
+
 /* No bytes asked for, in place, are not a block that was never handed out. */
 static void shrink_free_and_write(void *arg)
 {
@@ -283,6 +311,7 @@ int main(void)
         tcase_add_test(c, a_child_chooses_anew);
     if (!BH_SANITIZED)
         tcase_add_test(c, fresh_memory_is_touched_once);
+    tcase_add_test(c, an_underflow_into_a_fresh_block_is_found);
     tcase_add_test(c, a_block_of_no_bytes_is_looked_at);
     tcase_add_test(c, two_frees_at_once_are_found);
     tcase_add_test(c, a_few_empty_pages_wait);
