@@ -11,8 +11,9 @@
  *       memory_zero is set
  *   E3  held: freed by a thread that is not the owner. Either that one wipes it (not
  *       ready), or it waits for the owner (ready) and reads zero
- *   E4  quarantines are empty in heaps that no thread owns. A block in one is not
- *       live, and its page's `used` counts it (I3): the page cannot end
+ *   E4  arrays and rings of quarantines are empty in heaps that no thread allocates
+ *       from. A block in one is not live, and its page's `used` counts it (I3): the page
+ *       cannot end
  *   E5  open: below capacity and none of live, held (but for the trace of a double
  *       free, see meta/types.h), in quarantine, or among the page's `next`; these are
  *       none of the others either. So each block that may be handed out is in one
