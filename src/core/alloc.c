@@ -97,8 +97,8 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         if (p != NULL)
             return p;
     } else if (bhi_is_hardened()) {
-        bool in_class = align == 0 && size <= BH_CLASS_MAX_SIZE - BH_CANARY_LEAST && heap != &bhi_heap_empty;
-        void *p = in_class ? bhi_hard_at_hand(heap, bhi_class_of(size + BH_CANARY_LEAST), size) : NULL;
+        bool in_class = align == 0 && size <= BH_CLASS_MAX_SIZE - BH_CANARY_LEAST && (BH_HARDEN_WIPE || !zero);
+        void *p = in_class ? bhi_hard_at_hand(heap, size) : NULL;
         if (bh_likely(p != NULL))
             return p;
     } else if (align == 0 && size <= BH_SMALL_MAX) {
@@ -116,10 +116,10 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
 }
 
 /* The commonest case first: the class's page has blocks that were freed. */
-void *bhi_malloc_generic(size_t size)
+static BH_NOINLINE void *refill_and_pop(size_t size)
 {
     bhi_heap_t *heap = bhi_thread_heap;
-    if (bh_likely(size <= BH_SMALL_MAX) && heap != &bhi_heap_empty && !bhi_is_hardened()) {
+    if (bh_likely(size <= BH_SMALL_MAX) && heap != &bhi_heap_empty) {
         bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path may have refused it */
         bhi_heap_heartbeat(heap);
         /* It may be another one now, and a callback may have refilled it. */
@@ -131,6 +131,11 @@ void *bhi_malloc_generic(size_t size)
         }
     }
     return bhi_alloc_generic(heap, size, 0, false);
+}
+
+void *bhi_malloc_generic(size_t size)
+{
+    return bhi_is_hardened() ? bhi_hard_malloc(size) : refill_and_pop(size);
 }
 
 void *bhi_alloc_aligned(bhi_heap_t *heap, size_t size, size_t align, bool zero)

@@ -1,6 +1,7 @@
 /* Description of addresses; see describe.h. */
 #include "core/describe.h"
 
+#include "core/hardened.h"
 #include "core/page.h"
 #include "core/thread.h"
 #include "core/zero.h"
@@ -150,7 +151,7 @@ static const char *block_state(const bhi_page_t *page, uint32_t index, bool ende
         return "free";
     if (index >= bhi_page_capacity(page))
         return "never handed out";
-    bool last_word = page->block_size != 0 && index / 64 == (bhi_page_capacity(page) - 1) / 64;
+    bool last_word = page->block_size != 0 && !bhi_is_hardened() && index / 64 == (bhi_page_capacity(page) - 1) / 64;
     if (last_word && (page->fresh >> (index & 63) & 1) != 0)
         return "never handed out";
     if (page->state == BHI_PAGE_LARGE && page->used == 0)

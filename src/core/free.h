@@ -27,6 +27,9 @@ bool bhi_block_find(uintptr_t p, bhi_block_t *out);
 /* Frees p by the long way: remote, large, full, user heap, and every violation. */
 void bhi_free_slow(void *p);
 
+/* The same in profile hardened for all that bhi_hard_free_any does not serve itself. */
+void bhi_free_slow_hardened(uintptr_t p);
+
 /* Whether the calling thread owns the page: only it can end such a one. */
 BH_INLINE bool bhi_page_is_mine(const bhi_page_t *page)
 {

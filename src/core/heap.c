@@ -19,6 +19,7 @@
 #define MANY 12                 /* pages of a class, from which on sparse ones serve in turn */
 #define ADOPT_MOST 4            /* pages taken from ended threads before a new one is made */
 #define TICK 64                 /* heartbeats between looks at retired pages and at the clock */
+#define WAIT_SLOTS 8            /* of a class, of empty pages that wait behind the first; profile hardened */
 
 static const bhi_page_t page_empty = {.state = BHI_PAGE_FREE};
 
@@ -125,10 +126,26 @@ static void to_active(bhi_heap_t *heap, bhi_page_t *page)
 
 /* ------------------------------------------------------- retire and release */
 
-bool bhi_heap_has_thread(const bhi_heap_t *heap)
+/* In profile hardened a page that goes is looked through, trapped and faulted in again
+ * for the next one, so a few empty ones wait, right behind the first of their queue. */
+static bool waits_behind(bhi_heap_t *heap, bhi_page_t *page)
 {
-    uint8_t kind = atomic_load_explicit(&heap->kind, memory_order_relaxed);
-    return kind == BHI_HEAP_THREAD || kind == BHI_HEAP_USER;
+    bhi_queue_t *q = &heap->queues[page->size_class];
+    size_t slots = page->span_slots;
+    for (const bhi_page_t *other = q->first->next; other != NULL && other->retire != 0; other = other->next)
+        slots += other->span_slots;
+    if (!bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || slots > WAIT_SLOTS)
+        return false;
+    bhi_heap_unlink(heap, page);
+    page->prev = q->first;
+    page->next = q->first->next;
+    if (page->next != NULL)
+        page->next->prev = page;
+    else
+        q->last = page;
+    q->first->next = page;
+    q->length++;
+    return true;
 }
 
 /* The page that serves a class is worth keeping for a while: a program that frees
@@ -137,7 +154,7 @@ static void retire(bhi_heap_t *heap, bhi_page_t *page)
 {
     unsigned c = page->size_class;
     bhi_queue_t *q = &heap->queues[c];
-    if (bhi_heap_has_thread(heap) && q->first == page) {
+    if (bhi_heap_has_thread(heap) && (q->first == page || waits_behind(heap, page))) {
         page->retire = bhi_page_retire_ticks(page);
         heap->retired[c >> 6] |= (uint64_t)1 << (c & 63);
         return;
@@ -145,20 +162,32 @@ static void retire(bhi_heap_t *heap, bhi_page_t *page)
     bhi_page_release(heap, page);
 }
 
+/* False if the page does not wait any more. */
+static bool page_tick(bhi_heap_t *heap, bhi_page_t *page, bool now)
+{
+    bool waits = page->used == 0;
+    if (waits && !now && --page->retire != 0)
+        return true;
+    page->retire = 0;
+    if (waits)
+        bhi_page_release(heap, page);
+    return false;
+}
+
 static void retire_tick(bhi_heap_t *heap, bool now)
 {
     for (unsigned i = 0; i < 2; i++) {
         for (uint64_t set = heap->retired[i]; set != 0; set &= set - 1) {
-            unsigned c = i * 64 + (unsigned)__builtin_ctzll(set);
-            bhi_page_t *page = heap->queues[c].first;
-            bool waits = page != NULL && page->retire != 0 && page->used == 0;
-            if (waits && !now && --page->retire != 0)
-                continue;
-            heap->retired[i] &= ~(set & -set);
-            if (page != NULL)
-                page->retire = 0;
-            if (waits)
-                bhi_page_release(heap, page);
+            bhi_page_t *page = heap->queues[i * 64 + (unsigned)__builtin_ctzll(set)].first, *next;
+            bool more = false;
+            if (page != NULL && page->retire == 0)
+                page = page->next; /* the first serves; others may wait behind it */
+            for (; page != NULL && page->retire != 0; page = next) {
+                next = page->next;
+                more |= page_tick(heap, page, now);
+            }
+            if (!more)
+                heap->retired[i] &= ~(set & -set);
         }
     }
 }
@@ -707,6 +736,8 @@ void bhi_heap_after_fork(bhi_owner_t self, bool parent_had_one_thread)
         } else {
             if (!parent_had_one_thread)
                 repair(heap);
+            if (bhi_is_hardened())
+                bhi_hard_after_fork(heap);
             forget_lists(heap);
         }
     }

@@ -5,6 +5,7 @@
 #include "core/describe.h"
 #include "core/thread.h"
 #include "harden/guard.h"
+#include "harden/wipe.h"
 #include "meta/arena.h"
 #include "os/os.h"
 #include "rt/format.h"
@@ -78,6 +79,7 @@ static bool start(void)
     if (!bhi_arena_init(&root))
         return false;
     bhi_guard_init();
+    bhi_process.has_avx2 = bhi_wipe_knows_avx2();
     bhi_thread_init();
     bhi_process.describe = bhi_describe;
     bhi_process.ready = true;

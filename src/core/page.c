@@ -187,6 +187,8 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     page->reciprocal = bhi_class_reciprocal(size);
     page->size_class = (uint8_t)c;
     page->reserved = reserved;
+    if (bhi_is_hardened() && !none)
+        page->hard = bhi_hard_place(page);
     uint8_t shift = 6;
     while (((reserved - 1) >> shift) >= GROUPS)
         shift++;

@@ -110,8 +110,9 @@ typedef enum bhi_memory {
  *       live(i) and not held(i)
  *   I2  capacity <= reserved; blocks >= capacity, and those of the last word of the
  *       map below it that `fresh` names, are fresh: live = held = 0, on no list
- *   I3  used = number of blocks with live = 1 (held ones included); 0 also for
- *       a single block that was freed, whose bits stay until the page ends
+ *   I3  used = number of blocks with live = 1 (held ones included), and in profile
+ *       hardened those in quarantine; 0 also for a single block that was freed, whose
+ *       bits stay until the page ends
  *   I4  blocks below capacity that are neither fresh nor live are free: on the page's
  *       list, or found in the map by the next refill. The list holds only free blocks,
  *       each once; of zero-size blocks, whose capacity = reserved, none. (Where the
@@ -139,7 +140,7 @@ typedef struct bhi_page {
 
     uint64_t key;               /* const, secret: of the list's entries and of canaries */
     uint32_t listed;            /* owner: blocks on the list */
-    uint32_t local_free;        /* owner: blocks freed since the list was made, in builds without the map; hardened: the map word that blocks are taken from */
+    uint32_t local_free;        /* owner: blocks freed since the list was made, in builds without the map; of a single block, see harden/large.h */
     uint32_t used;              /* owner */
     uint8_t retire;             /* owner: ticks left (heap.c), 0 = not retired */
     uint8_t state;              /* owner: bhi_page_state_t; readable by all as a hint */
@@ -150,6 +151,7 @@ typedef struct bhi_page {
     union {
         size_t single_bytes;              /* const, of a single block; see bhi_page_bytes */
         uint64_t fresh;                   /* owner, of many blocks: I2 */
+        struct bhi_hard_page *hard;       /* const, instead where profile hardened has no fresh blocks: core/hardened_page.h */
     };
     uint32_t span_slots;                  /* const */
     uint32_t residue;                     /* owner, or of a free slot: mark of what is left here, see core/residue.c; 0: of anything */

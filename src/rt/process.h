@@ -25,6 +25,7 @@ typedef struct bhi_process {
     void (*describe)(struct bh_report *report); /* const: core/describe.h; NULL before start-up */
     bhi_options_t options; /* const */
     bool guards_by_madvise; /* const: guard regions work on this kernel */
+    bool has_avx2;         /* const: of the processor, and the kernel keeps its registers */
     bool ready;            /* const: start-up is done */
 } bhi_process_t;
 

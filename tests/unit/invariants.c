@@ -52,7 +52,7 @@ static bool held(const bhi_page_t *page, uint32_t i)
 static bool is_fresh(const bhi_page_t *page, uint32_t i)
 {
     uint32_t capacity = bhi_page_capacity(page);
-    if (i >= capacity || page->state == BHI_PAGE_LARGE)
+    if (i >= capacity || page->state == BHI_PAGE_LARGE || bhi_is_hardened())
         return i >= capacity;
     return i >= (capacity - 1) / 64 * 64 && (page->fresh >> (i % 64) & 1) != 0;
 }
@@ -84,7 +84,7 @@ static const char *lists(const bhi_page_t *page)
         return NULL;
     }
     if (bhi_is_hardened()) {
-        CHECK_THAT(listed == 0 && page->fresh == 0, "E2: page %p has a list or fresh blocks", p);
+        CHECK_THAT(listed == 0 && page->hard == bhi_hard_place(page), "E2: page %p has a list, or its control data elsewhere", p);
         return NULL;
     }
     uint32_t room = bhi_list_room(page->reserved), others = bhi_page_capacity(page) - page->used - bhi_bit_count(page->fresh);
@@ -100,13 +100,17 @@ static const char *lists(const bhi_page_t *page)
     return NULL;
 }
 
-/* ----------------------------------------------- profile hardened: E1 to E4 */
+/* ----------------------------------------------- profile hardened: E1 to E5 */
 
 /* Freed by another thread, which has wiped it: waits for the owner. */
 static bool ready(const bhi_page_t *page, uint32_t i)
 {
-    const _Atomic(uint64_t) *words = (const _Atomic(uint64_t) *)(page->map + (page->reserved + 63) / 64);
-    return (atomic_load(&words[i / 64]) >> (i % 64) & 1) != 0;
+    return (atomic_load(&bhi_hard_word(bhi_hard_place(page), i / 64)->ready) >> (i % 64) & 1) != 0;
+}
+
+static bool is_open(const bhi_page_t *page, uint32_t i)
+{
+    return (bhi_hard_word(page->hard, i / 64)->open >> (i % 64) & 1) != 0;
 }
 
 static bool zero(uintptr_t from, size_t size);
@@ -130,28 +134,46 @@ static const char *ends(const bhi_page_t *page)
     return NULL;
 }
 
-static const bhi_quarantine_t *waiting_in(const bhi_heap_t *heap, unsigned c)
+/* Of E5 what one page tells; the quarantine accounts for the rest of `used`. */
+static const char *next_blocks(const bhi_page_t *page)
 {
-    return heap->hard == NULL ? NULL : ((const bhi_quarantine_t *const *)heap->hard)[c];
+    static uint8_t seen[UINT16_MAX + 1];
+    const bhi_hard_page_t *hard = page->hard;
+    const void *p = page;
+    uint32_t open = 0, capacity = bhi_page_capacity(page);
+    memset(seen, 0, sizeof seen);
+    CHECK_THAT(hard->count <= BHI_HARD_NEXT, "E5: page %p: %u come next", p, hard->count);
+    for (unsigned k = 0; k < hard->count; k++) {
+        uint32_t i = hard->next[k];
+        CHECK_THAT(i < capacity && !live(page, i) && !held(page, i) && !is_open(page, i) && seen[i] == 0, "E5: page %p: block %u comes next", p, i);
+        seen[i] = 1;
+    }
+    for (uint32_t i = 0; i < (page->reserved + 63) / 64 * 64; i++) {
+        CHECK_THAT(!is_open(page, i) || (i < capacity && !live(page, i) && !held(page, i)), "E5: page %p: block %u is open", p, i);
+        open += is_open(page, i);
+    }
+    CHECK_THAT(open + hard->count + page->used == capacity, "E5: page %p: %u open, %u next, %u used of %u", p, open, hard->count, page->used, capacity);
+    return NULL;
 }
 
-/* Of E3 what the quarantine of a heap and class tells, and E4. */
+/* Of E4 and E5 what the quarantine of a heap and class tells. */
 static const char *waiting(const bhi_heap_t *heap, unsigned c, size_t *n)
 {
-    const bhi_quarantine_t *q = waiting_in(heap, c);
+    const bhi_quarantine_t *q = heap->hard == NULL ? NULL : heap->hard->quarantine[c];
     unsigned count = 0;
     for (unsigned k = 0; k < bhi_quarantine_slots(q); k++) {
-        uintptr_t block = bhi_quarantine_at(q, k);
-        if (block == 0)
+        uintptr_t entry = bhi_quarantine_at(q, k);
+        if (entry == 0)
             continue;
-        const bhi_arena_t *arena = bhi_arena_of(block);
-        const bhi_page_t *page = arena != NULL ? bhi_desc_first(bhi_desc_at(arena->descs, block - arena->base)) : NULL;
-        uint32_t i;
-        CHECK_THAT(page != NULL && atomic_load(&page->heap) == heap && page->size_class == c && bhi_page_index(page, block, &i),
-                   "E3: heap %u waits for a block that is not its own", heap->id);
-        CHECK_THAT(live(page, i) && held(page, i) && !ready(page, i), "E3: block %u of page %p waits and is not held", i, (const void *)page);
+        const bhi_page_t *page = bhi_hard_entry_page(entry);
+        uint32_t i = bhi_hard_entry_index(entry);
+        CHECK_THAT(atomic_load(&page->heap) == heap && page->size_class == c && i < bhi_page_capacity(page),
+                   "E4: heap %u waits for a block that is not its own", heap->id);
+        CHECK_THAT(!live(page, i) && !held(page, i) && !is_open(page, i), "E5: block %u of page %p waits", i, (const void *)page);
+        for (unsigned k2 = 0; k2 < page->hard->count; k2++)
+            CHECK_THAT(page->hard->next[k2] != i, "E5: block %u of page %p waits and comes next", i, (const void *)page);
         for (unsigned other = 0; other < k; other++)
-            CHECK_THAT(bhi_quarantine_at(q, other) != block, "E3: block %u of page %p waits twice", i, (const void *)page);
+            CHECK_THAT(bhi_quarantine_at(q, other) != entry, "E5: block %u of page %p waits twice", i, (const void *)page);
         count++;
     }
     CHECK_THAT(count == bhi_quarantine_count(q), "quarantine of class %u: count %u, has %u", c, bhi_quarantine_count(q), count);
@@ -163,9 +185,9 @@ static const char *waiting(const bhi_heap_t *heap, unsigned c, size_t *n)
 /* How many blocks of a page must be in its heap's quarantine. */
 static size_t parked(const bhi_page_t *page)
 {
-    size_t n = 0;
-    for (uint32_t i = 0; page->block_size != 0 && bhi_page_has_ends(page) && i < bhi_page_capacity(page); i++)
-        n += held(page, i) && !ready(page, i);
+    size_t n = page->used;
+    for (uint32_t i = 0; i < bhi_page_capacity(page); i++)
+        n -= live(page, i);
     return n;
 }
 
@@ -179,8 +201,8 @@ static const char *hard_heap(const bhi_heap_t *heap)
     }
     for (unsigned c = 0; c <= BHI_QUEUES; c++)
         for (const bhi_page_t *page = c < BHI_QUEUES ? heap->queues[c].first : heap->full.first; page != NULL; page = page->next)
-            in_pages += parked(page);
-    CHECK_THAT(in_quarantine == in_pages, "E3: heap %u: %zu blocks held and not ready, %zu in quarantine", heap->id, in_pages, in_quarantine);
+            in_pages += page->block_size != 0 && page->size_class != BHI_CLASS_ZERO ? parked(page) : 0;
+    CHECK_THAT(in_quarantine == in_pages, "E4: heap %u: %zu blocks used and not live, %zu in quarantine", heap->id, in_pages, in_quarantine);
     return NULL;
 }
 
@@ -219,11 +241,13 @@ const char *inv_page(const bhi_page_t *page)
     if (page->state == BHI_PAGE_LARGE && page->used == 0)
         return NULL; /* freed and kept for a moment; its bits stay */
     if (BH_HARDEN_MAP)
-        CHECK_THAT(n == page->used, "I3: page %p: used %u, live %u", p, page->used, n);
+        CHECK_THAT(n == page->used || (n < page->used && page->block_size != 0 && bhi_page_has_ends(page)), "I3: page %p: used %u, live %u", p, page->used, n);
     CHECK_THAT((groups & ~(uint32_t)(atomic_load(&page->remote) >> BHI_REMOTE_GROUP_BIT)) == 0,
                "I7: page %p: a held block whose group is not announced", p);
     if (bhi_page_has_ends(page) && bhi_heap_owner(heap) != BHI_OWNER_GONE) {
         const char *text = ends(page);
+        if (text == NULL && page->state != BHI_PAGE_LARGE)
+            text = next_blocks(page);
         if (text != NULL)
             return text;
     }
