@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "core/hardened.h"
 #include "core/hazard.h"
+#include "core/sampled.h"
 #include "harden/large.h"
 #include "core/zero.h"
 #include "meta/huge.h"
@@ -225,6 +226,10 @@ void bhi_free_slow(void *ptr)
     uintptr_t p = (uintptr_t)ptr;
     if (p == 0 || (!bhi_is_hardened() && free_remote(p)))
         return;
+    if (bhi_guarded_contains(p)) {
+        bhi_sampled_free(p);
+        return;
+    }
     int saved = errno;
     bhi_arena_t *arena;
     bhi_page_t *page = page_at(p, BHI_USE_FREE, &arena);

@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "core/hardened.h"
 #include "core/page.h"
+#include "core/sampled.h"
 #include "core/thread.h"
 #include "meta/arena.h"
 #include "meta/pool.h"
@@ -249,6 +250,7 @@ static void recycle(bhi_heap_t *heap)
 {
     if (heap->in_list)
         orphans_remove(heap);
+    bhi_guarded_detach(heap);
     heap->generation++;
     atomic_store_explicit(&heap->kind, BHI_HEAP_UNUSED, memory_order_relaxed);
     list_append(&bhi_state->heaps_unused, &bhi_state->heaps_unused_last, heap);
@@ -645,6 +647,7 @@ void bhi_heap_destroy_pages(bhi_heap_t *heap)
     bhi_heap_drain(heap, SIZE_MAX);
     atomic_store_explicit(&heap->kind, BHI_HEAP_DELETED, memory_order_relaxed); /* what is taken back late does not wait */
     bhi_hard_let_all_go(heap);
+    bhi_sampled_destroy(heap);
     for (unsigned c = 0; c < BHI_QUEUES; c++)
         destroy_list(heap, &heap->queues[c]);
     destroy_list(heap, &heap->full);
@@ -683,7 +686,7 @@ static void forget_lists(bhi_heap_t *heap)
     for (unsigned c = 0; BH_HARDEN_MAP && BH_HARDEN_RANDOM && c < BHI_CLASSES; c++) {
         bhi_page_t *page = heap->queues[c].first;
         if (page != NULL && page->free != BHI_PLACE_NONE)
-            page->free = BHI_PLACE_NONE;
+            bhi_page_drop_list(heap, page);
     }
 }
 
@@ -708,6 +711,7 @@ void bhi_heap_after_fork(bhi_owner_t self, bool parent_had_one_thread)
     }
     bhi_state->orphans = bhi_state->orphans_last = NULL;
     atomic_store_explicit(&bhi_state->orphan_count, 0, memory_order_relaxed);
+    bhi_sampled_after_fork(self);
 }
 
 /* ------------------------------------------------------------------ handles */

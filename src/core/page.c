@@ -6,6 +6,7 @@
 #include "core/hardened.h"
 #include "core/hazard.h"
 #include "core/heap.h"
+#include "core/sampled.h"
 #include "core/zero.h"
 #include "harden/guard.h"
 #include "harden/large.h"
@@ -337,6 +338,11 @@ static bhi_random_t *random_of(const bhi_page_t *page)
 /* Puts blocks, given by index, on the empty `free`, the last one to come first. */
 static void list_blocks(bhi_page_t *page, const uint32_t *index, uint32_t n)
 {
+    if (bhi_is_sampling()) {
+        uint32_t cut = bhi_sampled_cut(atomic_load_explicit(&page->heap, memory_order_relaxed), page->size_class, n);
+        index += n - cut; /* what is left out is free in the map */
+        n = cut;
+    }
     /* Copies: for all the compiler knows, a link may change the descriptor. */
     uint64_t key = page->key + BH_LINK_NEXT_LIST;
     uintptr_t start = page->start;
@@ -660,6 +666,18 @@ static bool part_with(bhi_heap_t *heap, bhi_page_t *page)
     }
 }
 
+void bhi_page_drop_list(bhi_heap_t *heap, bhi_page_t *page)
+{
+    uint32_t n = 0, place = page->free;
+    uint64_t index;
+    while (bhi_is_sampling() && n < LIST_MOST + 63 && bhi_page_place_index(page, place, &index) &&
+           bhi_link_decode(page->key, bhi_link_read(page->start + place), place, &place))
+        n++;
+    if (n != 0)
+        bhi_sampled_uncut(heap, page->size_class, n);
+    page->free = BHI_PLACE_NONE;
+}
+
 bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
 {
     bhi_heap_t *local = atomic_load_explicit(&page->local_heap, memory_order_relaxed);
@@ -674,6 +692,8 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     if (bhi_page_has_ends(page))
         bhi_hard_check_empty(page);
     leave_residue(page, heap);
+    if (bhi_is_sampling() && page->free != BHI_PLACE_NONE)
+        bhi_page_drop_list(heap, page);
     atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);
     page->state = BHI_PAGE_FREE;
 

@@ -8,6 +8,9 @@
 /* Start-up: do guard regions work on this kernel? Fills bhi_process. */
 void bhi_guard_init(void);
 
+/* Whether two mappings more are within the budget. */
+bool bhi_guard_may_map(void);
+
 /* Makes the n slots from `slot`, which hold no block, accessible up to OS page
  * `last_from` of the last one, and sees to it that this OS page, the last one of
  * that slot and the one before the first slot are not accessible. What lies

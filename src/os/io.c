@@ -21,6 +21,13 @@ int bhi_os_file_append(const char *path)
     return (int)bhi_syscall6(SYS_openat, AT_FDCWD, (long)path, flags, 0600, 0, 0);
 }
 
+size_t bhi_os_link_text(const char *path, char *buf, size_t size)
+{
+    long n = bhi_syscall6(SYS_readlinkat, AT_FDCWD, (long)path, (long)buf, (long)(size - 1), 0, 0);
+    buf[n > 0 ? n : 0] = '\0';
+    return n > 0 ? (size_t)n : 0;
+}
+
 long bhi_os_file_read(int fd, void *buf, size_t size)
 {
     long r;

@@ -64,6 +64,8 @@ int bhi_os_file_open(const char *path);
 int bhi_os_file_append(const char *path); /* made if need be, 0600; no symbolic link */
 long bhi_os_file_read(int fd, void *buf, size_t size);
 void bhi_os_file_close(int fd);
+/* What a symbolic link says, cut, with a zero byte; 0: nothing. */
+size_t bhi_os_link_text(const char *path, char *buf, size_t size);
 /* Device and inode, by which a descriptor is told from a later one of its number. */
 int bhi_os_file_identity(int fd, uint64_t id[2]);
 /* One datagram to a local socket, or nothing. */
@@ -103,6 +105,7 @@ typedef struct bhi_os_start {
     char *const *env; /* NULL-terminated, or NULL when unknown */
     const unsigned char *at_random; /* 16 bytes from the kernel, or NULL */
     size_t page_size;
+    uintptr_t program_headers;
     bool secure;
 } bhi_os_start_t;
 void bhi_os_start_info(bhi_os_start_t *out);
