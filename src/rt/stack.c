@@ -59,6 +59,9 @@ void bhi_stack_set_unwinder(const bhi_unwinder_t *unwinder_found)
 
 void bhi_stack_init(uintptr_t program_headers)
 {
+    bhi_options_t *o = &bhi_process.options;
+    if (o->stacks == BHI_STACKS_AUTO) /* for the first blocks of each class alone no library is loaded */
+        o->stacks = o->guarded_sample_rate != 0 ? BHI_STACKS_UNWIND : BHI_STACKS_FP;
     bhi_process.is_object = own_text_end == NULL || program_headers - (uintptr_t)own_start >= (uintptr_t)(own_text_end - own_start);
 }
 
