@@ -9,7 +9,8 @@
 # --keep   leave the work folder and print its name
 # PROGRAM  names of files in programs/; default: all of them
 #
-# BULKHEAD_MODES  guard modes, or profiles, to run; default "auto mprotect hardened"
+# BULKHEAD_MODES  guard modes, or profiles, or "guarded" for every block with pages
+#                 of its own; default "auto mprotect hardened guarded"
 #
 # Exit status: 0 all passed, 1 some failed, 2 wrong usage.
 set -eu
@@ -56,7 +57,7 @@ for name; do
         exit 2
     fi
 done
-modes=${BULKHEAD_MODES:-auto mprotect hardened}
+modes=${BULKHEAD_MODES:-auto mprotect hardened guarded}
 # The library reads every BULKHEAD_ variable; the runs below set their own.
 unset BULKHEAD_MODES BULKHEAD_GUARD BULKHEAD_OPTIONS BULKHEAD_PROFILE LD_PRELOAD
 
@@ -97,6 +98,7 @@ one() {
     [ "$3" = system ] || preload=$lib
     case $3 in
     hardened) options=profile=hardened ;;
+    guarded) options=guarded_sample_rate=1 ;;
     *) options=guard=$3 ;;
     esac
     dir=$work/$2
