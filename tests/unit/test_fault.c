@@ -17,8 +17,8 @@
 #include <unwind.h>
 
 /* So that the unwinder is there. */
-static _Unwind_Reason_Code (*volatile unwinder)(_Unwind_Trace_Fn, void *) = _Unwind_Backtrace;
-static _Unwind_Ptr (*volatile address_in)(struct _Unwind_Context *, int *) = _Unwind_GetIPInfo;
+__attribute__((used)) static _Unwind_Reason_Code (*volatile unwinder)(_Unwind_Trace_Fn, void *) = _Unwind_Backtrace;
+__attribute__((used)) static _Unwind_Ptr (*volatile address_in)(struct _Unwind_Context *, int *) = _Unwind_GetIPInfo;
 
 /* ------------------------------------------------------------- classification */
 
