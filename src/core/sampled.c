@@ -88,8 +88,7 @@ uint32_t bhi_sampled_cut(bhi_heap_t *heap, unsigned c, uint32_t n)
 
 void bhi_sampled_uncut(bhi_heap_t *heap, unsigned c, uint32_t n)
 {
-    if (options->guarded_sample_seed != 0)
-        count_back(heap, c, n);
+    count_back(heap, c, n);
 }
 
 /* ----------------------------------------------------------------- allocation */

@@ -10,15 +10,14 @@
  *   C1  every block that goes on a list was counted once: chosen not to be guarded
  *   C2  sample[c] = 1 and an empty list: the class's next allocation is guarded
  *
- * and each allocation is guarded with probability 1/rate, since a block that is
- * counted and never handed out (its page ended, a fork) says nothing of those that
- * follow: the distribution has no memory. Only with a seed it matters, since the
- * same program is to get the same choice: then what is left of a list that is given
- * up is counted back. Allocations that use no list (profile hardened) count
- * one by one. A chosen one that cannot be guarded (size, alignment, budget) is
- * served as any other.
+ * and each allocation is guarded with probability 1/rate. What is left of a list that
+ * is given up (its page ends) is counted back: blocks known not to be chosen are gone
+ * without an allocation, and the chosen one would come too soon. Allocations that use
+ * no list (profile hardened) count one by one. A chosen one that cannot be guarded
+ * (size, alignment, budget) is served as any other.
  *
- * A forked child draws anew, unless there is a seed. The first `guarded_first`
+ * A forked child draws anew, which changes no probability as the distribution has no
+ * memory; unless there is a seed: the same program gets the same choice. The first `guarded_first`
  * allocations of each class in the process are chosen before the rate applies. */
 #ifndef BH_CORE_SAMPLED_H
 #define BH_CORE_SAMPLED_H

@@ -44,6 +44,12 @@ static unsigned allocate(unsigned n, uint64_t seed)
         } else {
             bh_free(p);
         }
+        for (unsigned k = 0; i % 5000 == 4999 && k < KEPT; k++) {
+            bh_free(kept[k]);
+            kept[k] = NULL;
+        }
+        if (i % 5000 == 4999)
+            bh_collect(true); /* pages end with lists on them */
     }
     for (unsigned i = 0; i < KEPT; i++) {
         bh_free(kept[i]);
@@ -130,49 +136,53 @@ START_TEST(children_choose_for_themselves)
     if (rate() != 2)
         return;
     bool seen[256] = {false};
-    unsigned differ = 0;
+    unsigned differ = 0, first = 0;
     for (int i = 0; i < 20; i++)
         bh_free(bh_malloc(24));
     for (int i = 0; i < 100; i++) {
         unit_child_t child;
         unit_fork(next_choices, NULL, &child);
+        first += WEXITSTATUS(child.status) >= 128;
         differ += !seen[WEXITSTATUS(child.status)];
         seen[WEXITSTATUS(child.status)] = true;
     }
     ck_assert_uint_ge(differ, 40); /* 83 are expected */
+    ck_assert(first > 15 && first < 85); /* not what their parent had drawn */
 }
 END_TEST
 
+#define CHOICES 16000
+
 static void print_choice(void)
 {
-    char out[2001];
+    static char out[CHOICES + 1];
     uint64_t seed = 5;
-    void *kept[2000];
-    for (unsigned i = 0; i < 2000; i++) {
+    static void *kept[CHOICES];
+    for (unsigned i = 0; i < CHOICES; i++) {
         kept[i] = bh_malloc(1 + unit_below(&seed, 200));
         out[i] = is_guarded(kept[i]) ? '1' : '0';
-        if (i % 3 != 0)
-            bh_free(kept[i]);
-        if (i % 500 == 0)
-            bh_collect(true); /* pages end with lists on them */
+        if (i % 200 != 199)
+            continue;
+        for (unsigned k = i - 199; k <= i; k++)
+            bh_free(kept[k]);
+        bh_collect(true); /* pages end with lists on them */
     }
-    out[2000] = '\0';
     fprintf(stderr, "%s", out);
 }
 
 START_TEST(a_seed_repeats_it)
 {
-    static const char *const envs[][3] = {{"BULKHEAD_GUARDED_SAMPLE_SEED=7", "BULKHEAD_GUARDED_SAMPLE_RATE=5", NULL},
-                                          {"BULKHEAD_GUARDED_SAMPLE_SEED=8", "BULKHEAD_GUARDED_SAMPLE_RATE=5", NULL},
-                                          {"BULKHEAD_GUARDED_SAMPLE_SEED=0", "BULKHEAD_GUARDED_SAMPLE_RATE=5", NULL}};
+    static const char *const envs[][3] = {{"BULKHEAD_GUARDED_SAMPLE_SEED=7", "BULKHEAD_GUARDED_SAMPLE_RATE=60", NULL},
+                                          {"BULKHEAD_GUARDED_SAMPLE_SEED=8", "BULKHEAD_GUARDED_SAMPLE_RATE=60", NULL},
+                                          {"BULKHEAD_GUARDED_SAMPLE_SEED=0", "BULKHEAD_GUARDED_SAMPLE_RATE=60", NULL}};
     static unit_child_t first, again;
     for (int e = 0; e < 3; e++) {
         unit_exec("choice", envs[e], &first);
-        ck_assert_uint_eq(first.length, 2000);
+        ck_assert_uint_eq(first.length, CHOICES);
         unsigned ones = 0;
         for (size_t i = 0; i < first.length; i++)
             ones += first.err[i] == '1';
-        ck_assert(ones > 250 && ones < 550);
+        ck_assert(ones > 150 && ones < 420);
         for (int i = 0; i < 5; i++) {
             unit_exec("choice", envs[e], &again);
             ck_assert_int_eq(strcmp(first.err, again.err) == 0, e != 2);
@@ -310,8 +320,15 @@ START_TEST(heaps_know_theirs)
     bh_heap_destroy(a);
     ck_assert(!bh_check_owned(p) && !unit_readable((uintptr_t)p));
     bh_heap_delete(b);
-    memset(q, 1, 100); /* survives, and is nobody's */
+    memset(q, 1, 100); /* survives, and is nobody's, nor the next heap's of that structure */
     ck_assert(!bh_check_owned(q));
+    bh_heap_t *c[4];
+    for (int i = 0; i < 4; i++)
+        c[i] = bh_heap_new();
+    ck_assert(!bh_check_owned(q));
+    for (int i = 0; i < 4; i++)
+        bh_heap_destroy(c[i]);
+    ck_assert(unit_is(q, 100, 1));
     bh_free(q);
 }
 END_TEST
