@@ -22,7 +22,7 @@ typedef struct request {
 
 static void *in_class(bhi_heap_t *heap, unsigned c, const request_t *r)
 {
-    void *guarded = bhi_is_sampling() ? bhi_sampled_listed(heap, c, r->size, r->align) : NULL;
+    void *guarded = bhi_is_sampling() && bhi_sampled_due(heap, c) ? bhi_sampled_listed(heap, c, r->size, r->align) : NULL;
     if (guarded != NULL)
         return guarded;
     bhi_page_t *page = bhi_heap_page(heap, c);
@@ -130,10 +130,11 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
     return serve(heap, &(request_t){size, align, 0, zero, counted});
 }
 
-/* Whether the class's next block is not to come from a page. */
-static bool is_due(bhi_heap_t *heap, size_t size)
+/* Whether the next block of the page's class is to be guarded. (The empty page has
+ * a class too; it has no block to give in any case.) */
+static bool is_due(bhi_heap_t *heap, const bhi_page_t *page)
 {
-    return bhi_is_sampling() && bhi_sampled_due(heap, bhi_class_of(size));
+    return bhi_is_sampling() && bhi_sampled_due(heap, page->size_class);
 }
 
 /* The commonest case first: the class's page has blocks that were freed. */
@@ -145,7 +146,7 @@ void *bhi_malloc_generic(size_t size)
         bhi_heap_heartbeat(heap);
         /* It may be another one now, and a callback may have refilled it. */
         bhi_page_t *page = heap->direct[(size + 7) >> 3];
-        if (page->free != BHI_PLACE_NONE || (!is_due(heap, size) && bhi_page_reuse(page))) {
+        if (page->free != BHI_PLACE_NONE || (!is_due(heap, page) && bhi_page_reuse(page))) {
             void *p = bhi_page_pop(page);
             if (bh_likely(p != NULL))
                 return p;

@@ -49,6 +49,7 @@ static bool is_early(unsigned c)
            atomic_fetch_add_explicit(count, 1, memory_order_relaxed) < most;
 }
 
+/* With rate 0, after the first ones, the next is one of 2^32. */
 static uint32_t draw(bhi_heap_t *heap, unsigned c)
 {
     if (is_early(c))
@@ -56,34 +57,17 @@ static uint32_t draw(bhi_heap_t *heap, unsigned c)
     return options->guarded_sample_rate == 0 ? UINT32_MAX : bhi_choice_draw(bhi_process.sample_bits, next, heap) + 1;
 }
 
-bool bhi_sampled_due(bhi_heap_t *heap, unsigned c)
+bool bhi_sampled_find_due(bhi_heap_t *heap, unsigned c)
 {
-    if (bh_unlikely(heap->sample[c] == 0))
+    if (heap->sample[c] == 0)
         heap->sample[c] = draw(heap, c);
     return heap->sample[c] == 1;
-}
-
-/* Rate 0 after the first ones: a count that never runs out. */
-static void count(bhi_heap_t *heap, unsigned c, uint32_t n)
-{
-    if (heap->sample[c] != UINT32_MAX)
-        heap->sample[c] -= n;
 }
 
 static void count_back(bhi_heap_t *heap, unsigned c, uint32_t n)
 {
     if (heap->sample[c] != 0 && heap->sample[c] < UINT32_MAX - n)
         heap->sample[c] += n;
-}
-
-uint32_t bhi_sampled_cut(bhi_heap_t *heap, unsigned c, uint32_t n)
-{
-    /* Due, and yet a list is made: only in heaps whose page somebody adopts. */
-    if (bhi_sampled_due(heap, c))
-        return 1;
-    n = (uint32_t)bhi_min(n, heap->sample[c] - 1);
-    count(heap, c, n);
-    return n;
 }
 
 void bhi_sampled_uncut(bhi_heap_t *heap, unsigned c, uint32_t n)
@@ -146,7 +130,7 @@ static void *guard(bhi_heap_t *heap, size_t size, size_t align)
 void *bhi_sampled_listed(bhi_heap_t *heap, unsigned c, size_t size, size_t align)
 {
     const bhi_page_t *page = heap->queues[c].first;
-    if ((page != NULL && page->free != BHI_PLACE_NONE) || !bhi_sampled_due(heap, c))
+    if (!bhi_sampled_due(heap, c) || (page != NULL && page->free != BHI_PLACE_NONE))
         return NULL;
     heap->sample[c] = draw(heap, c);
     void *p = guard(heap, size, align);
@@ -158,7 +142,7 @@ void *bhi_sampled_listed(bhi_heap_t *heap, unsigned c, size_t size, size_t align
 void *bhi_sampled_single(bhi_heap_t *heap, unsigned c, size_t size, size_t align)
 {
     if (!bhi_sampled_due(heap, c)) {
-        count(heap, c, 1);
+        heap->sample[c]--;
         return NULL;
     }
     heap->sample[c] = draw(heap, c);

@@ -32,10 +32,23 @@ BH_INLINE bool bhi_is_sampling(void)
 }
 
 /* Owner: whether the next block of class c that is on no list is to be guarded. */
-bool bhi_sampled_due(bhi_heap_t *heap, unsigned c);
+bool bhi_sampled_find_due(bhi_heap_t *heap, unsigned c);
+BH_INLINE bool bhi_sampled_due(bhi_heap_t *heap, unsigned c)
+{
+    return bh_unlikely(heap->sample[c] <= 1) && bhi_sampled_find_due(heap, c);
+}
 
 /* Owner, with c's list empty: how many of n blocks go on it; at least one. */
-uint32_t bhi_sampled_cut(bhi_heap_t *heap, unsigned c, uint32_t n);
+BH_INLINE uint32_t bhi_sampled_cut(bhi_heap_t *heap, unsigned c, uint32_t n)
+{
+    /* Due, and yet a list is made: only in heaps whose page somebody adopts. */
+    if (bhi_sampled_due(heap, c))
+        return 1;
+    if (bh_unlikely(n >= heap->sample[c]))
+        n = heap->sample[c] - 1;
+    heap->sample[c] -= n;
+    return n;
+}
 
 /* Owner: n blocks of a list of class c are not handed out. */
 void bhi_sampled_uncut(bhi_heap_t *heap, unsigned c, uint32_t n);

@@ -13,9 +13,11 @@ void bhi_choice_init(uint64_t bits[BHI_CHOICE_BITS], uint32_t rate)
 
 uint32_t bhi_choice_draw(const uint64_t bits[BHI_CHOICE_BITS], uint64_t (*next)(void *), void *arg)
 {
-    uint64_t n = 0;
-    for (unsigned i = 0; i < BHI_CHOICE_BITS && bits[i] != 0; i++)
-        n |= (uint64_t)(next(arg) < bits[i]) << i;
+    uint64_t n = 0, random = 0;
+    for (unsigned i = 0; i < BHI_CHOICE_BITS && bits[i] != 0; i++) {
+        random = i % 2 == 0 ? next(arg) : random << 32;
+        n |= (uint64_t)((random >> 32) < (bits[i] >> 32)) << i;
+    }
     return n < BHI_CHOICE_MOST ? (uint32_t)n : BHI_CHOICE_MOST;
 }
 

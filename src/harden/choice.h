@@ -2,8 +2,8 @@
  * rate - 1, so that each is chosen with probability 1/rate, whatever was chosen
  * before. The binary digits of such a number are independent (q = 1 - 1/rate; digit
  * i is 1 with probability q^(2^i) / (1 + q^(2^i))), so it is drawn digit by digit
- * against thresholds computed once: no logarithm, no rounding that could bias the
- * mean by more than one part in 10^9. */
+ * against thresholds computed once, with 32 random bits each: no logarithm, and no
+ * rounding that biases the mean by more than one part in 10^7. */
 #ifndef BH_HARDEN_CHOICE_H
 #define BH_HARDEN_CHOICE_H
 

@@ -420,14 +420,12 @@ bool bhi_guarded_open_page(uintptr_t at)
 
 /* ------------------------------------------------------------------ patterns */
 
-/* The pattern of eight aligned bytes; murmur3's finalizer. Odd bytes are never
+/* The pattern of eight aligned bytes: multiplicative hashing. Odd bytes are never
  * zero, so the commonest overflow, one NUL, changes whatever it meets. */
 static uint64_t pattern(uintptr_t at)
 {
-    uint64_t x = pool->key ^ at >> 3;
-    x = (x ^ x >> 33) * 0xff51afd7ed558ccdu;
-    x = (x ^ x >> 33) * 0xc4ceb9fe1a85ec53u;
-    return (x ^ x >> 33) | 0x0101010101010101u;
+    uint64_t x = (pool->key ^ at >> 3) * 0x9e3779b97f4a7c15u; /* golden ratio: Knuth */
+    return (x ^ x >> 32) | 0x0101010101010101u;
 }
 
 static uint8_t byte_at(uintptr_t at)
@@ -473,14 +471,19 @@ static uintptr_t front_of(const bhi_guarded_t *g)
     return g->block - bhi_min(g->block - bhi_guarded_data(g), BHI_GUARDED_FRONT);
 }
 
+static uintptr_t behind_of(const bhi_guarded_t *g)
+{
+    return bhi_min(g->block + g->size + BHI_GUARDED_BEHIND, bhi_guarded_data(g) + bhi_guarded_bytes(g));
+}
+
 void bhi_guarded_fill(const bhi_guarded_t *g)
 {
     fill(front_of(g), g->block);
-    fill(g->block + g->size, bhi_guarded_data(g) + bhi_guarded_bytes(g));
+    fill(g->block + g->size, behind_of(g));
 }
 
 uintptr_t bhi_guarded_damage(const bhi_guarded_t *g)
 {
-    uintptr_t at = differs(g->block + g->size, bhi_guarded_data(g) + bhi_guarded_bytes(g));
+    uintptr_t at = differs(g->block + g->size, behind_of(g));
     return at != 0 ? at : differs(front_of(g), g->block);
 }

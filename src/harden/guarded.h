@@ -153,9 +153,10 @@ bhi_guarded_t *bhi_guarded_pop(bhi_heap_t *heap);
  * only. False: it stays closed. */
 bool bhi_guarded_open_page(uintptr_t at);
 
-/* Bytes around the block carry a pattern, none of them zero: all behind it, and up
- * to BHI_GUARDED_FRONT before it. OPENING. */
+/* Bytes around the block carry a pattern, none of them zero, as far as there are so
+ * many before the next guard: who runs over them meets the nearest first. OPENING. */
 #define BHI_GUARDED_FRONT ((size_t)64)
+#define BHI_GUARDED_BEHIND ((size_t)256)
 void bhi_guarded_fill(const bhi_guarded_t *g);
 /* CLOSING: address of the first byte that was changed, those behind the block
  * first; 0: none. */

@@ -16,6 +16,10 @@ extern __typeof__(_dl_find_object) _dl_find_object __attribute__((weak));
 #endif
 
 #define FRAME_MOST ((uintptr_t)1 << 20) /* a caller's frame that lies further away is taken for chance */
+/* Up to this rate whoever asks for guarded blocks hunts a bug: option stacks=auto
+ * unwinds. Above, two stacks of 15,000 instructions each would cost more than all
+ * the rest of sampling, and a library would be loaded for it. */
+#define HUNTING 1000u
 #define READ_STEP 4096u                 /* OS pages are no smaller */
 
 extern __typeof__(_Unwind_Backtrace) _Unwind_Backtrace __attribute__((weak));
@@ -60,8 +64,8 @@ void bhi_stack_set_unwinder(const bhi_unwinder_t *unwinder_found)
 void bhi_stack_init(uintptr_t program_headers)
 {
     bhi_options_t *o = &bhi_process.options;
-    if (o->stacks == BHI_STACKS_AUTO) /* for the first blocks of each class alone no library is loaded */
-        o->stacks = o->guarded_sample_rate != 0 ? BHI_STACKS_UNWIND : BHI_STACKS_FP;
+    if (o->stacks == BHI_STACKS_AUTO)
+        o->stacks = o->guarded_sample_rate - 1 < HUNTING ? BHI_STACKS_UNWIND : BHI_STACKS_FP;
     bhi_process.is_object = own_text_end == NULL || program_headers - (uintptr_t)own_start >= (uintptr_t)(own_text_end - own_start);
 }
 
