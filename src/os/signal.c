@@ -55,7 +55,7 @@ void bhi_os_raise(int signal)
 }
 
 #if defined(__aarch64__)
-#define ESR_MAGIC 0x45535201u /* uapi/asm/sigcontext.h */
+#define ESR_RECORD 0x45535201u /* uapi/asm/sigcontext.h */
 #define ESR_WRITE ((uint64_t)1 << 6) /* WnR, of a data abort: Arm ARM, ESR_ELx */
 
 /* Records of 8 bytes' head, one behind the other, to one of no length. */
@@ -66,7 +66,7 @@ static void find_write(const mcontext_t *m, bhi_os_fault_t *out)
         const uint32_t *head = (const uint32_t *)(const void *)at;
         if (head[0] == 0 || head[1] < 8)
             return;
-        if (head[0] == ESR_MAGIC) {
+        if (head[0] == ESR_RECORD) {
             out->write = (*(const uint64_t *)(const void *)(at + 8) & ESR_WRITE) != 0;
             out->write_known = true;
             return;
