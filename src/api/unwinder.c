@@ -6,6 +6,7 @@
 #endif
 
 #include "core/init.h"
+#include "meta/types.h"
 #include "rt/settings.h"
 #include "rt/stack.h"
 
@@ -32,5 +33,7 @@ __attribute__((constructor(102))) static void find_unwinder(void)
         if (object == NULL || !find(object, &found))
             return;
     }
+    bhi_state_lock();
     bhi_stack_set_unwinder(&found);
+    bhi_state_unlock();
 }

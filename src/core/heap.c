@@ -747,10 +747,12 @@ size_t bhi_heap_verify(bhi_owner_t self, uint64_t deadline)
     for (uint32_t id = 0; id < n; id++) {
         bhi_heap_t *heap = bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK];
         bool mine = bhi_heap_owner(heap) == self, lent = !mine && own(heap, self);
-        if (mine || lent)
+        if (mine || lent) {
             left_out += bhi_hard_verify(heap, deadline) ? 0 : 1;
-        else
+            bhi_sampled_verify(heap);
+        } else {
             left_out++;
+        }
         if (lent) {
             recycle_if_ended(heap);
             disown(heap);

@@ -220,9 +220,17 @@ bool bhi_sampled_owns(const bhi_heap_t *heap, uintptr_t p)
     return mine && (heap == NULL || of == heap);
 }
 
+static bool has_any(const bhi_heap_t *heap)
+{
+    bhi_state_lock();
+    bool any = heap->guarded != NULL;
+    bhi_state_unlock();
+    return any;
+}
+
 bool bhi_sampled_visit(const bhi_heap_t *heap, bool (*each)(const bhi_guarded_t *g, void *arg), void *arg)
 {
-    if (!bhi_is_sampling())
+    if (!bhi_is_sampling() || !has_any(heap))
         return true;
     for (const bhi_guarded_t *g = bhi_guarded_next(NULL); g != NULL; g = bhi_guarded_next(g)) {
         if (bhi_guarded_state(g) != BHI_GUARDED_LIVE || !bhi_sampled_owns(heap, g->block))
@@ -231,6 +239,27 @@ bool bhi_sampled_visit(const bhi_heap_t *heap, bool (*each)(const bhi_guarded_t 
             return false;
     }
     return true;
+}
+
+/* Another thread may free the block at this moment, and the slot become another
+ * heap's; this heap's it becomes by the caller alone. So a block that is live and
+ * this heap's afterwards has been that all the time. */
+static bool check_beside(const bhi_guarded_t *g, void *heap)
+{
+    uintptr_t block = g->block, at = bhi_guarded_damage_beside(g);
+    if (bh_likely(at == 0))
+        return true;
+    bhi_state_lock();
+    bool live = g->heap == heap && bhi_guarded_state(g) == BHI_GUARDED_LIVE;
+    bhi_state_unlock();
+    if (live)
+        bhi_violation(at < block ? BHI_UNDERFLOW : BHI_OVERFLOW, at);
+    return true;
+}
+
+void bhi_sampled_verify(const bhi_heap_t *heap)
+{
+    bhi_sampled_visit(heap, check_beside, (void *)(uintptr_t)heap);
 }
 
 void bhi_sampled_after_fork(bhi_owner_t self)

@@ -75,6 +75,9 @@ void bhi_sampled_destroy(bhi_heap_t *heap);
 /* Owner: each live guarded block of a heap; false ends it. */
 bool bhi_sampled_visit(const bhi_heap_t *heap, bool (*each)(const bhi_guarded_t *g, void *arg), void *arg);
 
+/* Owner: what surrounds the live guarded blocks of a heap is still there. */
+void bhi_sampled_verify(const bhi_heap_t *heap);
+
 /* The thread's number, of the kernel. */
 uint32_t bhi_sampled_thread(void);
 /* In a forked child. */

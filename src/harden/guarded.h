@@ -161,5 +161,8 @@ void bhi_guarded_fill(const bhi_guarded_t *g);
 /* CLOSING: address of the first byte that was changed, those behind the block
  * first; 0: none. */
 uintptr_t bhi_guarded_damage(const bhi_guarded_t *g);
+/* The same of a slot that other threads may free meanwhile: of a copy of its bytes,
+ * so what it says counts only if the block is found to have been live all the time. */
+uintptr_t bhi_guarded_damage_beside(const bhi_guarded_t *g);
 
 #endif

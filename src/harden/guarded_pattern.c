@@ -3,6 +3,7 @@
 #include "harden/guarded.h"
 
 #include "base/checked.h"
+#include "os/os.h"
 
 #include <string.h>
 
@@ -72,4 +73,23 @@ uintptr_t bhi_guarded_damage(const bhi_guarded_t *g)
 {
     uintptr_t at = differs(g->block + g->size, behind_of(g));
     return at != 0 ? at : differs(front_of(g), g->block);
+}
+
+static uintptr_t copy_differs(uintptr_t from, uintptr_t to)
+{
+    uint8_t copy[BHI_GUARDED_BEHIND];
+    _Static_assert(BHI_GUARDED_FRONT <= BHI_GUARDED_BEHIND, "both fit");
+    if (to <= from || to - from > sizeof copy || !bhi_os_copy(copy, from, to - from))
+        return 0;
+    for (size_t i = 0; i < to - from; i++) {
+        if (copy[i] != byte_at(from + i))
+            return from + i;
+    }
+    return 0;
+}
+
+uintptr_t bhi_guarded_damage_beside(const bhi_guarded_t *g)
+{
+    uintptr_t at = copy_differs(g->block + g->size, behind_of(g));
+    return at != 0 ? at : copy_differs(front_of(g), g->block);
 }

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 
 /* O_NONBLOCK: in a changed root the path may be a pipe. */
@@ -71,6 +72,12 @@ void bhi_os_send(const char *path, const void *buf, size_t size)
 bool bhi_os_readable(uintptr_t addr)
 {
     return addr % 8 == 0 && bhi_syscall6(SYS_rt_sigprocmask, ~0, (long)addr, 0, 8, 0, 0) == -EINVAL;
+}
+
+bool bhi_os_copy(void *to, uintptr_t from, size_t size)
+{
+    struct iovec local = {to, size}, remote = {(void *)from, size}; /* NOLINT: an address */
+    return bhi_syscall6(SYS_process_vm_readv, bhi_os_pid(), (long)&local, 1, (long)&remote, 1, 0) == (long)size;
 }
 
 void bhi_os_block_write_signals(void)

@@ -75,6 +75,10 @@ void bhi_os_send(const char *path, const void *buf, size_t size);
  * nothing, and uses a call that every sandbox needs which lets a process abort. */
 bool bhi_os_readable(uintptr_t addr);
 
+/* Copies memory of this process that another thread may close meanwhile; false: it
+ * cannot be read, or the kernel does not do it for us. */
+bool bhi_os_copy(void *to, uintptr_t from, size_t size);
+
 /* The calling thread's writes fail instead of raising a signal (a pipe that nobody
  * reads, a file at its size limit). */
 void bhi_os_block_write_signals(void);

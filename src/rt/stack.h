@@ -39,7 +39,7 @@ bool bhi_stack_busy(void);
 void bhi_stack_init(uintptr_t program_headers);
 
 /* Whether stacks are to be unwound and nothing linked in does it; then, once libc is
- * up, an unwinder for this process. */
+ * up, an unwinder for this process; state->lock held. With option seal=1 none is set. */
 bool bhi_stack_wants_unwinder(void);
 void bhi_stack_set_unwinder(const struct bhi_unwinder *unwinder);
 

@@ -350,6 +350,16 @@ static void free_guard(void *p) { bh_free((void *)(((uintptr_t)p | (BH_OS_PAGE_S
 static void ask_again(void *p) { ck_assert_uint_ne(bh_usable_size(p), 1); }
 static void resize_again(void *p) { bh_free(bh_realloc(p, 5)); }
 static void wrong_size(void *p) { bh_free_sized(p, 99); }
+static void verify_end(void *p)
+{
+    ((char *)p)[100] = 0;
+    bh_verify();
+}
+static void exit_start(void *p)
+{
+    ((char *)p)[-1] = 0;
+    exit(0);
+}
 static void after_end(void *p)
 {
     ((char *)p)[100] = 0;
@@ -382,6 +392,11 @@ START_TEST(misuse_is_told)
     unit_assert_violation(wrong_size, p, "size-mismatch");
     unit_assert_violation(after_end, in_the_middle(), "overflow");
     unit_assert_violation(before_start, in_the_middle(), "underflow");
+    if (unit_is_hardened()) { /* also when it is never freed */
+        ck_assert_uint_eq(bh_verify(), 0);
+        unit_assert_violation(verify_end, in_the_middle(), "overflow");
+        unit_assert_violation(exit_start, in_the_middle(), "underflow");
+    }
     bh_free(p);
     unit_assert_violation(free_again, p, "double-free");
     unit_assert_violation(ask_again, p, "query-after-free");
