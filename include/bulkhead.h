@@ -254,7 +254,7 @@ typedef struct bh_report {
     size_t requested_size;  /* 0: not recorded */
     ptrdiff_t offset;       /* address - block: before it if negative, after it from usable_size on */
     const char *state;      /* "live", "held" (freed by another thread, not taken back yet), "free",
-                               "freed twice at once", "never handed out" */
+                               "freed twice at once", "being freed", "never handed out" */
     const char *left, *right; /* states of the blocks before and after it, or "none" */
     const void *page;       /* its first block */
     size_t page_blocks;     /* blocks that fit the page */

@@ -7,7 +7,12 @@
 
 #include <unwind.h>
 
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 35)
+#if defined(__GLIBC__)
+#if __GLIBC_PREREQ(2, 35)
+#define HAS_FIND_OBJECT
+#endif
+#endif
+#ifdef HAS_FIND_OBJECT
 #include <dlfcn.h>
 extern __typeof__(_dl_find_object) _dl_find_object __attribute__((weak));
 #define FINDS_OBJECTS (_dl_find_object != NULL)
@@ -194,7 +199,7 @@ unsigned bhi_stack_of_fault(const bhi_registers_t *at, uintptr_t *out, unsigned 
 
 /* -------------------------------------------------------------------- modules */
 
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 35)
+#ifdef HAS_FIND_OBJECT
 #include <elf.h>
 #include <link.h>
 
