@@ -33,6 +33,9 @@
 #ifndef BH_HARDEN_SETTINGS
 #define BH_HARDEN_SETTINGS 1 /* process-wide settings read-only, sealed where the kernel can */
 #endif
+#ifndef BH_HARDEN_SAMPLED
+#define BH_HARDEN_SAMPLED 1 /* sampled guarded allocations, where options ask for them */
+#endif
 #ifndef BH_HARDEN_LARGE
 #define BH_HARDEN_LARGE 1 /* freed large blocks trap, their addresses wait */
 #endif
@@ -81,6 +84,10 @@ _Static_assert(BH_SLOT_SIZE / 8 - 1 <= (bhi_index_t)-1, "that of the smallest bl
  * blocks, have gathered in their page; see core/page.c. */
 #define BH_REUSE_BYTES ((size_t)8 * 1024)
 #define BH_REUSE_BLOCKS 64u
+
+/* Most that a guarded block can hold, and most frames of a stack that is kept. */
+#define BH_GUARDED_MOST ((size_t)64 * 1024)
+#define BH_STACK_DEPTH 32u
 
 /* Multi-block spans in slots: up to 8 KiB, 32 KiB, 128 KiB blocks. A 128 KiB
  * block needs more than one block per span to be worth a descriptor; 8 slots

@@ -1,6 +1,7 @@
 /* Description of addresses; see describe.h. */
 #include "core/describe.h"
 
+#include "core/fault.h"
 #include "core/hardened.h"
 #include "core/page.h"
 #include "core/thread.h"
@@ -237,6 +238,10 @@ void bhi_describe(bh_report_t *r)
     region_t g;
     size_t first;
     bhi_page_t page;
+    if (bhi_guarded_contains(p)) {
+        bhi_fault_describe(r);
+        return;
+    }
     if (is_control_data(p)) {
         r->place = "control data";
         return;

@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "core/hardened.h"
 #include "core/hazard.h"
+#include "core/sampled.h"
 #include "harden/large.h"
 #include "core/zero.h"
 #include "meta/huge.h"
@@ -229,6 +230,10 @@ static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintp
 /* Everything else. */
 static BH_NOINLINE void free_any(uintptr_t p)
 {
+    if (bhi_guarded_contains(p)) {
+        bhi_sampled_free(p);
+        return;
+    }
     int saved = errno;
     bhi_arena_t *arena;
     bhi_page_t *page = page_at(p, BHI_USE_FREE, &arena);

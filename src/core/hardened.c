@@ -6,6 +6,7 @@
 #include "core/alloc.h"
 #include "core/free.h"
 #include "core/heap.h"
+#include "core/sampled.h"
 #include "core/thread.h"
 #include "harden/wipe.h"
 #include "meta/arena.h"
@@ -165,10 +166,13 @@ void *bhi_hard_at_hand(bhi_heap_t *heap, size_t size)
 void *bhi_hard_malloc(size_t size)
 {
     if (bh_likely(size - 1 < BH_CLASS_MAX_SIZE - BH_CANARY_LEAST)) {
-        bhi_page_t *page = bhi_thread_heap->queues[bhi_class_of(size + BH_CANARY_LEAST)].first;
+        unsigned c = bhi_class_of(size + BH_CANARY_LEAST);
+        bhi_page_t *page = bhi_thread_heap->queues[c].first;
         bhi_hard_page_t *hard = bh_likely(page != NULL) ? page->hard : NULL;
-        if (bh_likely(hard != NULL) && bh_likely(hard->count > hard->least))
-            return hand_out(page, hard, size);
+        if (bh_likely(hard != NULL) && bh_likely(hard->count > hard->least)) {
+            void *p = bhi_process.sampling ? bhi_sampled_one(bhi_thread_heap, c, size) : NULL;
+            return bh_likely(p == NULL) ? hand_out(page, hard, size) : p;
+        }
     }
     return bhi_alloc_generic(bhi_thread_heap, size, 0, false);
 }

@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "core/hardened.h"
 #include "core/page.h"
+#include "core/sampled.h"
 #include "core/thread.h"
 #include "meta/arena.h"
 #include "meta/pool.h"
@@ -278,6 +279,7 @@ static void recycle(bhi_heap_t *heap)
 {
     if (heap->in_list)
         orphans_remove(heap);
+    bhi_guarded_detach(heap);
     heap->generation++;
     atomic_store_explicit(&heap->kind, BHI_HEAP_UNUSED, memory_order_relaxed);
     list_append(&bhi_state->heaps_unused, &bhi_state->heaps_unused_last, heap);
@@ -367,7 +369,7 @@ static void forget_lists(bhi_heap_t *heap)
     for (unsigned c = 0; BH_HARDEN_MAP && c < BHI_CLASSES; c++) {
         bhi_page_t *page = heap->queues[c].first;
         if (page != NULL && page->listed != 0)
-            page->listed = 0;
+            bhi_page_drop_list(heap, page);
     }
 }
 
@@ -473,7 +475,7 @@ static bool move_page(bhi_heap_t *from, bhi_heap_t *to, bhi_page_t *page)
     atomic_store_explicit(&page->local_heap, local_of(to, page), memory_order_relaxed);
     page->retire = 0;
     if (BH_HARDEN_MAP)
-        page->listed = 0; /* what those hold is the former owner's: see take_over in page.c */
+        bhi_page_drop_list(from, page); /* what those hold is the former owner's: see take_over in page.c */
     queue_append(to, page);
     return true;
 }
@@ -690,6 +692,7 @@ void bhi_heap_destroy_pages(bhi_heap_t *heap)
     bhi_heap_drain(heap, SIZE_MAX);
     atomic_store_explicit(&heap->kind, BHI_HEAP_DELETED, memory_order_relaxed); /* what is taken back late does not wait */
     bhi_hard_let_all_go(heap);
+    bhi_sampled_destroy(heap);
     for (unsigned c = 0; c < BHI_QUEUES; c++)
         destroy_list(heap, &heap->queues[c]);
     destroy_list(heap, &heap->full);
@@ -743,6 +746,7 @@ void bhi_heap_after_fork(bhi_owner_t self, bool parent_had_one_thread)
     }
     bhi_state->orphans = bhi_state->orphans_last = NULL;
     atomic_store_explicit(&bhi_state->orphan_count, 0, memory_order_relaxed);
+    bhi_sampled_after_fork(self);
 }
 
 /* ------------------------------------------------------------------ handles */
@@ -778,10 +782,12 @@ size_t bhi_heap_verify(bhi_owner_t self, uint64_t deadline)
     for (uint32_t id = 0; id < n; id++) {
         bhi_heap_t *heap = bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK];
         bool mine = bhi_heap_owner(heap) == self, lent = !mine && own(heap, self);
-        if (mine || lent)
+        if (mine || lent) {
             left_out += bhi_hard_verify(heap, deadline) ? 0 : 1;
-        else
+            bhi_sampled_verify(heap);
+        } else {
             left_out++;
+        }
         if (lent) {
             recycle_if_ended(heap);
             disown(heap);

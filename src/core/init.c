@@ -3,11 +3,13 @@
 #include "core/init.h"
 
 #include "core/describe.h"
+#include "core/fault.h"
 #include "core/thread.h"
 #include "harden/guard.h"
 #include "harden/wipe.h"
 #include "meta/arena.h"
 #include "os/os.h"
+#include "rt/stack.h"
 #include "rt/format.h"
 #include "rt/settings.h"
 #include "rt/sink.h"
@@ -51,6 +53,10 @@ static void say_settings(void)
     say_option("profile");
     say("guards=", bhi_process.guards_by_madvise ? "guard regions" : "mprotect");
     say_option("foreign");
+    if (bhi_process.sampling) {
+        say_option("guarded_sample_rate");
+        say_option("guarded_first");
+    }
     bhi_options_weaker(&bhi_process.options, say_weaker);
 }
 
@@ -80,6 +86,9 @@ static bool start(void)
         return false;
     bhi_guard_init();
     bhi_process.has_avx2 = bhi_wipe_knows_avx2();
+    bhi_stack_init(info.program_headers);
+    bhi_guarded_init();
+    bhi_fault_init();
     bhi_thread_init();
     bhi_process.describe = bhi_describe;
     bhi_process.ready = true;

@@ -7,6 +7,7 @@
 #include "core/hazard.h"
 #include "core/heap.h"
 #include "core/residue.h"
+#include "core/sampled.h"
 #include "core/zero.h"
 #include "harden/chunk.h"
 #include "harden/guard.h"
@@ -372,6 +373,12 @@ static bhi_random_t *random_of(const bhi_page_t *page)
     return &atomic_load_explicit(&page->heap, memory_order_relaxed)->random;
 }
 
+/* How many of n blocks to list, so that what comes then is a guarded one. */
+static uint32_t cut(const bhi_page_t *page, uint32_t n)
+{
+    return bhi_is_sampling() && n > 0 ? bhi_sampled_cut(atomic_load_explicit(&page->heap, memory_order_relaxed), page->size_class, n) : n;
+}
+
 /* First block of the last word of the map below capacity. */
 static uint32_t last_word(const bhi_page_t *page)
 {
@@ -447,7 +454,7 @@ static void extend(bhi_page_t *page)
         page->fresh = bhi_bit_range(0, more);
         atomic_store_explicit(&page->capacity, capacity + more, memory_order_relaxed);
     }
-    uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = extension(page, have);
+    uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = cut(page, extension(page, have));
     bhi_random_t *random = random_of(page);
     bhi_index_t entries[64], first = BH_HARDEN_MAP ? bhi_list_code(page, base) : (bhi_index_t)base;
     if (n == 1) {
@@ -503,7 +510,7 @@ static void gather(bhi_page_t *page, uint32_t spare)
         w = w + 1 == words ? 0 : w + 1;
     }
     uint32_t have = (uint32_t)(end - entries);
-    bhi_list_fill(page, random_of(page), entries, have, (uint32_t)bhi_min(have, BH_LIST_MOST));
+    bhi_list_fill(page, random_of(page), entries, have, cut(page, (uint32_t)bhi_min(have, BH_LIST_MOST)));
     page->free_zero = false;
 }
 
@@ -695,6 +702,13 @@ static bool part_with(bhi_heap_t *heap, bhi_page_t *page)
     }
 }
 
+void bhi_page_drop_list(bhi_heap_t *heap, bhi_page_t *page)
+{
+    if (bhi_is_sampling() && page->listed != 0)
+        bhi_sampled_uncut(heap, page->size_class, page->listed);
+    page->listed = 0;
+}
+
 bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
 {
     bhi_heap_t *local = atomic_load_explicit(&page->local_heap, memory_order_relaxed);
@@ -709,6 +723,8 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     if (bhi_page_has_ends(page))
         bhi_hard_check_empty(page);
     bhi_residue_leave(heap, page);
+    if (bhi_is_sampling() && page->listed != 0)
+        bhi_page_drop_list(heap, page);
     atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);
     page->state = BHI_PAGE_FREE;
 

@@ -55,6 +55,9 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups);
  * for a query only, nobody does until bhi_heap_collect.) The caller has not unlinked it: `unlink` does, on success. */
 bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page);
 
+/* Owner: what is on the list is free in the map alone. */
+void bhi_page_drop_list(bhi_heap_t *heap, bhi_page_t *page);
+
 /* Owner: what is left on a page that could not be released is no block of the
  * program any more (bh_heap_destroy): freeing one is a double free. */
 void bhi_page_forget(bhi_page_t *page);

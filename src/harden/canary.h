@@ -16,8 +16,8 @@
  * of one product of s and s XOR the key, the further ones two by two in the same
  * manner, of s + i * step (canary.c). Who has read words of other blocks, or of this
  * one for another size, knows neither s nor key nor multiplier and is left to guess:
- * no word shows a half of the product alone, nor a product with that multiplier itself
- * (link.h depends on it), and each of the first three tells nothing of the two others.
+ * no word shows a half of the product alone, nor a product with that multiplier itself,
+ * and each of the first three tells nothing of the two others.
  *
  * Threads: see slack.h. A check beside a thread that frees the block may find
  * anything. So who checks a block that is not its own to free looks afterwards,

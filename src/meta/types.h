@@ -19,6 +19,8 @@
  *   listed     free, and one of those that malloc hands out next
  *   fresh      never handed out nor listed since its page began
  *   retire     keep an empty page for a while; release: give its span back
+ *   sample     choose an allocation to be guarded; guarded block: one with OS
+ *              pages of its own between guards (harden/guarded.h)
  *   trap       make a freed span inaccessible; quarantine: keep its addresses
  *              out of use
  *   purge      return memory to the kernel, keep the address space
@@ -323,12 +325,15 @@ typedef struct bhi_heap {
     struct bhi_heap *thread_next;          /* lock: chain of state->thread_heaps */
     struct bhi_hard *hard;                 /* owner: what profile hardened adds; NULL elsewhere */
     struct bhi_hazard *hazard;             /* owner, default heaps: the thread's hazard word, or NULL */
+    struct bhi_guarded *guarded;           /* lock: its guarded blocks, by next */
+    uint64_t sample_stream;                /* owner: sample_seed's stream; 0: not begun */
     uint32_t id;                           /* const: index in the heap table */
     uint32_t generation;                   /* lock: grows when a user heap ends; part of its handle */
     _Atomic(uint8_t) kind;                 /* owner, under lock where lists change: bhi_heap_kind_t */
     bool in_list;                          /* lock */
     bhi_random_t random;                   /* owner, secret */
     bhi_left_t left;                       /* owner */
+    uint32_t sample[BHI_CLASSES];          /* owner: 0: not drawn; n + 1: n blocks go on lists, then one is guarded (core/sampled.h) */
 
     _Atomic(struct bhi_page *) pending BH_ALIGNED(BH_CACHE_LINE); /* atomic: stack of pages with remote frees */
     _Atomic(bhi_owner_t) owner BH_ALIGNED(BH_CACHE_LINE); /* atomic; every remote free reads it */

@@ -362,5 +362,6 @@ void bhi_os_start_info(bhi_os_start_t *out)
         out->env = environ;
     out->at_random = (const unsigned char *)getauxval(AT_RANDOM);
     out->page_size = getauxval(AT_PAGESZ);
+    out->program_headers = getauxval(AT_PHDR);
     out->secure = getauxval(AT_SECURE) != 0;
 }

@@ -72,6 +72,8 @@ int bhi_os_file_open(const char *path);
 int bhi_os_file_append(const char *path); /* made if need be, 0600; no symbolic link */
 long bhi_os_file_read(int fd, void *buf, size_t size);
 void bhi_os_file_close(int fd);
+/* What a symbolic link says, cut, with a zero byte; 0: nothing. */
+size_t bhi_os_link_text(const char *path, char *buf, size_t size);
 /* Device and inode, by which a descriptor is told from a later one of its number. */
 int bhi_os_file_identity(int fd, uint64_t id[2]);
 /* One datagram to a local socket, or nothing. */
@@ -80,6 +82,10 @@ void bhi_os_send(const char *path, const void *buf, size_t size);
 /* Whether the aligned 8-byte word at addr can be read. Asks the kernel, changes
  * nothing, and uses a call that every sandbox needs which lets a process abort. */
 bool bhi_os_readable(uintptr_t addr);
+
+/* Copies memory of this process that another thread may close meanwhile; false: it
+ * cannot be read, or the kernel does not do it for us. */
+bool bhi_os_copy(void *to, uintptr_t from, size_t size);
 
 /* The calling thread's writes fail instead of raising a signal (a pipe that nobody
  * reads, a file at its size limit). */
@@ -111,6 +117,7 @@ typedef struct bhi_os_start {
     char *const *env; /* NULL-terminated, or NULL when unknown */
     const unsigned char *at_random; /* 16 bytes from the kernel, or NULL */
     size_t page_size;
+    uintptr_t program_headers;
     bool secure;
 } bhi_os_start_t;
 void bhi_os_start_info(bhi_os_start_t *out);

@@ -18,8 +18,8 @@ export ATTACK_SEED
 echo "off: seed $ATTACK_SEED"
 
 # Fewer of them for a first look.
-mechanisms=${ATTACK_MECHANISMS:-map lists random clear guards canaries wipe quarantine large settings}
-programs=${ATTACK_PROGRAMS-bad_free lists guards settings large}
+mechanisms=${ATTACK_MECHANISMS:-map lists random clear guards canaries wipe quarantine large settings sampled}
+programs=${ATTACK_PROGRAMS-bad_free lists guards settings large guarded}
 runs=${ATTACK_RUNS:-2}
 
 # A row's name ends where its figures begin.
@@ -30,6 +30,7 @@ programs() {
             lists) arguments=2000 ;;
             guards | large) arguments=here ;;
             settings) arguments= ;;
+            guarded) arguments=1 ;;
         esac
         # shellcheck disable=SC2086
         "$build/tests/attack/attack_$program" $arguments 2>&1 |
