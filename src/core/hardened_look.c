@@ -44,18 +44,20 @@ void bhi_hard_check_live(const bhi_page_t *page, uint32_t index)
         bhi_violation(at == bhi_hard_requested(page, index) ? BHI_OVERFLOW : BHI_UNDERFLOW, bhi_page_block(page, index) + at);
 }
 
-/* From a random place on in a random word of the map. */
+/* From a random place on in a random word of the map, and from its start again: each
+ * block is looked at as often. */
 void bhi_hard_sweep(const bhi_page_t *page, bhi_random_t *random)
 {
     uint32_t words = bhi_hard_words(bhi_page_capacity(page)), w = bhi_random_below(random, words);
     uint64_t live = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) &
                     ~atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
     uint32_t from = (uint32_t)bhi_random_bits(random, 6);
-    uint64_t behind = live & bhi_bit_range(from, 64 - from);
-    if (behind != 0)
-        live = behind;
-    for (unsigned i = 0; live != 0 && i < SWEEP; i++, live &= live - 1)
-        bhi_hard_check_live(page, w * 64 + bhi_bit_first(live));
+    for (unsigned i = 0; live != 0 && i < SWEEP; i++) {
+        uint64_t behind = live & bhi_bit_range(from, 64 - from);
+        unsigned at = bhi_bit_first(behind != 0 ? behind : live);
+        live &= ~((uint64_t)1 << at);
+        bhi_hard_check_live(page, w * 64 + at);
+    }
 }
 
 /* As bhi_hard_check_live, of a single block. Who frees it from another thread makes it

@@ -215,7 +215,7 @@ static void overflow_and_allocate(void *arg)
         (void)!bh_malloc(40);
     p[40] = 0;
     *marker = 1;
-    for (int i = 0; i < 30000; i++)
+    for (int i = 0; i < 1000000; i++)
         bh_free(bh_malloc(40));
 }
 
