@@ -50,7 +50,6 @@ static void start(const program_t *program)
         strict = getenv("FUZZ_STRICT") != NULL;
     model.strict = strict != 0;
     memset(&run, 0, sizeof run);
-    run_forget_links();
     run.program = *program;
     run.busy = PLACES;
 }

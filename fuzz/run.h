@@ -77,9 +77,6 @@ block_t *run_live(unsigned place);
 void run_switch(unsigned context);
 /* A heap that an earlier thread left is found with the first allocation. */
 void run_regain_heap(void);
-/* A block that was handed out must not have had a link that was written over. */
-void run_check_link(uintptr_t p);
-void run_forget_links(void);
 /* Whether memory at an address belongs to a page now. */
 bool run_has_page(uintptr_t at);
 

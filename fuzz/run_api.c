@@ -22,17 +22,6 @@ wanted_t run_want(size_t size)
     return (wanted_t){.size = size, .context = (uint8_t)window_context(), .heap = NO_HEAP, .exact = true};
 }
 
-/* In profile secure the first word of a block in a page is where its link was. */
-static void check_no_link(uintptr_t p, const wanted_t *w)
-{
-    uint64_t word;
-    if (model.hardened || model.scribbled || model.control || w->size == 0 || w->size > 65536 || w->alignment > 65536 || w->offset != 0)
-        return;
-    memcpy(&word, ADDRESS(p), sizeof word);
-    if (word != 0 && (w->exact || w->zero))
-        finding("block %#zx carries the word %#lx", p, (unsigned long)word);
-}
-
 void run_took(unsigned place, const void *p, const wanted_t *w)
 {
     run.busy = PLACES;
@@ -41,8 +30,6 @@ void run_took(unsigned place, const void *p, const wanted_t *w)
         model_quarantine_emptied(); /* what is free was let go, to try again */
         return;
     }
-    run_check_link((uintptr_t)p);
-    check_no_link((uintptr_t)p, w);
     model_taken(place, (uintptr_t)p, w);
     model.block[place].orphan = run.late[w->context];
 }

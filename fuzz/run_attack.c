@@ -1,22 +1,18 @@
 /* Attacks by writing: what a program with a heap bug does to its own blocks and to
  * free ones. What is promised:
  *
- *   any profile  no live block is handed out, whatever free ones say (model_taken); a
- *                link that was written over is corrupt-link or corrupt-list when
- *                malloc comes to it, or nothing comes of it; a write that leaves its
- *                page of blocks faults
+ *   any profile  nothing comes of what is written to free blocks, in which nothing of
+ *                the allocator's lies; a write that leaves its page of blocks faults
  *   hardened     overflow, underflow or write-after-free, at the latest when all is
  *                verified, for every byte that the write changed
  *
  * A fault of the writing itself is a detection. */
 #include "run.h"
 
-#include "harden/link.h"
 #include "meta/arena.h"
 
 #include <string.h>
 
-#define SECURE_IDS (ID(CORRUPT_LINK) | ID(CORRUPT_LIST))
 #define HARDENED_IDS (ID(OVERFLOW) | ID(UNDERFLOW) | ID(WRITE_AFTER_FREE))
 #define SLOT ((uintptr_t)65536)
 #define OS_PAGE ((uintptr_t)4096)
@@ -56,96 +52,16 @@ static void write_byte(uintptr_t at, uint8_t value)
         model_must_find(at, was, value);
 }
 
-/* ------------------------------------------------- links that were written over */
-
-#define LINKS_MOST 64u
-
-/* A free block that was on a list when its link was changed. The list's key tells
- * whether it is still the same one. */
-static struct {
-    uintptr_t p;
-    uint64_t key, word;
-} links[LINKS_MOST];
-static unsigned link_count;
-
-static const bhi_page_t *page_of(uintptr_t at)
-{
-    return run_has_page(at) ? bhi_desc_first(bhi_desc_at(window_places.descs, at - window_places.blocks)) : NULL;
-}
-
-static uint64_t word_of(uintptr_t p)
-{
-    uint64_t word;
-    memcpy(&word, (const void *)p, sizeof word); /* NOLINT: blocks are numbers here */
-    return word;
-}
-
-static bool is_listed(const bhi_page_t *page, uintptr_t p)
-{
-    uint32_t place = page->free;
-    for (unsigned i = 0; i < 4096 && place != BHI_PLACE_NONE && place < (uint64_t)page->reserved * page->block_size; i++) {
-        if (page->start + place == p)
-            return true;
-        if (!bhi_link_decode(page->key, word_of(page->start + place), place, &place))
-            return false;
-    }
-    return false;
-}
-
-/* Free blocks whose links lie in [from, from + n), with the links as they are. */
-static void note_links(uintptr_t from, size_t n)
-{
-    for (unsigned i = 0; !model.hardened && i < PLACES && link_count < LINKS_MOST; i++) {
-        const block_t *b = &model.block[i];
-        if (b->state != BLOCK_FREED || b->usable < 8 || b->p + 8 <= from || b->p >= from + n)
-            continue;
-        const bhi_page_t *page = page_of(b->p);
-        if (page != NULL && page->block_size != 0 && is_listed(page, b->p)) {
-            links[link_count].p = b->p;
-            links[link_count].word = word_of(b->p);
-            links[link_count++].key = page->key;
-        }
-    }
-}
-
-/* Those that are as they were are no damage. */
-static void keep_changed_links(unsigned from)
-{
-    unsigned n = from;
-    for (unsigned i = from; i < link_count; i++) {
-        if (word_of(links[i].p) != links[i].word)
-            links[n++] = links[i];
-    }
-    link_count = n;
-}
-
-void run_forget_links(void)
-{
-    link_count = 0;
-}
-
-void run_check_link(uintptr_t p)
-{
-    const bhi_page_t *page = link_count != 0 ? page_of(p) : NULL;
-    for (unsigned i = 0; i < link_count && page != NULL; i++) {
-        if (links[i].p == p && links[i].key == page->key)
-            finding("block %#zx was handed out though its link was written over", p);
-    }
-}
-
 /* Writes n bytes upwards or downwards from there, one by one. */
 static void write_range(uintptr_t from, size_t n, uint8_t value, bool down)
 {
     window_scribbled(from, n);
     if (model_attacked(from, n) != 0)
-        model.allowed |= model.hardened ? HARDENED_IDS : SECURE_IDS;
-    unsigned noted = link_count;
-    note_links(from, n);
+        model.allowed |= model.hardened ? HARDENED_IDS : 0;
     begin(from, from + n);
     for (size_t i = 0; i < n; i++)
         write_byte(down ? from + n - 1 - i : from + i, value);
     end();
-    keep_changed_links(noted);
 }
 
 /* Where a write upwards from a block cannot get beyond: the guard behind its page. Of
@@ -230,31 +146,23 @@ static uint64_t read_word(uintptr_t at)
     return word;
 }
 
-/* true_link: made with the keys, and only the map can tell. */
-static void write_word(unsigned place, uintptr_t at, uint64_t word, bool true_link)
+static void write_word(unsigned place, uintptr_t at, uint64_t word)
 {
     SAY("*(unsigned long *)p[%u] = %#lxu; /* freed; keys differ from run to run */", place % PLACES, (unsigned long)word);
     window_scribbled(at, sizeof word);
     if (model_attacked(at, sizeof word) != 0)
-        model.allowed |= model.hardened ? HARDENED_IDS : SECURE_IDS;
-    unsigned noted = link_count;
-    if (!true_link)
-        note_links(at, sizeof word);
+        model.allowed |= model.hardened ? HARDENED_IDS : 0;
     begin(at, at + sizeof word);
     for (unsigned i = 0; i < sizeof word; i++)
         write_byte(at + i, (uint8_t)(word >> (8 * i)));
     end();
-    if (true_link)
-        run_forget_links(); /* it may have made good what was damaged, or taken blocks off the list */
-    else
-        keep_changed_links(noted);
 }
 
 static void copy(const step_t *s)
 {
     const block_t *to = freed(s->a), *from = freed(s->b);
     if (to != NULL && from != NULL)
-        write_word(s->a, to->p, read_word(from->p), false);
+        write_word(s->a, to->p, read_word(from->p));
 }
 
 static void replay(const step_t *s)
@@ -263,7 +171,7 @@ static void replay(const step_t *s)
     if (b == NULL)
         return;
     if ((s->c & 1) != 0)
-        write_word(s->a, b->p, run.word, false);
+        write_word(s->a, b->p, run.word);
     else
         run.word = read_word(b->p);
 }
@@ -286,9 +194,9 @@ static void forge(const step_t *s)
     if (b == NULL || !run_has_page(b->p))
         return;
     const bhi_page_t *page = bhi_desc_first(bhi_desc_at(window_places.descs, b->p - window_places.blocks));
-    if (page->block_size == 0 || b->p < page->start || b->p - page->start >= BHI_PLACE_NONE)
+    if (page->block_size == 0 || b->p < page->start || b->p - page->start > UINT32_MAX)
         return;
-    uint64_t place = b->p - page->start, next = BHI_PLACE_NONE;
+    uint64_t place = b->p - page->start, next = UINT32_MAX;
     switch (s->b % 8) {
     case 0: break;
     case 1: next = place; break;
@@ -297,10 +205,9 @@ static void forge(const step_t *s)
     case 4: next = (uint64_t)s->c * page->block_size; break;
     case 5: next = (uint64_t)page->reserved * page->block_size + s->c * 8u; break;
     case 6: next = place + 1 + s->c % 15u; break;
-    default: next = BHI_PLACE_NONE - 1 - s->c; break;
+    default: next = UINT32_MAX - 1 - s->c; break;
     }
-    next &= BH_LINK_PLACE_MASK;
-    write_word(s->a, b->p, bhi_link_encode(page->key + ((s->b & 0x80) != 0 ? BH_LINK_NEXT_LIST : 0), next, place), true);
+    write_word(s->a, b->p, (s->b & 0x80) != 0 ? page->start + next : next / page->block_size ^ page->key);
 }
 
 void run_attack(const step_t *s)

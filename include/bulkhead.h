@@ -231,8 +231,10 @@ BH_EXPORT bool bh_heap_visit_blocks(bh_heap_t *heap, bool visit_blocks, bh_block
 /* ----------------------------------------------------------------- reports */
 
 /* What is known of a violation. Words are constant texts; NULL, 0 and, where it
- * says so, -1 mean that something is not known. Contents of blocks, links and
+ * says so, -1 mean that something is not known. Contents of blocks, lists and
  * keys are in no report. */
+#define BH_REPORT_FRAMES 32
+
 typedef struct bh_report {
     size_t struct_size;     /* sizeof(bh_report_t) of the library; fields are added at the end only */
     const char *id;         /* stable, such as "double-free" */
@@ -242,6 +244,7 @@ typedef struct bh_report {
     bool fatal;             /* the process ends after the report */
     bool culprit;           /* that thread's stack is the culprit's, not just the finder's */
     const char *place;      /* what `address` points to: "block", "ended page" (blocks that are gone),
+                               "guarded block" (one with OS pages of its own, and what traps around it),
                                "unused" (of Bulkhead, without blocks), "control data", "stack" (that
                                thread's), "small integer" (or NULL), "mapping", "unmapped" */
     const char *damage;     /* which part of the page's control data contradicts itself */
@@ -251,7 +254,7 @@ typedef struct bh_report {
     size_t requested_size;  /* 0: not recorded */
     ptrdiff_t offset;       /* address - block: before it if negative, after it from usable_size on */
     const char *state;      /* "live", "held" (freed by another thread, not taken back yet), "free",
-                               "freed twice at once", "never handed out" */
+                               "freed twice at once", "being freed", "never handed out" */
     const char *left, *right; /* states of the blocks before and after it, or "none" */
     const void *page;       /* its first block */
     size_t page_blocks;     /* blocks that fit the page */
@@ -264,6 +267,13 @@ typedef struct bh_report {
     const void *mapping_start, *mapping_end; /* place "mapping" and "stack" */
     char mapping_access[8]; /* as in /proc/self/maps */
     char mapping_name[128]; /* the same, cut */
+    const char *access;     /* "read", "write" or, where the machine does not say, "access": of a fault; NULL */
+    int alloc_thread, free_thread; /* of a guarded block, the kernel's ids; 0: not freed */
+    /* Stacks, the innermost call first; each address lies in its call. */
+    unsigned alloc_depth, free_depth, here_depth;
+    const void *alloc_stack[BH_REPORT_FRAMES]; /* where the guarded block was allocated */
+    const void *free_stack[BH_REPORT_FRAMES];  /* and freed */
+    const void *here_stack[BH_REPORT_FRAMES];  /* what the thread did: a fault, a second free */
 } bh_report_t;
 
 /* Called after a report was written, by the thread that found the violation, in
@@ -276,6 +286,14 @@ typedef void bh_report_fun(const bh_report_t *report, void *arg);
  * for the moment of this call; where a sandbox refuses mprotect, the call changes
  * nothing. Any thread. */
 BH_EXPORT void bh_register_report(bh_report_fun *fun, void *arg);
+
+/* For programs that install a handler of SIGSEGV of their own after start-up, with
+ * SA_SIGINFO: call it first, with what the handler got. Reports an access to a
+ * guarded block that is free, or to the guards around one, and returns true if the
+ * access will succeed when the handler returns (option guarded_recover). False: not
+ * such an access, or it is reported; do what you do with any fault. Takes no lock,
+ * allocates nothing; async-signal-safe. */
+BH_EXPORT bool bh_handle_segv(int signal, void *siginfo, void *ucontext);
 
 /* First line of the report that ends the process, for whoever has its core file;
  * empty until then. */
@@ -350,6 +368,9 @@ typedef struct bh_stats {
     size_t guard_missed;     /* guard pages that could not be placed, ever */
     size_t advice_refused;   /* advisory kernel calls that failed, ever */
     size_t quarantined_bytes; /* address space of freed large blocks that is kept out of use */
+    size_t guarded_count;    /* live guarded blocks (option guarded_sample_rate) */
+    size_t guarded_bytes;    /* in them, part of used_bytes */
+    size_t guarded_refused;  /* allocations chosen to be guarded that found no slot, ever */
 } bh_stats_t;
 
 /* True, or false with EINVAL when `out->struct_size` is too small for any version. */

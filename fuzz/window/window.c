@@ -107,6 +107,7 @@ void window_options(bhi_options_t *out, bhi_profile_t profile)
 {
     bhi_options_defaults(out, profile);
     out->profile = (uint32_t)profile;
+    out->guarded_first = 0; /* which blocks come from pages is what the targets look at */
 }
 
 static void find_control(void)
@@ -199,16 +200,14 @@ static void clean_slots(untidy_t u)
         close_slot(bhi_bit_first(u.open));
 }
 
-/* Blocks of a word of the map that may hold something: not those never listed, nor in
- * profile hardened those that are wiped. */
+/* Blocks of a word of the map that may hold something: not those never listed. */
 static uint64_t used_in_word(const bhi_page_t *page, uint32_t word)
 {
     uint32_t left = bhi_page_capacity(page) - word * 64;
     uint64_t set = left < 64 ? bhi_bit_range(0, left) : ALL_SLOTS;
-    if (left <= 64)
+    if (left <= 64 && bhi_process.options.profile == BHI_PROFILE_SECURE)
         set &= ~page->fresh;
-    bool wiped = BH_HARDEN_WIPE && bhi_process.options.profile != BHI_PROFILE_SECURE;
-    return wiped ? set & atomic_load_explicit(&page->map[word].live, memory_order_relaxed) : set;
+    return set;
 }
 
 /* Of a page of blocks in slots that were clean before: what may be non-zero is
@@ -218,7 +217,7 @@ static bool clear_page(const bhi_page_t *page)
     if (page->size_class == BHI_CLASS_ZERO)
         return true;
     uint32_t words = (bhi_page_capacity(page) + 63) / 64;
-    if (page->state == BHI_PAGE_FREE || page->block_size == 0 || !page->memory_zero || words > 16)
+    if (page->state == BHI_PAGE_FREE || page->block_size == 0 || page->memory != BHI_MEMORY_ZERO || words > 16)
         return false;
     size_t left = CLEAR_MOST;
     for (uint32_t word = 0; word < words; word++) {
@@ -242,8 +241,7 @@ void __wrap_bhi_heap_unlink(bhi_heap_t *heap, bhi_page_t *page)
     size_t slot = (page->start - window_places.blocks) >> BH_SLOT_SHIFT;
     bool small = page->block_size != 0 && page->span_slots == 1;
     size_t bytes = small ? (size_t)bhi_page_capacity(page) * page->block_size : SIZE_MAX;
-    bool wiped = BH_HARDEN_WIPE && bhi_process.options.profile != BHI_PROFILE_SECURE && page->block_size != 0;
-    if (wiped || page->size_class == BHI_CLASS_ZERO)
+    if (page->size_class == BHI_CLASS_ZERO)
         bytes = 0;
     for (size_t i = 0; i < page->span_slots && slot + i < BH_SEGMENT_SLOTS; i++)
         w.extent[slot + i] = bhi_max(w.extent[slot + i], bytes);
@@ -340,7 +338,7 @@ static void start_from(const snapshot_t *from, const window_start_t *start, bool
     bhi_settings_init(start->options);
     uint64_t seed = start->seed;
     inside_entropy = inside_next(&seed);
-    bhi_process.link_mul = inside_next(&inside_entropy) | 1;
+    bhi_process.canary_mul = inside_next(&inside_entropy) | 1;
     memcpy(root()->state.key, &seed, sizeof seed);
     root()->state.at = sizeof root()->state.buf;
     root()->state.bits = 0;

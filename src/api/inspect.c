@@ -6,6 +6,7 @@
 #include "core/hardened.h"
 #include "core/heap.h"
 #include "core/init.h"
+#include "core/sampled.h"
 #include "core/thread.h"
 #include "core/visit.h"
 #include "meta/arena.h"
@@ -28,18 +29,22 @@ bool bh_heap_contains_block(bh_heap_t *heap, const void *p)
 {
     const bhi_heap_t *h = mine_or_default(heap);
     bhi_block_t block;
+    if (bhi_guarded_contains((uintptr_t)p))
+        return bhi_sampled_owns(h, (uintptr_t)p);
     return bhi_block_find((uintptr_t)p, &block) && atomic_load_explicit(&block.page->heap, memory_order_relaxed) == h;
 }
 
 bool bh_check_owned(const void *p)
 {
     bhi_block_t block;
+    if (bhi_guarded_contains((uintptr_t)p))
+        return bhi_sampled_owns(NULL, (uintptr_t)p);
     return bhi_block_find((uintptr_t)p, &block);
 }
 
 bool bh_is_in_heap_region(const void *p)
 {
-    return bhi_arena_of((uintptr_t)p) != NULL;
+    return bhi_arena_of((uintptr_t)p) != NULL || bhi_guarded_contains((uintptr_t)p);
 }
 
 bool bh_heap_visit_blocks(bh_heap_t *heap, bool visit_blocks, bh_block_visit_fun *visitor, void *arg)

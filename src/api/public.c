@@ -53,7 +53,7 @@ static void free_checked(void *p, size_t alignment, size_t size, size_t usable_f
     size_t usable = bhi_usable(p, BHI_USE_FREE);
     if (usable == BHI_USABLE_FOREIGN)
         return; /* reported if that is the policy */
-    bool fits = usable == usable_for_size || bhi_size_fits(usable, size);
+    bool fits = usable == usable_for_size || bhi_sized_free_fits(p, usable, size);
     if (!fits || !bhi_is_power_of_two(alignment) || ((uintptr_t)p & (alignment - 1)) != 0)
         bhi_violation(BHI_SIZE_MISMATCH, (uintptr_t)p);
     bhi_free(p);

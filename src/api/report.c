@@ -1,6 +1,7 @@
-/* The report callback of bulkhead.h. */
+/* The report callback and the fault handler of bulkhead.h. */
 #include "bulkhead.h"
 
+#include "core/fault.h"
 #include "core/init.h"
 #include "meta/types.h"
 #include "rt/settings.h"
@@ -18,4 +19,9 @@ void bh_register_report(bh_report_fun *fun, void *arg)
             bhi_settings.report_fun = NULL;
     }
     bhi_state_unlock();
+}
+
+bool bh_handle_segv(int signal, void *siginfo, void *ucontext)
+{
+    return bhi_fault_handle(signal, siginfo, ucontext);
 }

@@ -23,7 +23,7 @@ static const figure_t process_figures[] = {
     FIGURE(reserved_bytes), FIGURE(open_bytes), FIGURE(used_bytes), FIGURE(free_slot_bytes), FIGURE(control_bytes),
     FIGURE(segment_count), FIGURE(page_count), FIGURE(large_count), FIGURE(large_bytes), FIGURE(huge_count),
     FIGURE(huge_bytes), FIGURE(heap_count), FIGURE(thread_count), FIGURE(orphan_count), FIGURE(guard_missed),
-    FIGURE(advice_refused), FIGURE(quarantined_bytes),
+    FIGURE(advice_refused), FIGURE(quarantined_bytes), FIGURE(guarded_count), FIGURE(guarded_bytes), FIGURE(guarded_refused),
 #undef FIGURE
 };
 
@@ -68,6 +68,9 @@ static void fill(bh_stats_t *out)
         .guard_missed = s.guard_missed,
         .advice_refused = s.advice_refused,
         .quarantined_bytes = s.quarantined_bytes,
+        .guarded_count = s.guarded_count,
+        .guarded_bytes = s.guarded_bytes,
+        .guarded_refused = s.guarded_refused,
     };
 }
 

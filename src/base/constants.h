@@ -9,8 +9,8 @@
 #ifndef BH_HARDEN_MAP
 #define BH_HARDEN_MAP 1 /* allocation map tests at malloc, free, realloc */
 #endif
-#ifndef BH_HARDEN_LINKS
-#define BH_HARDEN_LINKS 1 /* keyed encoding of free-list links */
+#ifndef BH_HARDEN_LISTS
+#define BH_HARDEN_LISTS 1 /* keyed encoding of free lists */
 #endif
 #ifndef BH_HARDEN_RANDOM
 #define BH_HARDEN_RANDOM 1 /* random order of blocks, delayed reuse */
@@ -33,6 +33,9 @@
 #ifndef BH_HARDEN_SETTINGS
 #define BH_HARDEN_SETTINGS 1 /* process-wide settings read-only, sealed where the kernel can */
 #endif
+#ifndef BH_HARDEN_SAMPLED
+#define BH_HARDEN_SAMPLED 1 /* sampled guarded allocations, where options ask for them */
+#endif
 #ifndef BH_HARDEN_LARGE
 #define BH_HARDEN_LARGE 1 /* freed large blocks trap, their addresses wait */
 #endif
@@ -54,6 +57,14 @@
 #define BH_SLOT_SIZE ((size_t)1 << BH_SLOT_SHIFT)
 #define BH_SLOT_OS_PAGES ((unsigned)1 << BH_SLOT_OS_PAGES_SHIFT)
 
+/* Index of a block in its page. */
+#if BH_OS_PAGE_SHIFT <= 15
+typedef uint16_t bhi_index_t;
+#else
+typedef uint32_t bhi_index_t;
+#endif
+_Static_assert(BH_SLOT_SIZE / 8 - 1 <= (bhi_index_t)-1, "that of the smallest blocks too");
+
 /* Segment: 64 slots, so that a set of slots is one machine word. */
 #define BH_SEGMENT_SLOTS_SHIFT 6
 #define BH_SEGMENT_SLOTS ((unsigned)1 << BH_SEGMENT_SLOTS_SHIFT)
@@ -73,6 +84,10 @@
  * blocks, have gathered in their page; see core/page.c. */
 #define BH_REUSE_BYTES ((size_t)8 * 1024)
 #define BH_REUSE_BLOCKS 64u
+
+/* Most that a guarded block can hold, and most frames of a stack that is kept. */
+#define BH_GUARDED_MOST ((size_t)64 * 1024)
+#define BH_STACK_DEPTH 32u
 
 /* Multi-block spans in slots: up to 8 KiB, 32 KiB, 128 KiB blocks. A 128 KiB
  * block needs more than one block per span to be worth a descriptor; 8 slots

@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "core/hardened.h"
+#include "core/sampled.h"
 #include "core/zero.h"
 #include "harden/large.h"
 #include "meta/segment.h"
@@ -11,10 +12,19 @@
 #include <errno.h>
 #include <string.h>
 
+/* What is asked for: a block, `shift` bytes behind an address with that alignment. */
+typedef struct request {
+    size_t size, align, shift;
+    bool zero, counted; /* counted: it is known not to be guarded */
+} request_t;
+
 #define MOST (PTRDIFF_MAX - 2 * BH_SEGMENT_SIZE) /* bytes: room to round up and for a guard */
 
-static void *in_class(bhi_heap_t *heap, unsigned c, bool zero)
+static void *in_class(bhi_heap_t *heap, unsigned c, const request_t *r)
 {
+    void *guarded = bhi_is_sampling() && bhi_sampled_due(heap, c) ? bhi_sampled_listed(heap, c, r->size, r->align) : NULL;
+    if (guarded != NULL)
+        return guarded;
     bhi_page_t *page = bhi_heap_page(heap, c);
     if (page == NULL)
         return NULL;
@@ -22,16 +32,22 @@ static void *in_class(bhi_heap_t *heap, unsigned c, bool zero)
     void *p = bhi_page_pop(page);
     if (bh_unlikely(p == NULL))
         bhi_page_check_head(page);
-    else if (zero && !reads_zero)
+    else if (r->zero && !reads_zero)
         memset(p, 0, page->block_size);
     return p;
 }
 
-/* What is asked for: a block, `shift` bytes behind an address with that alignment. */
-typedef struct request {
-    size_t size, align, shift;
-    bool zero;
-} request_t;
+/* Profile hardened, which has no lists. */
+static void *in_class_hard(bhi_heap_t *heap, unsigned c, const request_t *r)
+{
+    void *p = bhi_is_sampling() && !r->counted ? bhi_sampled_single(heap, c, r->size, r->align) : NULL;
+    if (p != NULL)
+        return p;
+    p = bhi_hard_alloc(heap, c, r->size);
+    if (!BH_HARDEN_WIPE && r->zero && p != NULL) /* with it, every block is zero */
+        memset(p, 0, r->size);
+    return p;
+}
 
 static void *try_once(bhi_heap_t *heap, const request_t *r)
 {
@@ -40,14 +56,8 @@ static void *try_once(bhi_heap_t *heap, const request_t *r)
     if (r->align <= BH_SLOT_SIZE && r->shift == 0) {
         bool hard = bhi_is_hardened();
         unsigned c = bhi_class_of_aligned(r->size + (hard ? BH_CANARY_LEAST : 0), r->align != 0 ? r->align : 1);
-        if (c < BHI_CLASSES && hard) {
-            void *p = bhi_hard_alloc(heap, c, r->size);
-            if (!BH_HARDEN_WIPE && r->zero && p != NULL) /* with it, every block is zero */
-                memset(p, 0, r->size);
-            return p;
-        }
         if (c < BHI_CLASSES)
-            return in_class(heap, c, r->zero);
+            return hard ? in_class_hard(heap, c, r) : in_class(heap, c, r);
     }
     return bhi_heap_large_at(heap, r->size, r->align, r->shift, r->zero);
 }
@@ -92,13 +102,17 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         errno = ENOMEM;
         return NULL;
     }
+    bool counted = false;
     if (size == 0) {
         void *p = bhi_zero_at_hand(heap, align);
         if (p != NULL)
             return p;
     } else if (bhi_is_hardened()) {
         bool in_class = align == 0 && size <= BH_CLASS_MAX_SIZE - BH_CANARY_LEAST && heap != &bhi_heap_empty;
-        void *p = in_class ? bhi_hard_at_hand(heap, bhi_class_of(size + BH_CANARY_LEAST), size) : NULL;
+        void *p = in_class && bhi_is_sampling() ? bhi_sampled_one(heap, bhi_class_of(size + BH_CANARY_LEAST), size) : NULL;
+        counted = in_class;
+        if (p == NULL && in_class && (BH_HARDEN_WIPE || !zero))
+            p = bhi_hard_at_hand(heap, size);
         if (bh_likely(p != NULL))
             return p;
     } else if (align == 0 && size <= BH_SMALL_MAX) {
@@ -112,25 +126,37 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         if (page != NULL)
             bhi_page_check_head(page);
     }
-    return serve(heap, &(request_t){size, align, 0, zero});
+    return serve(heap, &(request_t){size, align, 0, zero, counted});
+}
+
+/* Whether the next block of the page's class is to be guarded. (The empty page has
+ * a class too; it has no block to give in any case.) */
+static bool is_due(bhi_heap_t *heap, const bhi_page_t *page)
+{
+    return bhi_is_sampling() && bhi_sampled_due(heap, page->size_class);
 }
 
 /* The commonest case first: the class's page has blocks that were freed. */
-void *bhi_malloc_generic(size_t size)
+static BH_NOINLINE void *refill_and_pop(size_t size)
 {
     bhi_heap_t *heap = bhi_thread_heap;
-    if (bh_likely(size <= BH_SMALL_MAX) && heap != &bhi_heap_empty && !bhi_is_hardened()) {
+    if (bh_likely(size <= BH_SMALL_MAX) && heap != &bhi_heap_empty) {
         bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path may have refused it */
         bhi_heap_heartbeat(heap);
         /* It may be another one now, and a callback may have refilled it. */
         bhi_page_t *page = heap->direct[(size + 7) >> 3];
-        if (page->free != BHI_PLACE_NONE || bhi_page_reuse(page)) {
+        if (page->listed != 0 || (!is_due(heap, page) && bhi_page_reuse(page))) {
             void *p = bhi_page_pop(page);
             if (bh_likely(p != NULL))
                 return p;
         }
     }
     return bhi_alloc_generic(heap, size, 0, false);
+}
+
+void *bhi_malloc_generic(size_t size)
+{
+    return bhi_is_hardened() ? bhi_hard_malloc(size) : refill_and_pop(size);
 }
 
 void *bhi_alloc_aligned(bhi_heap_t *heap, size_t size, size_t align, bool zero)
@@ -150,5 +176,5 @@ void *bhi_alloc_at(bhi_heap_t *heap, size_t size, size_t align, size_t offset, b
         errno = ENOMEM;
         return NULL;
     }
-    return serve(heap, &(request_t){size, align, shift, zero});
+    return serve(heap, &(request_t){size, align, shift, zero, true});
 }

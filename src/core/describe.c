@@ -1,6 +1,8 @@
 /* Description of addresses; see describe.h. */
 #include "core/describe.h"
 
+#include "core/fault.h"
+#include "core/hardened.h"
 #include "core/page.h"
 #include "core/thread.h"
 #include "core/zero.h"
@@ -150,7 +152,7 @@ static const char *block_state(const bhi_page_t *page, uint32_t index, bool ende
         return "free";
     if (index >= bhi_page_capacity(page))
         return "never handed out";
-    bool last_word = page->block_size != 0 && index / 64 == (bhi_page_capacity(page) - 1) / 64;
+    bool last_word = page->block_size != 0 && !bhi_is_hardened() && index / 64 == (bhi_page_capacity(page) - 1) / 64;
     if (last_word && (page->fresh >> (index & 63) & 1) != 0)
         return "never handed out";
     if (page->state == BHI_PAGE_LARGE && page->used == 0)
@@ -236,6 +238,10 @@ void bhi_describe(bh_report_t *r)
     region_t g;
     size_t first;
     bhi_page_t page;
+    if (bhi_guarded_contains(p)) {
+        bhi_fault_describe(r);
+        return;
+    }
     if (is_control_data(p)) {
         r->place = "control data";
         return;

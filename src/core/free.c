@@ -4,6 +4,7 @@
 #include "base/bits.h"
 #include "core/hardened.h"
 #include "core/hazard.h"
+#include "core/sampled.h"
 #include "harden/large.h"
 #include "core/zero.h"
 #include "meta/huge.h"
@@ -84,6 +85,9 @@ static bhi_hazard_t *keep(const bhi_arena_t *arena, bhi_page_t *page, uintptr_t 
 
 bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use)
 {
+    bhi_block_t local;
+    if (bhi_is_hardened() && bhi_hard_local(p, &local.page, &local.index, &local.bytes))
+        return local;
     bhi_arena_t *arena;
     bhi_page_t *page = page_at(p, use, &arena);
     if (page == NULL)
@@ -166,8 +170,8 @@ BH_INLINE void hold(bhi_hazard_t *hazard, bhi_page_t *page, uint32_t index, uint
 }
 
 /* The common case of all this: a block of another thread's page with many blocks.
- * False, and nothing has happened, if it is not that. */
-static bool free_remote(uintptr_t p)
+ * False, and nothing has happened, if it is not that. `hardened`: the profile. */
+BH_INLINE bool free_remote(uintptr_t p, bool hardened)
 {
     uintptr_t off = p - bhi_process.block_base;
     if (off >= atomic_load_explicit(bhi_process.block_open, memory_order_relaxed))
@@ -180,12 +184,15 @@ static bool free_remote(uintptr_t p)
     if (BH_HARDEN_MAP)
         atomic_store(&hazard->page, page);
     uint32_t index;
-    if (bh_unlikely(atomic_load(&page->heap) == NULL) || bh_unlikely(!bhi_page_divide(page, p, &index))) {
+    if (bh_unlikely(atomic_load(&page->heap) == NULL) || bh_unlikely(!bhi_page_divide(page, p, &index)) ||
+        (hardened && (page->size_class == BHI_CLASS_ZERO || !bhi_map_is_live(page->map, index)))) {
         if (BH_HARDEN_MAP)
             bhi_hazard_clear(hazard);
         return false;
     }
-    hold(hazard, page, index, p, false);
+    if (hardened)
+        bhi_hard_check_held(page, index);
+    hold(hazard, page, index, p, hardened);
     return true;
 }
 
@@ -214,17 +221,19 @@ static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintp
     if (page->size_class == BHI_CLASS_ZERO)
         bhi_zero_taken(page, index >> 6, bhi_map_bit(index));
     else if (!BH_HARDEN_MAP)
-        bhi_page_push_local(page, p, p - page->start);
+        bhi_list_push_local(page, p - page->start);
     page->used--;
     if (page->used == 0 || page->state == BHI_PAGE_FULL)
         bhi_heap_after_free(heap, page);
 }
 
-void bhi_free_slow(void *ptr)
+/* Everything else. */
+static BH_NOINLINE void free_any(uintptr_t p)
 {
-    uintptr_t p = (uintptr_t)ptr;
-    if (p == 0 || (!bhi_is_hardened() && free_remote(p)))
+    if (bhi_guarded_contains(p)) {
+        bhi_sampled_free(p);
         return;
+    }
     int saved = errno;
     bhi_arena_t *arena;
     bhi_page_t *page = page_at(p, BHI_USE_FREE, &arena);
@@ -241,4 +250,24 @@ void bhi_free_slow(void *ptr)
         }
     }
     errno = saved;
+}
+
+void bhi_free_slow_hardened(uintptr_t p)
+{
+    if (p != 0 && !free_remote(p, true))
+        free_any(p);
+}
+
+static BH_NOINLINE void free_secure(uintptr_t p)
+{
+    if (p != 0 && !free_remote(p, false))
+        free_any(p);
+}
+
+void bhi_free_slow(void *p)
+{
+    if (bhi_is_hardened())
+        bhi_hard_free_any((uintptr_t)p);
+    else
+        free_secure((uintptr_t)p);
 }

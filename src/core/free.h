@@ -27,6 +27,9 @@ bool bhi_block_find(uintptr_t p, bhi_block_t *out);
 /* Frees p by the long way: remote, large, full, user heap, and every violation. */
 void bhi_free_slow(void *p);
 
+/* The same in profile hardened for all that bhi_hard_free_any does not serve itself. */
+void bhi_free_slow_hardened(uintptr_t p);
+
 /* Whether the calling thread owns the page: only it can end such a one. */
 BH_INLINE bool bhi_page_is_mine(const bhi_page_t *page)
 {
@@ -64,7 +67,7 @@ BH_INLINE void bhi_free(void *p)
             bool starts = !BH_HARDEN_MAP || bhi_page_place_index(page, place, &index);
             if (starts && bh_likely(bhi_map_clear_live(page->map, index))) {
                 if (!BH_HARDEN_MAP)
-                    bhi_page_push_local(page, (uintptr_t)p, place);
+                    bhi_list_push_local(page, place);
                 if (bh_unlikely(--page->used == 0)) {
                     if (page->retire == 0)
                         bhi_heap_after_free(heap, page);

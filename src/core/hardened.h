@@ -1,22 +1,34 @@
 /* What profile hardened adds to malloc and free of blocks in pages: byte-exact ends,
  * wiping, delayed reuse, sweeps. In that profile no page is anybody's local_heap and
  * the direct table leads to the empty page, so both fast paths end in the generic
- * ones by themselves, and those call what is declared here.
- *
- * Behind the map of a page of blocks lie, in its chunk of control data, one word of
- * `ready` for each word of the map, then the requested size of each block.
+ * ones by themselves, and those call what is declared here. What it keeps of a page
+ * is in hardened_page.h.
  *
  *   E1  a live block that is not held has its slack filled by harden/canary.h under
  *       page->key, its place and its requested size
- *   E2  a block below capacity that is neither live nor held reads zero; none is fresh
- *   E3  held: freed and not reusable yet. Either a thread wipes it (not ready, in no
- *       quarantine), or it waits for the owner (ready), or it is in the quarantine
- *       of its heap and class (not ready) and reads zero
- *   E4  quarantines are empty in heaps that no thread owns
+ *   E2  a block below capacity that is not live reads zero; none is fresh as I2 has it,
+ *       but a requested size of 0 tells of one that was never handed out, where
+ *       memory = ZERO
+ *   E3  held: freed by a thread that is not the owner. Either that one wipes it (not
+ *       ready), or it waits for the owner (ready) and reads zero
+ *   E4  arrays and rings of quarantines are empty in heaps that no thread allocates
+ *       from. A block in one is not live, and its page's `used` counts it (I3): the page
+ *       cannot end
+ *   E5  open: below capacity and none of live, held (but for the trace of a double
+ *       free, see meta/types.h), in quarantine, or among the page's `next`; these are
+ *       none of the others either. So each block that may be handed out is in one
+ *       place: open, or once in `next`
  *
- * Who frees first sets held, whose old value finds a double free, then wipes, then
- * either puts the block into the quarantine (owner) or sets ready and announces
- * (others). The owner takes ready blocks only, so it never meets one half wiped.
+ * The owner's free clears live, whose old value finds a double free, then wipes, then
+ * puts the block into the quarantine; whoever frees it again finds that it is not
+ * live. (Before, README's "Double frees that race" holds here as it does elsewhere.)
+ * Another thread's free sets held, whose old value finds a double free, then wipes,
+ * then sets ready and announces. The owner takes ready blocks only, so it never meets
+ * one half wiped.
+ *
+ * A malloc takes the last of `next`, of which many are chosen at a time. They stay
+ * free in the map, which has the last word: that live and held are clear is tested as
+ * the block is handed out.
  *
  * A sweep by the owner may meet a block that another thread frees at this moment:
  * what it reads may be wiped. So damage counts only if the block is still live and
@@ -27,8 +39,9 @@
 #ifndef BH_CORE_HARDENED_H
 #define BH_CORE_HARDENED_H
 
-#include "core/page.h"
+#include "core/hardened_page.h"
 #include "harden/canary.h"
+#include "harden/quarantine.h"
 
 BH_INLINE bool bhi_is_hardened(void)
 {
@@ -41,18 +54,25 @@ BH_INLINE bool bhi_page_has_ends(const bhi_page_t *page)
     return bhi_is_hardened() && page->size_class != BHI_CLASS_ZERO && bhi_page_bytes(page) != 0;
 }
 
+/* What a heap has besides; in control data, kept with the heap structure. */
+typedef struct bhi_hard {
+    bhi_quarantine_t *quarantine[BHI_CLASSES]; /* owner; NULL: none yet, or none at all */
+    uint32_t chosen;                           /* owner: blocks, since the last heartbeat */
+} bhi_hard_t;
+
 /* Bytes of control data behind a page's map. block_size 0: of a single block. */
 size_t bhi_hard_bytes(uint32_t reserved, size_t block_size);
-
-/* Bytes that the program asked for. Any thread that may free the block. */
-size_t bhi_hard_requested(const bhi_page_t *page, uint32_t index);
 
 /* Owner: a block of class c, zero but for its slack, for `size` bytes; at least
  * BH_CANARY_LEAST fewer than a block of c has. NULL: no memory. */
 void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size);
 
-/* The same, if it takes nothing but a block of the page that serves the class. */
-void *bhi_hard_at_hand(bhi_heap_t *heap, unsigned c, size_t size);
+/* The same, if it takes nothing but a block that was chosen before. size: not 0, and
+ * at most BH_CLASS_MAX_SIZE - BH_CANARY_LEAST. */
+void *bhi_hard_at_hand(bhi_heap_t *heap, size_t size);
+
+/* malloc in this profile, of any size. */
+void *bhi_hard_malloc(size_t size);
 
 /* Owner: gives a live single block its end. Its slack is none, or large enough. */
 void bhi_hard_end_large(bhi_page_t *page, size_t size);
@@ -67,6 +87,16 @@ void bhi_hard_check_end(const bhi_page_t *page, uint32_t index);
 /* Owner: frees a block of a page of blocks. */
 void bhi_hard_free(bhi_heap_t *heap, bhi_page_t *page, uint32_t index);
 
+/* The same for a block in a page of blocks. */
+void bhi_hard_check_held(const bhi_page_t *page, uint32_t index);
+
+/* free in this profile, of any pointer. */
+void bhi_hard_free_any(uintptr_t p);
+
+/* Whether p, any address, is a live block in a page of blocks of the calling thread's
+ * default heap; then where and of how many requested bytes. */
+bool bhi_hard_local(uintptr_t p, bhi_page_t **page, uint32_t *index, size_t *size);
+
 /* Another thread, after it has set held: wipes the block and lets the owner have it.
  * Nothing of the page may be used afterwards. */
 void bhi_hard_wipe_held(bhi_page_t *page, uint32_t index);
@@ -77,6 +107,29 @@ void bhi_hard_collect(bhi_page_t *page, uint32_t word);
 /* Owner: whether the block serves `size` bytes where it stands; then it does. */
 bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size);
 
+/* Owner: empties the heap's quarantines. */
+void bhi_hard_let_all_go(bhi_heap_t *heap);
+
+/* In a forked child, of a heap that it owns: what was chosen before would come in the
+ * same order as in the parent. */
+void bhi_hard_after_fork(bhi_heap_t *heap);
+
+/* ------------------------------------------------ looking; hardened_look.c */
+
+/* Owner, of a block of its own page that it does not free: ends the process if a byte
+ * behind its requested size was changed. Another thread may free it meanwhile. */
+void bhi_hard_check_live(const bhi_page_t *page, uint32_t index);
+
+/* Owner: the same for a few live blocks of a page. */
+void bhi_hard_sweep(const bhi_page_t *page, bhi_random_t *random);
+
+/* The process ends: a byte of a live block's slack was changed, or one of a block
+ * that is not live. */
+_Noreturn BH_COLD void bhi_hard_damaged(const bhi_page_t *page, uint32_t index, size_t at);
+_Noreturn BH_COLD void bhi_hard_written(const bhi_page_t *page, uint32_t index, size_t at);
+/* The last bytes of a block that is not live were, as the next one is freed. */
+_Noreturn BH_COLD void bhi_hard_written_before(const bhi_page_t *page, uint32_t index);
+
 /* Owner: checks an empty page before it goes. */
 void bhi_hard_check_empty(const bhi_page_t *page);
 
@@ -86,9 +139,6 @@ void bhi_hard_forget(const bhi_page_t *page);
 /* Live blocks of a page that are not held, and the bytes asked for. A snapshot: the
  * page may be another thread's, as long as it cannot end. */
 void bhi_hard_figures(const bhi_page_t *page, size_t *count, size_t *bytes);
-
-/* Owner: empties the heap's quarantines. */
-void bhi_hard_let_all_go(bhi_heap_t *heap);
 
 /* Owner: checks all blocks of a heap. False: not all by `deadline` (bhi_os_now_ms). */
 bool bhi_hard_verify(bhi_heap_t *heap, uint64_t deadline);

@@ -4,6 +4,7 @@
 #include "base/checked.h"
 #include "core/hardened.h"
 #include "core/page.h"
+#include "core/sampled.h"
 #include "core/thread.h"
 #include "meta/arena.h"
 #include "meta/pool.h"
@@ -15,12 +16,13 @@
 #include <string.h>
 
 #define DRAIN_AT_ONCE 32        /* pages; bounds the time of one allocation */
-#define DRAIN_TICKS 32          /* ticks between looks at the pending stack; before new memory it is looked at too */
+#define DRAIN_TICKS 8           /* ticks between looks at the pending stack; before new memory it is looked at too */
 #define MANY 12                 /* pages of a class, from which on sparse ones serve in turn */
 #define ADOPT_MOST 4            /* pages taken from ended threads before a new one is made */
-#define TICK 16                 /* heartbeats between looks at retired pages and at the clock */
+#define TICK 64                 /* heartbeats between looks at retired pages and at the clock */
+#define WAIT_SLOTS 8            /* of a class, of empty pages that wait behind the first; profile hardened */
 
-static const bhi_page_t page_empty = {.free = BHI_PLACE_NONE, .local_free = BHI_PLACE_NONE};
+static const bhi_page_t page_empty = {.state = BHI_PAGE_FREE};
 
 #define EMPTY ((bhi_page_t *)(uintptr_t)&page_empty)
 
@@ -42,8 +44,8 @@ static void direct_update(bhi_heap_t *heap, unsigned c)
         heap->direct[w] = page;
 }
 
-/* What local_heap of an ACTIVE page is. NULL keeps free's fast path, which writes a
- * link, from blocks of zero size, and in profile hardened from all. */
+/* What local_heap of an ACTIVE page is. NULL keeps free's fast path, which only
+ * changes the map, from blocks of zero size, and in profile hardened from all. */
 static bhi_heap_t *local_of(bhi_heap_t *heap, const bhi_page_t *page)
 {
     return page->size_class == BHI_CLASS_ZERO || bhi_is_hardened() ? NULL : heap;
@@ -125,10 +127,26 @@ static void to_active(bhi_heap_t *heap, bhi_page_t *page)
 
 /* ------------------------------------------------------- retire and release */
 
-bool bhi_heap_has_thread(const bhi_heap_t *heap)
+/* In profile hardened a page that goes is looked through, trapped and faulted in again
+ * for the next one, so a few empty ones wait, right behind the first of their queue. */
+static bool waits_behind(bhi_heap_t *heap, bhi_page_t *page)
 {
-    uint8_t kind = atomic_load_explicit(&heap->kind, memory_order_relaxed);
-    return kind == BHI_HEAP_THREAD || kind == BHI_HEAP_USER;
+    bhi_queue_t *q = &heap->queues[page->size_class];
+    size_t slots = page->span_slots;
+    for (const bhi_page_t *other = q->first->next; other != NULL && other->retire != 0; other = other->next)
+        slots += other->span_slots;
+    if (!bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || slots > WAIT_SLOTS)
+        return false;
+    bhi_heap_unlink(heap, page);
+    page->prev = q->first;
+    page->next = q->first->next;
+    if (page->next != NULL)
+        page->next->prev = page;
+    else
+        q->last = page;
+    q->first->next = page;
+    q->length++;
+    return true;
 }
 
 /* The page that serves a class is worth keeping for a while: a program that frees
@@ -137,7 +155,7 @@ static void retire(bhi_heap_t *heap, bhi_page_t *page)
 {
     unsigned c = page->size_class;
     bhi_queue_t *q = &heap->queues[c];
-    if (bhi_heap_has_thread(heap) && q->first == page) {
+    if (bhi_heap_has_thread(heap) && (q->first == page || waits_behind(heap, page))) {
         page->retire = bhi_page_retire_ticks(page);
         heap->retired[c >> 6] |= (uint64_t)1 << (c & 63);
         return;
@@ -145,20 +163,32 @@ static void retire(bhi_heap_t *heap, bhi_page_t *page)
     bhi_page_release(heap, page);
 }
 
+/* False if the page does not wait any more. */
+static bool page_tick(bhi_heap_t *heap, bhi_page_t *page, bool now)
+{
+    bool waits = page->used == 0;
+    if (waits && !now && --page->retire != 0)
+        return true;
+    page->retire = 0;
+    if (waits)
+        bhi_page_release(heap, page);
+    return false;
+}
+
 static void retire_tick(bhi_heap_t *heap, bool now)
 {
     for (unsigned i = 0; i < 2; i++) {
         for (uint64_t set = heap->retired[i]; set != 0; set &= set - 1) {
-            unsigned c = i * 64 + (unsigned)__builtin_ctzll(set);
-            bhi_page_t *page = heap->queues[c].first;
-            bool waits = page != NULL && page->retire != 0 && page->used == 0;
-            if (waits && !now && --page->retire != 0)
-                continue;
-            heap->retired[i] &= ~(set & -set);
-            if (page != NULL)
-                page->retire = 0;
-            if (waits)
-                bhi_page_release(heap, page);
+            bhi_page_t *page = heap->queues[i * 64 + (unsigned)__builtin_ctzll(set)].first, *next;
+            bool more = false;
+            if (page != NULL && page->retire == 0)
+                page = page->next; /* the first serves; others may wait behind it */
+            for (; page != NULL && page->retire != 0; page = next) {
+                next = page->next;
+                more |= page_tick(heap, page, now);
+            }
+            if (!more)
+                heap->retired[i] &= ~(set & -set);
         }
     }
 }
@@ -249,6 +279,7 @@ static void recycle(bhi_heap_t *heap)
 {
     if (heap->in_list)
         orphans_remove(heap);
+    bhi_guarded_detach(heap);
     heap->generation++;
     atomic_store_explicit(&heap->kind, BHI_HEAP_UNUSED, memory_order_relaxed);
     list_append(&bhi_state->heaps_unused, &bhi_state->heaps_unused_last, heap);
@@ -329,6 +360,19 @@ void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind)
     disown(heap);
 }
 
+/* The blocks of a list that was made before a fork would come in the same order in
+ * parent and child; those of a list that another owner made hold what that one left.
+ * So the new process or owner makes its own from the map. Pages behind the first of
+ * their queue have none. */
+static void forget_lists(bhi_heap_t *heap)
+{
+    for (unsigned c = 0; BH_HARDEN_MAP && c < BHI_CLASSES; c++) {
+        bhi_page_t *page = heap->queues[c].first;
+        if (page != NULL && page->listed != 0)
+            bhi_page_drop_list(heap, page);
+    }
+}
+
 /* ------------------------------------------------------------- taking heaps */
 
 static bhi_heap_t *new_struct(void)
@@ -371,6 +415,7 @@ static bhi_heap_t *take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t self
     if (heap != NULL) {
         orphans_remove(heap);
         heap->generation++; /* another owner */
+        forget_lists(heap);
     } else {
         heap = own_from(bhi_state->heaps_unused, self);
         if (heap != NULL)
@@ -429,6 +474,8 @@ static bool move_page(bhi_heap_t *from, bhi_heap_t *to, bhi_page_t *page)
     bhi_page_enters(to);
     atomic_store_explicit(&page->local_heap, local_of(to, page), memory_order_relaxed);
     page->retire = 0;
+    if (BH_HARDEN_MAP)
+        bhi_page_drop_list(from, page); /* what those hold is the former owner's: see take_over in page.c */
     queue_append(to, page);
     return true;
 }
@@ -645,6 +692,7 @@ void bhi_heap_destroy_pages(bhi_heap_t *heap)
     bhi_heap_drain(heap, SIZE_MAX);
     atomic_store_explicit(&heap->kind, BHI_HEAP_DELETED, memory_order_relaxed); /* what is taken back late does not wait */
     bhi_hard_let_all_go(heap);
+    bhi_sampled_destroy(heap);
     for (unsigned c = 0; c < BHI_QUEUES; c++)
         destroy_list(heap, &heap->queues[c]);
     destroy_list(heap, &heap->full);
@@ -675,18 +723,6 @@ static void repair(bhi_heap_t *heap)
     }
 }
 
-/* The blocks of a list that was made before the fork would come in the same order in
- * parent and child: the child makes its own from the map. Pages behind the first of
- * their queue have none, but for some that were adopted. */
-static void forget_lists(bhi_heap_t *heap)
-{
-    for (unsigned c = 0; BH_HARDEN_MAP && BH_HARDEN_RANDOM && c < BHI_CLASSES; c++) {
-        bhi_page_t *page = heap->queues[c].first;
-        if (page != NULL && page->free != BHI_PLACE_NONE)
-            page->free = BHI_PLACE_NONE;
-    }
-}
-
 void bhi_heap_after_fork(bhi_owner_t self, bool parent_had_one_thread)
 {
     uint32_t n = atomic_load_explicit(&bhi_state->heap_count, memory_order_relaxed);
@@ -703,11 +739,14 @@ void bhi_heap_after_fork(bhi_owner_t self, bool parent_had_one_thread)
         } else {
             if (!parent_had_one_thread)
                 repair(heap);
+            if (bhi_is_hardened())
+                bhi_hard_after_fork(heap);
             forget_lists(heap);
         }
     }
     bhi_state->orphans = bhi_state->orphans_last = NULL;
     atomic_store_explicit(&bhi_state->orphan_count, 0, memory_order_relaxed);
+    bhi_sampled_after_fork(self);
 }
 
 /* ------------------------------------------------------------------ handles */
@@ -743,10 +782,12 @@ size_t bhi_heap_verify(bhi_owner_t self, uint64_t deadline)
     for (uint32_t id = 0; id < n; id++) {
         bhi_heap_t *heap = bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK];
         bool mine = bhi_heap_owner(heap) == self, lent = !mine && own(heap, self);
-        if (mine || lent)
+        if (mine || lent) {
             left_out += bhi_hard_verify(heap, deadline) ? 0 : 1;
-        else
+            bhi_sampled_verify(heap);
+        } else {
             left_out++;
+        }
         if (lent) {
             recycle_if_ended(heap);
             disown(heap);

@@ -18,7 +18,11 @@ bhi_heap_t *bhi_heap_take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t se
 bhi_heap_t *bhi_heap_take_for_thread(bhi_owner_t self);
 
 /* Whether a thread allocates from the heap: it is neither ended nor deleted. */
-bool bhi_heap_has_thread(const bhi_heap_t *heap);
+BH_INLINE bool bhi_heap_has_thread(const bhi_heap_t *heap)
+{
+    uint8_t kind = atomic_load_explicit(&heap->kind, memory_order_relaxed);
+    return kind == BHI_HEAP_THREAD || kind == BHI_HEAP_USER;
+}
 
 /* Profile hardened: checks all blocks of the heaps that the thread owns or that
  * nobody does, until `deadline` (bhi_os_now_ms). Returns the heaps that were not, or

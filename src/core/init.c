@@ -3,10 +3,13 @@
 #include "core/init.h"
 
 #include "core/describe.h"
+#include "core/fault.h"
 #include "core/thread.h"
 #include "harden/guard.h"
+#include "harden/wipe.h"
 #include "meta/arena.h"
 #include "os/os.h"
+#include "rt/stack.h"
 #include "rt/format.h"
 #include "rt/settings.h"
 #include "rt/sink.h"
@@ -50,6 +53,10 @@ static void say_settings(void)
     say_option("profile");
     say("guards=", bhi_process.guards_by_madvise ? "guard regions" : "mprotect");
     say_option("foreign");
+    if (bhi_process.sampling) {
+        say_option("guarded_sample_rate");
+        say_option("guarded_first");
+    }
     bhi_options_weaker(&bhi_process.options, say_weaker);
 }
 
@@ -74,10 +81,14 @@ static bool start(void)
         bhi_violation(BHI_NO_ENTROPY, 0);
     bhi_options_read(&bhi_process.options, info.secure ? NULL : info.env);
     bhi_settings_init(&bhi_process.options);
-    bhi_process.link_mul = bhi_random_u64(&root.state) | 1;
+    bhi_process.canary_mul = bhi_random_u64(&root.state) | 1;
     if (!bhi_arena_init(&root))
         return false;
     bhi_guard_init();
+    bhi_process.has_avx2 = bhi_wipe_knows_avx2();
+    bhi_stack_init(info.program_headers);
+    bhi_guarded_init();
+    bhi_fault_init();
     bhi_thread_init();
     bhi_process.describe = bhi_describe;
     bhi_process.ready = true;

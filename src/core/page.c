@@ -6,7 +6,10 @@
 #include "core/hardened.h"
 #include "core/hazard.h"
 #include "core/heap.h"
+#include "core/residue.h"
+#include "core/sampled.h"
 #include "core/zero.h"
+#include "harden/chunk.h"
 #include "harden/guard.h"
 #include "harden/large.h"
 #include "meta/arena.h"
@@ -30,10 +33,34 @@ static size_t map_bytes(uint32_t reserved)
     return ((size_t)reserved + 63) / 64 * sizeof(bhi_map_word_t);
 }
 
-/* Control data of a page: its map and what profile hardened keeps behind it. */
-static size_t chunk_bytes(uint32_t reserved, size_t block_size, bool ends)
+/* A page's chunk of control memory: the list, the map, and what profile hardened keeps
+ * behind that. */
+typedef struct chunk {
+    size_t map, bytes; /* of the whole, and where in it the map begins */
+} chunk_t;
+
+static chunk_t chunk_for(uint32_t reserved, size_t block_size, uint8_t size_class)
 {
-    return map_bytes(reserved) + (ends ? bhi_hard_bytes(reserved, block_size) : 0);
+    if (size_class == BHI_CLASS_NONE)
+        return (chunk_t){0, sizeof(bhi_map_word_t)};
+    if (size_class == BHI_CLASS_ZERO)
+        return (chunk_t){0, map_bytes(reserved)};
+    if (bhi_is_hardened())
+        return (chunk_t){0, map_bytes(reserved) + bhi_hard_bytes(reserved, block_size)};
+    size_t list = bhi_list_room(reserved) * sizeof(bhi_index_t);
+    return (chunk_t){list, list + map_bytes(reserved)};
+}
+
+static chunk_t chunk_of(const bhi_page_t *page)
+{
+    return chunk_for(page->reserved, page->block_size, page->size_class);
+}
+
+/* Lock held. */
+static void give_chunk(const bhi_page_t *page)
+{
+    chunk_t chunk = chunk_of(page);
+    bhi_pool_give((char *)page->map - chunk.map, chunk.bytes);
 }
 
 static unsigned guard_start(size_t bytes_in_span)
@@ -42,10 +69,14 @@ static unsigned guard_start(size_t bytes_in_span)
 }
 
 /* Span for `bytes` usable bytes and the guard behind them, of which the last
- * `distance` slots are closed whole. Lock held. */
-static bhi_span_t take_span(size_t bytes, unsigned slots, unsigned align_slots, unsigned distance)
+ * `distance` slots are closed whole: this one, unless it is none; `chunk`: rather in
+ * one. Lock held. */
+static bhi_span_t take_span(bhi_span_t span, size_t bytes, unsigned slots, unsigned align_slots, unsigned distance, bool chunk)
 {
-    bhi_span_t span = bhi_span_take(slots, align_slots);
+    if (chunk)
+        span = bhi_chunk_span(slots);
+    if (span.segment == NULL)
+        span = bhi_span_take(slots, align_slots);
     if (span.segment == NULL)
         return span;
     unsigned from = guard_start(bytes);
@@ -67,26 +98,18 @@ static bhi_span_t take_span(size_t bytes, unsigned slots, unsigned align_slots, 
     return span;
 }
 
-/* Mark of slot i of a span that held a large block of the heap as it is now: with
- * every owner that it gets, it is another one. Two heaps may agree by chance, once in
- * 2^25; then one's large block shows what the other's held. */
-static uint32_t residue_of(const bhi_heap_t *heap, unsigned i)
+static unsigned slots_reached(size_t bytes)
 {
-    uint32_t mixed = heap->generation * 0x9e3779b1u + heap->id + 1; /* golden ratio: Knuth, multiplicative hashing */
-    return (mixed << BH_SEGMENT_SLOTS_SHIFT | i) | (uint32_t)1 << 31;
+    return (unsigned)((bytes + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT);
 }
 
-/* Whether `bytes` from the first slot on hold nothing but contents of a large block
- * of this heap. Whatever the slots hold from now on is not that. */
-static bool claim_residue(bhi_page_t *first, unsigned slots, const bhi_heap_t *heap, size_t bytes)
+/* Clears those slots of a span as far as `bytes` reach. */
+static void clear_slots(uintptr_t start, uint64_t slots, size_t bytes)
 {
-    bool own = true;
-    for (unsigned i = 0; i < slots; i++) {
-        own &= first[i].residue == residue_of(heap, i);
-        first[i].residue = 0;
+    for (; slots != 0; slots &= slots - 1) {
+        size_t at = (size_t)bhi_bit_first(slots) << BH_SLOT_SHIFT;
+        memset((void *)(start + at), 0, bhi_min(bytes - at, BH_SLOT_SIZE)); /* NOLINT: blocks are numbers here */
     }
-    /* Then the first slot's descriptor still tells of that block. */
-    return own && bytes <= (first->start & (BH_SLOT_SIZE - 1)) + first->single_bytes;
 }
 
 /* Span of one slot that cannot be accessed. It keeps no memory either, unless the
@@ -102,17 +125,17 @@ static bhi_span_t take_closed(size_t align)
     return span;
 }
 
-static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned slots, void *map, bool zero)
+static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned slots, void *map, bhi_memory_t memory)
 {
     page->start = start;
     page->map = map;
     page->key = bhi_random_u64(&heap->random);
-    page->free = page->local_free = BHI_PLACE_NONE;
+    page->listed = page->local_free = 0;
     page->used = 0;
     page->back = 0;
     page->span_slots = slots;
     page->retire = 0;
-    page->memory_zero = zero;
+    page->memory = (uint8_t)memory;
     page->free_zero = false;
     page->next = page->prev = NULL;
     bool huge = bhi_page_segment(page, &(unsigned){0})->kind == BHI_SEGMENT_HUGE;
@@ -138,30 +161,41 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     uint32_t reserved = none ? BHI_ZERO_BLOCKS : bhi_class_blocks(c);
     size_t size = none ? BHI_ZERO_STEP : bhi_class_size(c);
     bhi_state_lock();
-    size_t chunk = chunk_bytes(reserved, size, bhi_is_hardened() && !none);
-    void *map = bhi_pool_take(chunk);
-    bhi_span_t span = {NULL, 0, false};
-    if (map != NULL) {
-        span = none ? take_closed(align) : take_span(slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1, 0);
+    chunk_t chunk = chunk_for(reserved, size, (uint8_t)c);
+    char *control = bhi_pool_take(chunk.bytes);
+    bhi_span_t span = {NULL, 0, false, 0};
+    bhi_memory_t memory = BHI_MEMORY_ANY;
+    if (control != NULL && none) {
+        span = take_closed(align);
+    } else if (control != NULL) {
+        bhi_span_t left = bhi_residue_take(heap, c, slots);
+        span = take_span(left, slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1, 0, false);
+        if (span.segment != NULL && span.segment == left.segment && span.slot == left.slot)
+            memory = BHI_MEMORY_OWN;
+    }
+    if (control != NULL) {
         if (span.segment == NULL)
-            bhi_pool_give(map, chunk);
+            bhi_pool_give(control, chunk.bytes);
     }
     bhi_state_unlock();
     if (span.segment == NULL)
         return NULL;
 
     bhi_page_t *page = bhi_segment_desc(span.segment, span.slot);
-    set_up(page, heap, bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT), slots, map, span.zero);
+    set_up(page, heap, bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT), slots, control + chunk.map, span.zero ? BHI_MEMORY_ZERO : memory);
     page->block_size = (uint32_t)size;
     page->fresh = 0;
     page->reciprocal = bhi_class_reciprocal(size);
     page->size_class = (uint8_t)c;
     page->reserved = reserved;
+    if (bhi_is_hardened() && !none)
+        page->hard = bhi_hard_place(page);
     uint8_t shift = 6;
     while (((reserved - 1) >> shift) >= GROUPS)
         shift++;
     page->group_shift = shift;
-    claim_residue(page, slots, heap, 0);
+    bhi_residue_forget(page, slots);
+    bhi_residue_own(heap, page);
     if (none)
         atomic_store_explicit(&page->capacity, reserved, memory_order_relaxed);
     publish(page, heap, BHI_PAGE_ACTIVE, none || bhi_is_hardened() ? NULL : heap);
@@ -233,9 +267,10 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
 
     bhi_state_lock();
     void *map = bhi_pool_take(sizeof(bhi_map_word_t));
-    bhi_span_t span = {NULL, 0, true};
+    bhi_span_t span = {NULL, 0, true, 0};
+    bool chunk = !bhi_is_hardened() && align <= BH_SLOT_SIZE && bhi_large_wants(bytes);
     if (map != NULL && !huge)
-        span = take_span(bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1, distance);
+        span = take_span(span, bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1, distance, chunk);
     bhi_state_unlock();
 
     bhi_page_t *page = NULL;
@@ -255,8 +290,12 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
         }
         return NULL;
     }
-    bool own = huge || (claim_residue(page, (unsigned)slots, heap, bytes) && !bhi_is_hardened());
-    set_up(page, heap, start, (unsigned)slots, map, span.zero);
+    uint64_t others = 0, dirty = 0;
+    if (!huge) {
+        dirty = span.dirty & bhi_bit_range(0, slots_reached(bytes));
+        others = bhi_residue_claim(page, (unsigned)slots, bhi_is_hardened() ? NULL : heap, bytes, span.dirty);
+    }
+    set_up(page, heap, start, (unsigned)slots, map, span.zero ? BHI_MEMORY_ZERO : BHI_MEMORY_ANY);
     page->block_size = 0;
     page->single_bytes = bytes;
     page->reciprocal = 0;
@@ -267,11 +306,9 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     bhi_map_set_live(page->map, 0);
     atomic_store_explicit(&page->capacity, 1, memory_order_relaxed);
     publish(page, heap, BHI_PAGE_LARGE, NULL);
-    if (BH_HARDEN_CLEAR && !span.zero && !own) {
-        memset((void *)start, 0, bytes); /* NOLINT: blocks are numbers here */
-        span.zero = true;
-    }
-    *zero = span.zero;
+    if (BH_HARDEN_CLEAR)
+        clear_slots(start, others, bytes);
+    *zero = dirty == (BH_HARDEN_CLEAR ? others : 0);
     return page;
 }
 
@@ -302,9 +339,9 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
     size_t before = page->start & (BH_SLOT_SIZE - 1); /* see bhi_heap_large_at */
     size_t bytes = bhi_align_up(before + size, BH_OS_PAGE_SIZE);
     unsigned had = page->span_slots, slots = (unsigned)((bytes + BH_OS_PAGE_SIZE + BH_SLOT_SIZE - 1) >> BH_SLOT_SHIFT);
-    bool zero = page->memory_zero;
+    uint64_t dirty = 0;
     bhi_state_lock();
-    bool grown = slots <= had || bhi_span_grow(segment, slot, had, slots, &zero);
+    bool grown = slots <= had || bhi_span_grow(segment, slot, had, slots, &dirty);
     if (grown && !bhi_guard_move(segment, slot, slots, guard_start(bytes))) {
         if (slots > had)
             bhi_span_give(segment, slot + had, slots - had, true);
@@ -315,39 +352,31 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
         return false;
     for (unsigned i = had; i < slots; i++)
         page[i].back = (uint16_t)(i << BH_PAGE_DESC_SHIFT);
-    if (slots > had)
-        claim_residue(page + had, slots - had, atomic_load_explicit(&page->heap, memory_order_relaxed), 0);
+    uintptr_t end = page->start + page->single_bytes, start = page->start - before, added = start + ((size_t)had << BH_SLOT_SHIFT);
+    if (slots > had) {
+        const bhi_heap_t *heap = bhi_is_hardened() ? NULL : atomic_load_explicit(&page->heap, memory_order_relaxed);
+        dirty = bhi_residue_claim(page + had, slots - had, heap, start + bytes - added, dirty);
+        if (BH_HARDEN_CLEAR)
+            clear_slots(added, dirty, start + bytes - added);
+    }
     page->span_slots = (uint32_t)bhi_max(had, slots); /* a random distance shrinks */
-    uintptr_t end = page->start + page->single_bytes;
-    if (BH_HARDEN_CLEAR && !zero)
-        memset((void *)end, 0, page->start - before + bytes - end); /* NOLINT: blocks are numbers here */
+    if (BH_HARDEN_CLEAR && page->memory != BHI_MEMORY_ZERO)
+        memset((void *)end, 0, bhi_min(start + bytes, added) - end); /* NOLINT: blocks are numbers here */
     page->single_bytes = bytes - before;
     return true;
 }
 
 /* ------------------------------------------------------------------- lists */
 
-#define LIST_MOST 64u /* blocks on a list, from which on no further word of the map is looked at */
-
 static bhi_random_t *random_of(const bhi_page_t *page)
 {
     return &atomic_load_explicit(&page->heap, memory_order_relaxed)->random;
 }
 
-/* Puts blocks, given by index, on the empty `free`, the last one to come first. */
-static void list_blocks(bhi_page_t *page, const uint32_t *index, uint32_t n)
+/* How many of n blocks to list, so that what comes then is a guarded one. */
+static uint32_t cut(const bhi_page_t *page, uint32_t n)
 {
-    /* Copies: for all the compiler knows, a link may change the descriptor. */
-    uint64_t key = page->key + BH_LINK_NEXT_LIST;
-    uintptr_t start = page->start;
-    uint32_t size = page->block_size, next = BHI_PLACE_NONE;
-    for (const uint32_t *end = index + n; index != end; index++) {
-        uint32_t place = *index * size;
-        bhi_link_write(start + place, bhi_link_encode(key, next, place));
-        next = place;
-    }
-    page->key = key;
-    page->free = next;
+    return bhi_is_sampling() && n > 0 ? bhi_sampled_cut(atomic_load_explicit(&page->heap, memory_order_relaxed), page->size_class, n) : n;
 }
 
 /* First block of the last word of the map below capacity. */
@@ -367,12 +396,49 @@ static uint32_t extension(const bhi_page_t *page, uint32_t have)
     return 2 * n >= have && n > 1 ? have : n;
 }
 
-static uint32_t fresh_in(uint32_t *index, uint64_t set, uint32_t base)
+/* Appends the entries of a set of blocks in one word of the map, `first` being that of
+ * the word's first block. Returns the new end. */
+static bhi_index_t *spread(bhi_index_t *end, uint64_t set, bhi_index_t first)
 {
-    uint32_t *end = index;
+    if (set == ~(uint64_t)0) {
+        for (unsigned i = 0; i < 64; i++)
+            end[i] = (bhi_index_t)(first ^ i);
+        return end + 64;
+    }
     for (; set != 0; set &= set - 1)
-        *end++ = base + bhi_bit_first(set);
-    return (uint32_t)(end - index);
+        *end++ = (bhi_index_t)(first ^ bhi_bit_first(set));
+    return end;
+}
+
+/* Free blocks of one word of the map. */
+static uint64_t free_in_word(const bhi_page_t *page, uint32_t w)
+{
+    uint64_t used = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) |
+                    atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
+    uint32_t base = last_word(page);
+    if (w != base / 64)
+        return ~used;
+    return ~used & ~page->fresh & bhi_bit_range(0, bhi_page_capacity(page) - base);
+}
+
+/* The page was another owner's: what its free blocks hold goes, before one of them is
+ * handed out again. Those that are in use then belong to the program as any other. */
+static BH_COLD void take_over(const bhi_heap_t *heap, bhi_page_t *page)
+{
+    for (uint32_t w = 0; w < (bhi_page_capacity(page) + 63) / 64; w++) {
+        for (uint64_t set = free_in_word(page, w); set != 0; set &= set - 1)
+            memset((void *)bhi_page_block(page, w * 64 + bhi_bit_first(set)), 0, page->block_size); /* NOLINT: blocks are numbers here */
+    }
+    if (page->memory == BHI_MEMORY_OWN)
+        page->memory = BHI_MEMORY_ANY;
+    bhi_residue_own(heap, page);
+}
+
+static void ensure_own(bhi_page_t *page)
+{
+    const bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+    if (BH_HARDEN_CLEAR && BH_HARDEN_MAP && bh_unlikely(!bhi_residue_is_own(heap, page)))
+        take_over(heap, page);
 }
 
 /* Lists some of the fresh blocks of one word of the map, which are 64 but for the
@@ -381,33 +447,35 @@ static uint32_t fresh_in(uint32_t *index, uint64_t set, uint32_t base)
  * Bounded work. */
 static void extend(bhi_page_t *page)
 {
+    ensure_own(page);
     uint32_t capacity = bhi_page_capacity(page);
     if (page->fresh == 0) {
         uint32_t more = page->reserved - capacity < 64 ? page->reserved - capacity : 64;
         page->fresh = bhi_bit_range(0, more);
         atomic_store_explicit(&page->capacity, capacity + more, memory_order_relaxed);
     }
-    uint32_t index[64], base = last_word(page), have = bhi_bit_count(page->fresh), n = extension(page, have);
+    uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = cut(page, extension(page, have));
     bhi_random_t *random = random_of(page);
-    uint32_t *chosen = index;
+    bhi_index_t entries[64], first = BH_HARDEN_MAP ? bhi_list_code(page, base) : (bhi_index_t)base;
     if (n == 1) {
-        index[0] = base + bhi_bit_nth(page->fresh, BH_HARDEN_RANDOM ? bhi_random_below(random, have) : 0);
+        entries[0] = (bhi_index_t)(first ^ bhi_bit_nth(page->fresh, BH_HARDEN_RANDOM ? bhi_random_below(random, have) : 0));
+        have = 1;
     } else {
-        fresh_in(index, page->fresh, base);
-        if (BH_HARDEN_RANDOM)
-            bhi_random_choose(random, index, have, n);
-        chosen = index + (have - n);
+        spread(entries, page->fresh, first);
     }
+    for (uint32_t i = 0; !BH_HARDEN_MAP && i < have; i++)
+        entries[i] = bhi_list_code(page, entries[i] * page->block_size / 8);
+    bhi_list_fill(page, random, entries, have, n);
     for (uint32_t i = 0; i < n; i++) {
-        page->fresh &= ~((uint64_t)1 << (chosen[i] - base));
-        if (BH_HARDEN_CLEAR && !page->memory_zero)
-            memset((void *)bhi_page_block(page, chosen[i]), 0, page->block_size); /* NOLINT: blocks are numbers here */
+        uint32_t in_word = bhi_list_index(page, i) - base;
+        page->fresh &= ~((uint64_t)1 << in_word);
+        if (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY)
+            memset((void *)bhi_page_block(page, base + in_word), 0, page->block_size); /* NOLINT: blocks are numbers here */
     }
-    list_blocks(page, chosen, n);
-    page->free_zero = BH_HARDEN_CLEAR || page->memory_zero;
+    page->free_zero = page->memory == BHI_MEMORY_ZERO || (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY);
 }
 
-/* Free blocks that are on no list, while `free` is empty. */
+/* Free blocks, while none is listed. */
 static uint32_t spare_blocks(const bhi_page_t *page)
 {
     return bhi_page_capacity(page) - bhi_bit_count(page->fresh) - page->used;
@@ -423,48 +491,36 @@ static bool has_fresh(const bhi_page_t *page)
 static uint32_t enough(const bhi_page_t *page)
 {
     uint32_t least = bhi_page_reuse_least(page);
-    return least == 1 ? 1 : least + bhi_random_below(random_of(page), least * 2 / 3);
-}
-
-/* Free blocks of one word of the map. */
-static uint64_t free_in_word(const bhi_page_t *page, uint32_t w)
-{
-    uint64_t used = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) |
-                    atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
-    uint32_t base = last_word(page);
-    if (w != base / 64)
-        return ~used;
-    return ~used & ~page->fresh & bhi_bit_range(0, bhi_page_capacity(page) - base);
+    if (least == 1)
+        return 1;
+    unsigned bits = bhi_bit_last(least); /* at least half of `least`, and less than all of it */
+    return least + bhi_random_bits(random_of(page), bits);
 }
 
 /* Lists free blocks, from a random word of the map on. */
 static void gather(bhi_page_t *page, uint32_t spare)
 {
-    uint32_t index[LIST_MOST + 63], *end = index;
+    ensure_own(page);
+    bhi_index_t entries[BH_LIST_MOST + 63], *end = entries;
     uint32_t words = (bhi_page_capacity(page) + 63) / 64;
     uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(random_of(page), words) : 0;
-    uint32_t *enough_here = index + bhi_min(spare, LIST_MOST);
+    bhi_index_t *enough_here = entries + bhi_min(spare, BH_LIST_MOST);
     for (uint32_t i = 0; i < words && end < enough_here; i++) {
-        for (uint64_t set = free_in_word(page, w); set != 0; set &= set - 1)
-            *end++ = w * 64 + bhi_bit_first(set);
+        end = spread(end, free_in_word(page, w), bhi_list_code(page, w * 64));
         w = w + 1 == words ? 0 : w + 1;
     }
-    uint32_t n = (uint32_t)(end - index);
-    if (BH_HARDEN_RANDOM)
-        bhi_random_shuffle(random_of(page), index, n);
-    list_blocks(page, index, n);
+    uint32_t have = (uint32_t)(end - entries);
+    bhi_list_fill(page, random_of(page), entries, have, cut(page, (uint32_t)bhi_min(have, BH_LIST_MOST)));
     page->free_zero = false;
 }
 
-/* Without the map: what was freed, as a list. */
+/* Without the map: what was freed. */
 static bool take_local(bhi_page_t *page)
 {
-    if (page->local_free == BHI_PLACE_NONE)
+    if (page->local_free == 0) /* that of the empty page too, which nobody can write to */
         return false;
-    page->free = page->local_free;
-    page->local_free = BHI_PLACE_NONE;
-    page->key += BH_LINK_NEXT_LIST; /* what was local_free's key is now free's */
     page->free_zero = false;
+    bhi_list_take_local(page);
     return true;
 }
 
@@ -476,7 +532,7 @@ bool bhi_page_reuse(bhi_page_t *page)
     if (spare == 0 || spare < enough(page))
         return false;
     gather(page, spare);
-    return page->free != BHI_PLACE_NONE;
+    return page->listed != 0;
 }
 
 static void collect_announced(bhi_page_t *page)
@@ -488,11 +544,8 @@ static void collect_announced(bhi_page_t *page)
 
 bool bhi_page_refill(bhi_page_t *page)
 {
-    uint64_t index;
-    if (bhi_page_place_index(page, page->free, &index))
+    if (page->listed != 0)
         return true;
-    if (bh_unlikely(page->free != BHI_PLACE_NONE))
-        bhi_violation(BHI_CORRUPT_LIST, page->start);
     collect_announced(page);
     if (page->size_class == BHI_CLASS_ZERO || bhi_is_hardened())
         return page->used < page->reserved;
@@ -505,13 +558,13 @@ bool bhi_page_refill(bhi_page_t *page)
     uint32_t spare = spare_blocks(page);
     if (BH_HARDEN_MAP && spare != 0)
         gather(page, spare);
-    return page->free != BHI_PLACE_NONE;
+    return page->listed != 0;
 }
 
 bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare)
 {
     *spare = 0;
-    if (!BH_HARDEN_RANDOM || bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || page->free != BHI_PLACE_NONE || has_fresh(page))
+    if (!BH_HARDEN_RANDOM || bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || page->listed != 0 || has_fresh(page))
         return false;
     collect_announced(page);
     *spare = spare_blocks(page);
@@ -525,15 +578,13 @@ void bhi_page_not_free(const bhi_page_t *page, uint32_t index)
 
 void bhi_page_check_head(const bhi_page_t *page)
 {
-    uint32_t place = page->free, next;
-    uint64_t index;
-    if (bh_likely(!bhi_page_place_index(page, place, &index)))
+    if (!BH_HARDEN_MAP || page->listed == 0)
         return;
-    uintptr_t block = page->start + place;
-    if (!bhi_link_decode(page->key, bhi_link_read(block), place, &next))
-        bhi_violation(BHI_CORRUPT_LINK, block);
-    if (BH_HARDEN_MAP && !bhi_map_is_free(page->map, index))
-        bhi_page_not_free(page, (uint32_t)index);
+    uint32_t index = bhi_list_at(page, page->listed - 1);
+    if (index >= bhi_page_capacity(page))
+        bhi_violation(BHI_CORRUPT_LIST, page->start);
+    if (!bhi_map_is_free(page->map, index))
+        bhi_page_not_free(page, index);
 }
 
 void bhi_page_collect(bhi_page_t *page, uint32_t groups)
@@ -564,10 +615,8 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups)
             if (page->size_class == BHI_CLASS_ZERO)
                 bhi_zero_taken(page, w, taken);
             else
-                for (; !BH_HARDEN_MAP && taken != 0; taken &= taken - 1) {
-                uint32_t index = w * 64 + bhi_bit_first(taken);
-                bhi_page_push_local(page, bhi_page_block(page, index), index * page->block_size);
-            }
+                for (; !BH_HARDEN_MAP && taken != 0; taken &= taken - 1)
+                    bhi_list_push_local(page, (w * 64 + bhi_bit_first(taken)) * (uint64_t)page->block_size);
         }
     }
 }
@@ -624,13 +673,6 @@ void bhi_page_forget(bhi_page_t *page)
         atomic_store_explicit(&page->map[w].live, 0, memory_order_relaxed);
 }
 
-/* Notes whose contents the span keeps: a large block of the same heap may show them. */
-static void leave_residue(bhi_page_t *page, const bhi_heap_t *heap)
-{
-    for (uint32_t i = 0; page->state == BHI_PAGE_LARGE && i < page->span_slots && i < BH_SEGMENT_SLOTS; i++)
-        page[i].residue = residue_of(heap, i);
-}
-
 /* Whether a thread is on its way to our stack, or reads the page. */
 static bool is_needed(const bhi_page_t *page)
 {
@@ -660,6 +702,13 @@ static bool part_with(bhi_heap_t *heap, bhi_page_t *page)
     }
 }
 
+void bhi_page_drop_list(bhi_heap_t *heap, bhi_page_t *page)
+{
+    if (bhi_is_sampling() && page->listed != 0)
+        bhi_sampled_uncut(heap, page->size_class, page->listed);
+    page->listed = 0;
+}
+
 bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
 {
     bhi_heap_t *local = atomic_load_explicit(&page->local_heap, memory_order_relaxed);
@@ -673,7 +722,9 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_page_check_nothing_held(page);
     if (bhi_page_has_ends(page))
         bhi_hard_check_empty(page);
-    leave_residue(page, heap);
+    bhi_residue_leave(heap, page);
+    if (bhi_is_sampling() && page->listed != 0)
+        bhi_page_drop_list(heap, page);
     atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);
     page->state = BHI_PAGE_FREE;
 
@@ -684,11 +735,11 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
         return true;
     }
     bhi_state_lock();
-    bhi_pool_give(page->map, chunk_bytes(page->reserved, page->block_size, bhi_page_has_ends(page)));
+    give_chunk(page);
     if ((page->block_size == 0 || bhi_page_has_ends(page)) && bhi_large_wants(bhi_page_bytes(page)))
-        bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page));
+        bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page), !bhi_is_hardened());
     else
-        bhi_span_give(segment, slot, page->span_slots, page->size_class != BHI_CLASS_ZERO || !page->memory_zero);
+        bhi_span_give(segment, slot, page->span_slots, page->size_class != BHI_CLASS_ZERO || page->memory != BHI_MEMORY_ZERO);
     /* Here too, for threads that only free and never reach the generic path. */
     bool at_once = atomic_load_explicit(&bhi_settings.purge_delay, memory_order_relaxed) == 0;
     bhi_purge(at_once ? 0 : bhi_os_now_ms(), at_once, 1);

@@ -4,7 +4,7 @@
 
 #include "base/checked.h"
 #include "base/constants.h"
-#include "harden/link.h"
+#include "harden/list.h"
 #include "harden/map.h"
 #include "meta/types.h"
 #include "rt/violation.h"
@@ -28,15 +28,15 @@ void bhi_page_close(bhi_page_t *page);
  * where it stands. False when what lies behind it is in use. */
 bool bhi_page_grow(bhi_page_t *page, size_t size);
 
-/* Owner: puts freed blocks on the empty `free` if enough of them have gathered. */
+/* Owner: puts freed blocks on the empty list if enough of them have gathered. */
 bool bhi_page_reuse(bhi_page_t *page);
 
-/* Owner: makes `free` non-empty if that is possible: from freed blocks, also by
+/* Owner: makes the list non-empty if that is possible: from freed blocks, also by
  * other threads, or fresh ones. */
 bool bhi_page_refill(bhi_page_t *page);
 
 /* Owner: whether refilling would hand blocks out again soon after they were freed:
- * nothing is on `free`, nothing is fresh, and few are free. *spare: how many. */
+ * nothing is listed, nothing is fresh, and few are free. *spare: how many. */
 bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare);
 
 /* At least how many free blocks are enough: BH_REUSE_BYTES of constants.h. 1: any. */
@@ -55,6 +55,9 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups);
  * for a query only, nobody does until bhi_heap_collect.) The caller has not unlinked it: `unlink` does, on success. */
 bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page);
 
+/* Owner: what is on the list is free in the map alone. */
+void bhi_page_drop_list(bhi_heap_t *heap, bhi_page_t *page);
+
 /* Owner: what is left on a page that could not be released is no block of the
  * program any more (bh_heap_destroy): freeing one is a double free. */
 void bhi_page_forget(bhi_page_t *page);
@@ -63,15 +66,15 @@ void bhi_page_forget(bhi_page_t *page);
  * heap's pending stack. */
 void bhi_page_signal(bhi_page_t *page);
 
-/* The head of a list is not a free block. */
+/* A block on the list, or one that is held, is not what it should be. */
 _Noreturn BH_COLD void bhi_page_not_free(const bhi_page_t *page, uint32_t index);
 
 /* Owner: no block is held and not live, but what another thread freed while the
  * owner did (README, "Double frees that race"): that ends the process. */
 void bhi_page_check_nothing_held(const bhi_page_t *page);
 
-/* Owner: ends the process if `free` is not empty and its head is one that
- * bhi_page_pop refuses. */
+/* Owner: ends the process if the list is not empty and what comes next is a block
+ * that bhi_page_pop refuses. */
 void bhi_page_check_head(const bhi_page_t *page);
 
 BH_INLINE uintptr_t bhi_page_block(const bhi_page_t *page, uint32_t index)
@@ -131,7 +134,7 @@ BH_INLINE bool bhi_page_index(const bhi_page_t *page, uintptr_t p, uint32_t *ind
  * more memory. */
 BH_INLINE uint8_t bhi_page_retire_ticks(const bhi_page_t *page)
 {
-    return page->block_size <= 8 * 1024 ? 16 : 4;
+    return page->block_size <= 8 * 1024 ? 5 : 2;
 }
 
 /* Owner: counts a page that the heap has now, and lets free find it. */
@@ -154,31 +157,24 @@ BH_INLINE bool bhi_page_is_local(const bhi_page_t *page, const bhi_heap_t *heap)
 #endif
 }
 
-/* Owner: first block of `free`, now live, or NULL when the generic path must
- * look: the list is empty, or its head is not to be handed out. */
+/* Owner: the list's next block, now live, or NULL when the generic path must look:
+ * the list is empty, or that block is not to be handed out. */
 BH_INLINE void *bhi_page_pop(bhi_page_t *page)
 {
-    uint32_t place = page->free;
-    uint64_t index = 0;
-    if (BH_HARDEN_MAP ? !bhi_page_place_index(page, place, &index) : bh_unlikely(place == BHI_PLACE_NONE))
+    uint32_t n = page->listed;
+    if (bh_unlikely(__builtin_sub_overflow(n, 1, &n)))
         return NULL;
-    uintptr_t block = page->start + place;
-    uint32_t next;
-    if (bh_unlikely(!bhi_link_decode(page->key, bhi_link_read(block), place, &next)))
+    uint32_t index = bhi_list_at(page, n);
+    if (BH_HARDEN_MAP && bh_unlikely(index >= bhi_page_own_capacity(page)))
         return NULL;
     if (bh_unlikely(!bhi_map_set_live(page->map, index)))
         return NULL;
-    page->free = next;
+    page->listed = n;
     page->used++;
-    bhi_link_write(block, 0); /* no residue */
+    uintptr_t block = BH_HARDEN_MAP ? bhi_page_block(page, index) : page->start + 8 * (uintptr_t)index;
+    if (block == 0)
+        __builtin_unreachable(); /* saves callers a comparison */
     return (void *)block; /* NOLINT: this is where a number becomes a pointer */
-}
-
-/* Owner, without the map: puts a free block onto local_free. */
-BH_INLINE void bhi_page_push_local(bhi_page_t *page, uintptr_t block, uint64_t place)
-{
-    bhi_link_write(block, bhi_link_encode(page->key + BH_LINK_NEXT_LIST, page->local_free, place));
-    page->local_free = (uint32_t)place;
 }
 
 #endif

@@ -6,6 +6,7 @@
 #include "core/alloc.h"
 #include "core/free.h"
 #include "core/hardened.h"
+#include "core/sampled.h"
 #include "meta/size_class.h"
 
 #include <errno.h>
@@ -27,6 +28,8 @@ size_t bhi_usable(const void *p, int use)
     size_t bytes = bhi_local_bytes((uintptr_t)p);
     if (bh_likely(bytes != 0))
         return bytes;
+    if (bhi_guarded_contains((uintptr_t)p))
+        return bhi_sampled_bytes((uintptr_t)p, (bhi_use_t)use);
     bhi_block_t block = bhi_block_of((uintptr_t)p, (bhi_use_t)use);
     return block.page != NULL ? block.bytes : BHI_USABLE_FOREIGN;
 }
@@ -43,8 +46,35 @@ static bool stays(const bhi_block_t *block, size_t size)
 
 bool bhi_expand(void *p, size_t size)
 {
+    if (bhi_guarded_contains((uintptr_t)p))
+        return bhi_sampled_bytes((uintptr_t)p, BHI_USE_REALLOC) == size;
     bhi_block_t block = bhi_block_of((uintptr_t)p, BHI_USE_REALLOC);
     return block.page != NULL && stays(&block, size);
+}
+
+bool bhi_sized_free_fits(const void *p, size_t usable, size_t size)
+{
+    return bhi_guarded_contains((uintptr_t)p) ? usable == size : bhi_size_fits(usable, size);
+}
+
+/* A new block with what fits of the old one's contents, which goes. */
+static void *move(bhi_heap_t *heap, void *p, size_t bytes, size_t size)
+{
+    void *moved = bhi_alloc(heap, size);
+    if (moved == NULL)
+        return NULL;
+    memcpy(moved, p, size < bytes ? size : bytes);
+    bhi_free(p);
+    return moved;
+}
+
+/* A guarded block ends at its guard: any other size moves. */
+static void *realloc_guarded(bhi_heap_t *heap, void *p, size_t size)
+{
+    size_t bytes = bhi_sampled_bytes((uintptr_t)p, BHI_USE_REALLOC);
+    if (size == 0)
+        bhi_free(p);
+    return size == 0 ? NULL : size == bytes ? p : move(heap, p, bytes, size);
 }
 
 void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size)
@@ -53,6 +83,8 @@ void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size)
         return bhi_alloc(heap, size);
     if (size != 0 && bhi_size_fits(bhi_local_bytes((uintptr_t)p), size))
         return p;
+    if (bhi_guarded_contains((uintptr_t)p))
+        return realloc_guarded(heap, p, size);
     bhi_block_t block = bhi_block_of((uintptr_t)p, BHI_USE_REALLOC);
     if (block.page == NULL) { /* foreign: its size is unknown, so nothing can be kept */
         errno = ENOMEM;
@@ -62,12 +94,5 @@ void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size)
         bhi_free(p);
         return NULL;
     }
-    if (stays(&block, size))
-        return p;
-    void *moved = bhi_alloc(heap, size);
-    if (moved == NULL)
-        return NULL;
-    memcpy(moved, p, size < block.bytes ? size : block.bytes);
-    bhi_free(p);
-    return moved;
+    return stays(&block, size) ? p : move(heap, p, block.bytes, size);
 }

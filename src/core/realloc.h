@@ -15,6 +15,9 @@ bool bhi_expand(void *p, size_t size);
  * place, with `size`: what sized frees are checked against. */
 bool bhi_size_fits(size_t usable, size_t size);
 
+/* The same of a block p, of which a guarded one has exactly the size asked for. */
+bool bhi_sized_free_fits(const void *p, size_t usable, size_t size);
+
 /* Usable bytes of the live block p (not NULL); anything else is a violation of
  * the given use. BHI_USABLE_FOREIGN for a foreign pointer that the policy lets
  * pass: no block has so many. */

@@ -5,6 +5,7 @@
 #include "core/hardened.h"
 #include "core/heap.h"
 #include "core/page.h"
+#include "core/sampled.h"
 #include "meta/arena.h"
 #include "meta/types.h"
 
@@ -93,9 +94,26 @@ void bhi_stats_collect(bhi_stats_t *out)
     for (uint32_t id = 0; id < n; id++)
         add_heap(out, bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK]);
     out->control_bytes += bhi_state->pool.bytes + sizeof(bhi_state_t);
+    if (bhi_process.guarded != NULL) {
+        const bhi_guarded_pool_t *guarded = bhi_process.guarded;
+        out->reserved_bytes += bhi_process.guarded_size;
+        out->open_bytes += guarded->live_data;
+        out->used_bytes += guarded->live_bytes;
+        out->guarded_count = guarded->live;
+        out->guarded_bytes = guarded->live_bytes;
+        out->guarded_refused = atomic_load_explicit(&guarded->refused, memory_order_relaxed);
+    }
     out->guard_missed = atomic_load_explicit(&bhi_state->guard_missed, memory_order_relaxed);
     out->advice_refused = atomic_load_explicit(&bhi_state->advice_refused, memory_order_relaxed);
     bhi_state_unlock();
+}
+
+static bool add_guarded(const bhi_guarded_t *g, void *arg)
+{
+    bhi_heap_figures_t *out = arg;
+    out->used_count++;
+    out->used_bytes += g->size;
+    return true;
 }
 
 void bhi_stats_of_heap(bhi_heap_t *heap, bhi_heap_figures_t *out)
@@ -117,4 +135,5 @@ void bhi_stats_of_heap(bhi_heap_t *heap, bhi_heap_figures_t *out)
             }
         }
     }
+    bhi_sampled_visit(heap, add_guarded, out);
 }

@@ -25,6 +25,9 @@ typedef struct bhi_stats {
     size_t orphan_count;    /* heaps of ended threads that have pages */
     size_t guard_missed;    /* guards that could not be placed */
     size_t advice_refused;  /* advisory kernel calls that failed */
+    size_t guarded_count;   /* guarded blocks (core/sampled.h) */
+    size_t guarded_bytes;   /* asked for in them; in used_bytes too */
+    size_t guarded_refused; /* allocations that were to be guarded, and found no slot */
 } bhi_stats_t;
 
 typedef struct bhi_heap_figures {

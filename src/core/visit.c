@@ -6,6 +6,7 @@
 #include "core/hardened.h"
 #include "core/heap.h"
 #include "core/page.h"
+#include "core/sampled.h"
 
 typedef struct visit {
     const bh_heap_t *handle;
@@ -50,6 +51,21 @@ static bool visit_page(const visit_t *v, const bhi_page_t *page)
     return true;
 }
 
+/* A guarded block is an area of its own. */
+static bool visit_guarded(const bhi_guarded_t *g, void *arg)
+{
+    const visit_t *v = arg;
+    bh_heap_area_t area = {
+        .blocks = (void *)g->block, /* NOLINT: as above */
+        .reserved = g->size,
+        .committed = g->size,
+        .used = 1,
+        .block_size = g->size,
+    };
+    return v->visitor(v->handle, &area, NULL, g->size, v->arg) &&
+           (!v->blocks || v->visitor(v->handle, &area, area.blocks, g->size, v->arg));
+}
+
 bool bhi_heap_visit(bhi_heap_t *heap, const bh_heap_t *handle, bool blocks, bh_block_visit_fun *visitor, void *arg)
 {
     visit_t v = {handle, blocks, visitor, arg};
@@ -65,5 +81,5 @@ bool bhi_heap_visit(bhi_heap_t *heap, const bh_heap_t *handle, bool blocks, bh_b
                 return false;
         }
     }
-    return true;
+    return bhi_sampled_visit(heap, visit_guarded, &v);
 }

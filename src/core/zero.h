@@ -1,7 +1,6 @@
 /* Zero-size blocks: unique, aligned addresses in memory that nobody can read or
  * write. A page of them is one slot, closed as a whole, with a block every 16
- * bytes; the allocation map alone says which are live. They are on no list and
- * carry no link, so
+ * bytes; the allocation map alone says which are live. They are on no list, so
  *
  *   - heap->direct[0] is always the empty page: a request of 0 bytes leaves the
  *     fast path by itself, and class 0 serves 1 to 8 bytes;

@@ -4,20 +4,20 @@
  * seen with certainty at the next look, whatever it wrote; the keys matter only
  * for an attacker who overwrites on purpose and must guess or read the pattern.
  *
- *   slack of 4 to 8 bytes    low half of word 0, then as much as there is
- *                            room for of the end of its high half
- *   9 bytes and more         word 0, then aligned words up to the end of the
- *                            block, of the first of which only those bytes show
- *                            that word 0 leaves; the last one is word 1
+ * Word 0 comes first, then aligned words up to the end of the block, of the first
+ * of which only those bytes show that word 0 leaves; the last one is word 1.
  *
  * The first byte is never zero: the commonest overflow is one NUL too many. The
  * second is zero, which ends string functions that run over the end. The last
  * one is never zero: an underflow of the block behind meets it first.
  *
- * Word i is a folded product of s + i * step with itself XOR the key, s being a
- * folded product of place and requested size under the key and the secret
- * multiplier of the process. No word shows a product with that multiplier
- * itself, which link.h depends on, and no word tells another one.
+ * All words of a block come from s, a folded product of place and requested size under
+ * the key and the secret multiplier of the process: words 0, 1 and 2 from both halves
+ * of one product of s and s XOR the key, the further ones two by two in the same
+ * manner, of s + i * step (canary.c). Who has read words of other blocks, or of this
+ * one for another size, knows neither s nor key nor multiplier and is left to guess:
+ * no word shows a half of the product alone, nor a product with that multiplier itself,
+ * and each of the first three tells nothing of the two others.
  *
  * Threads: see slack.h. A check beside a thread that frees the block may find
  * anything. So who checks a block that is not its own to free looks afterwards,
@@ -25,8 +25,14 @@
  * accuses nobody if not; who frees sets held before it wipes, with a release
  * fence between.
  *
+ * Sizes differ from one call to the next, so a branch for each length of the slack
+ * would often be guessed wrong. Where it is 24 bytes at most the two last words of
+ * the block are loaded whole and a mask hides what is not slack: bytes of the
+ * program, which may change beside, are read there and have no effect. (Under a
+ * sanitizer they are not read.)
+ *
  * key: random for each page. place: of the block in its page; may be any
- * number. block is aligned to 8, size a multiple of 8, and at least
+ * number. block is aligned to 8, size a multiple of 8 and at least 16, and at least
  * BH_CANARY_LEAST bytes of it are slack. */
 #ifndef BH_HARDEN_CANARY_H
 #define BH_HARDEN_CANARY_H
@@ -36,67 +42,84 @@
 #include "harden/slack.h"
 #include "rt/process.h"
 
-#define BH_CANARY_LEAST ((size_t)4)
+#include <string.h>
+
+/* A whole word: shorter slack would be a case of its own. */
+#define BH_CANARY_LEAST ((size_t)8)
 #define BH_CANARY_INTACT SIZE_MAX
 
 /* 2^64 / golden ratio, odd: multiples of it lie far apart. */
 #define BH_CANARY_STEP ((uint64_t)0x9e3779b97f4a7c15)
 
-/* The keys of one block's pattern; on the stack, in registers. */
+/* What one block's pattern is made of; in registers. */
 typedef struct bhi_canary {
-    uint64_t start, key;
+    uint64_t start, key, high, low;
 } bhi_canary_t;
 
 BH_INLINE bhi_canary_t bhi_canary_of(size_t requested, uint64_t key, uint64_t place)
 {
-    /* The halves change places so that link.h never hashes the same word. */
-    uint64_t own = key << 32 | key >> 32;
-    bhi_canary_t canary = {bhi_mul_fold((place << 40 ^ requested) ^ own, &bhi_process.link_mul), own};
+    bhi_canary_t canary = {.key = key};
+    canary.start = bhi_mul_fold((place << 40 ^ requested) ^ canary.key, &bhi_process.canary_mul);
+    canary.high = bhi_mul_wide(canary.start + BH_CANARY_STEP, canary.start ^ canary.key, &canary.low);
     return canary;
 }
 
-BH_INLINE uint64_t bhi_canary_word(bhi_canary_t canary, uint64_t i)
-{
-    uint64_t at = canary.start + i * BH_CANARY_STEP, low, high = bhi_mul_wide(at, at ^ canary.key, &low);
-    return high ^ low;
-}
-
-/* Word 0: bytes 0, 3 and 7 not zero, since each is the first or may be the last
- * of the slack; byte 1 zero. */
+/* Word 0: bytes 0 and 7 not zero, since one is the first of the slack and the other
+ * may be the last; byte 1 zero. */
 BH_INLINE uint64_t bhi_canary_head(bhi_canary_t canary)
 {
-    return (bhi_canary_word(canary, 0) & ~(uint64_t)0xff00) | 0x0100000001000001;
+    return ((canary.high ^ canary.low) & ~(uint64_t)0xff00) | 0x0100000000000001;
 }
 
+/* Word 1. */
 BH_INLINE uint64_t bhi_canary_tail(bhi_canary_t canary)
 {
-    return bhi_canary_word(canary, 1) | (uint64_t)1 << 56;
+    return (canary.high + (canary.low << 32 | canary.low >> 32)) | (uint64_t)1 << 56;
 }
 
-/* The rest of a slack of more than 16 bytes: all of it but word 0. */
-void bhi_canary_write_long(uintptr_t block, size_t requested, size_t size, bhi_canary_t canary);
-bool bhi_canary_long_intact(uintptr_t block, size_t requested, size_t size, bhi_canary_t canary);
-/* Offset of the first byte that differs now, or BH_CANARY_INTACT. */
-size_t bhi_canary_find(uintptr_t block, size_t requested, size_t size, bhi_canary_t canary);
+/* Word 2. */
+BH_INLINE uint64_t bhi_canary_middle(bhi_canary_t canary)
+{
+    return canary.high + (canary.low ^ (canary.start << 17 | canary.start >> 47));
+}
+
+/* Masks of the two last words of a block: those of them that show, the last n bytes,
+ * are set in the 16 bytes from n on. */
+extern BH_HIDDEN const uint8_t bhi_canary_shown[32];
+
+typedef struct bhi_canary_mask {
+    uint64_t before, last;
+} bhi_canary_mask_t;
+
+/* slack: 8 to 24 bytes, of which word 0 covers the first. */
+BH_INLINE bhi_canary_mask_t bhi_canary_mask_of(size_t slack)
+{
+    bhi_canary_mask_t mask;
+    memcpy(&mask, bhi_canary_shown + (slack - 8), sizeof mask);
+    return mask;
+}
+
+/* Whatever the length of the slack. Calls, so that none of it takes registers of the
+ * common case. */
+BH_NOINLINE void bhi_canary_write_any(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place);
+BH_NOINLINE size_t bhi_canary_check_any(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place);
 
 /* The caller is the only one to touch the block. */
 BH_INLINE void bhi_canary_write(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)
 {
     if (!BH_HARDEN_CANARIES)
         return;
-    bhi_canary_t canary = bhi_canary_of(requested, key, place);
-    uintptr_t slack = block + requested, end = block + size;
-    uint64_t head = bhi_canary_head(canary);
-    if (end - slack <= 8) {
-        bhi_slack_store32(end - 4, (uint32_t)(head >> 32));
-        bhi_slack_store32(slack, (uint32_t)head);
+    if (bh_unlikely(size - requested > 24)) {
+        bhi_canary_write_any(block, requested, size, key, place);
         return;
     }
-    if (bh_likely(end - slack <= 16))
-        bhi_slack_store_aligned(end - 8, bhi_canary_tail(canary));
-    else
-        bhi_canary_write_long(block, requested, size, canary);
-    bhi_slack_store64(slack, head);
+    bhi_canary_t canary = bhi_canary_of(requested, key, place);
+    uintptr_t end = block + size;
+    bhi_canary_mask_t shown = bhi_canary_mask_of(size - requested);
+    uint64_t before = bhi_slack_load_aligned(end - 16), last = bhi_slack_load_aligned(end - 8);
+    bhi_slack_store_aligned(end - 16, before ^ ((bhi_canary_middle(canary) ^ before) & shown.before));
+    bhi_slack_store_aligned(end - 8, last ^ ((bhi_canary_tail(canary) ^ last) & shown.last));
+    bhi_slack_store64(block + requested, bhi_canary_head(canary));
 }
 
 /* Offset of the first damaged byte from the block's start, or BH_CANARY_INTACT. */
@@ -104,23 +127,17 @@ BH_INLINE size_t bhi_canary_check(uintptr_t block, size_t requested, size_t size
 {
     if (!BH_HARDEN_CANARIES)
         return BH_CANARY_INTACT;
-    bhi_canary_t canary = bhi_canary_of(requested, key, place);
-    uintptr_t slack = block + requested, end = block + size;
-    uint64_t n = end - slack, head = bhi_canary_head(canary), damage;
-    if (n <= 8) {
-        /* The last n - 4 bytes of the end; the front has the others. */
-        uint64_t after = (uint64_t)(bhi_slack_load32(end - 4) ^ (uint32_t)(head >> 32)) >> (8 * (8 - n));
-        damage = (bhi_slack_load32(slack) ^ (uint32_t)head) | after;
-    } else {
-        damage = bhi_slack_load64(slack) ^ head;
-        if (bh_likely(n <= 16))
-            damage |= (bhi_slack_load_aligned(end - 8) ^ bhi_canary_tail(canary)) >> (8 * (16 - n));
-        else
-            damage |= !bhi_canary_long_intact(block, requested, size, canary);
+    if (!BH_SANITIZED && bh_likely(size - requested <= 24)) {
+        bhi_canary_t canary = bhi_canary_of(requested, key, place);
+        uintptr_t end = block + size;
+        bhi_canary_mask_t shown = bhi_canary_mask_of(size - requested);
+        uint64_t damage = bhi_slack_load64(block + requested) ^ bhi_canary_head(canary);
+        damage |= (bhi_slack_load_aligned(end - 16) ^ bhi_canary_middle(canary)) & shown.before;
+        damage |= (bhi_slack_load_aligned(end - 8) ^ bhi_canary_tail(canary)) & shown.last;
+        if (bh_likely(damage == 0))
+            return BH_CANARY_INTACT;
     }
-    if (bh_likely(damage == 0))
-        return BH_CANARY_INTACT;
-    return bhi_canary_find(block, requested, size, canary);
+    return bhi_canary_check_any(block, requested, size, key, place);
 }
 
 #endif

@@ -36,7 +36,7 @@ void bhi_guard_init(void)
     bhi_os_rereserve(probe, BH_OS_PAGE_SIZE);
 }
 
-static bool mapping_budget_left(void)
+bool bhi_guard_mappings_left(void)
 {
     if (bhi_state->mappings_budget == 0) {
         char text[24];
@@ -84,7 +84,7 @@ static bool close_page(bhi_segment_t *s, unsigned slot, unsigned os_page)
         else
             atomic_fetch_add_explicit(&bhi_state->advice_refused, 1, memory_order_relaxed);
     }
-    if (!done && (by_mprotect || mapping_budget_left())) {
+    if (!done && (by_mprotect || bhi_guard_mappings_left())) {
         done = bhi_os_protect_none(at, (size_t)(s->open_to[slot] - os_page) << BH_OS_PAGE_SHIFT) == 0;
         if (done)
             s->open_to[slot] = (uint8_t)os_page;
@@ -235,7 +235,7 @@ static bool fit(bhi_segment_t *s, unsigned slot, unsigned n, unsigned last_from,
 {
     part_t part = {slot, slot + n - 1, guards_wanted() ? last_from : BH_SLOT_OS_PAGES};
     /* Where slots are opened one by one, the guard is what stays closed. */
-    if (s->by_slot && s->open_to[part.last] == 0 && guards_wanted() && !mapping_budget_left())
+    if (s->by_slot && s->open_to[part.last] == 0 && guards_wanted() && !bhi_guard_mappings_left())
         open_rest(s, s->free | bhi_bit_range(slot, n)); /* others may hold zero-size blocks */
     if (!open_part(s, &part, empty))
         return false;
@@ -319,7 +319,7 @@ static void note_mapped(bhi_segment_t *s, uint64_t slots)
     }
 }
 
-bool bhi_guard_trap(bhi_segment_t *s, unsigned slot, unsigned n)
+bool bhi_guard_trap(bhi_segment_t *s, unsigned slot, unsigned n, bool empty)
 {
     uint64_t slots = bhi_bit_range(slot, n);
     uintptr_t at = page_address(s, slot, 0);
@@ -327,7 +327,7 @@ bool bhi_guard_trap(bhi_segment_t *s, unsigned slot, unsigned n)
     /* Where slots are opened one by one, a closed span is one with the guards on
      * both sides of it: no further mapping, if it had its own. */
     bool may_map = s->by_slot || !bhi_process.guards_by_madvise;
-    may_map = may_map && (bhi_segment_mappings(s, slots) != 0 || mapping_budget_left());
+    may_map = empty || (may_map && (bhi_segment_mappings(s, slots) != 0 || bhi_guard_mappings_left()));
     bhi_state_unlock();
     bool mapped = may_map && bhi_os_rereserve(at, size) == 0;
     bhi_region_t region = mapped ? BHI_REGION_NONE : bhi_guard_range(at, size);
@@ -357,7 +357,7 @@ void bhi_guard_distance(bhi_segment_t *s, unsigned slot, unsigned n)
     bhi_region_t region = bhi_guard_range(at, size);
     if (region != BHI_REGION_NONE)
         note_region(s, slots);
-    else if (mapping_budget_left() && bhi_os_rereserve(at, size) == 0)
+    else if (bhi_guard_mappings_left() && bhi_os_rereserve(at, size) == 0)
         note_mapped(s, slots);
     else
         atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);

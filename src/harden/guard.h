@@ -8,6 +8,9 @@
 /* Start-up: do guard regions work on this kernel? Fills bhi_process. */
 void bhi_guard_init(void);
 
+/* Whether two mappings more are within the budget. */
+bool bhi_guard_mappings_left(void);
+
 /* Makes the n slots from `slot`, which hold no block, accessible up to OS page
  * `last_from` of the last one, and sees to it that this OS page, the last one of
  * that slot and the one before the first slot are not accessible. What lies
@@ -28,11 +31,12 @@ void bhi_guard_close(bhi_segment_t *segment, unsigned slot);
  * of the segment before. For spans of whole segments; the others see to it. */
 void bhi_guard_before(bhi_segment_t *segment);
 
+
 /* Makes the n slots from `slot`, all of them quarantined, inaccessible and returns
  * their memory, with one kernel call where that works. Where it is refused the
- * memory is returned alone, and that is counted. False: it may be non-zero. Gives
- * the lock up during kernel calls. */
-bool bhi_guard_trap(bhi_segment_t *segment, unsigned slot, unsigned n);
+ * memory is returned alone, and that is counted. `empty`: there is none, and the slots
+ * are a whole chunk's. False: it may be non-zero. Gives the lock up during kernel calls. */
+bool bhi_guard_trap(bhi_segment_t *segment, unsigned slot, unsigned n, bool empty);
 
 /* Makes n slots behind a block, part of its span and without contents, inaccessible. */
 void bhi_guard_distance(bhi_segment_t *segment, unsigned slot, unsigned n);

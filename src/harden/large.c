@@ -9,6 +9,7 @@
 #include "harden/large.h"
 
 #include "base/checked.h"
+#include "harden/chunk.h"
 #include "harden/guard.h"
 #include "meta/arena.h"
 #include "meta/pool.h"
@@ -35,6 +36,8 @@ static void let_go(const bhi_quarantined_t *e)
     if (e->huge) {
         e->segment->quarantined = 0;
         bhi_arena_give_run(e->segment, e->slots >> BH_SEGMENT_SLOTS_SHIFT);
+    } else if (e->whole) {
+        bhi_chunk_give(e->segment, e->dirty);
     } else {
         bhi_span_give(e->segment, e->slot, e->slots, e->dirty);
     }
@@ -87,14 +90,19 @@ void bhi_large_trap(bhi_page_t *page)
         return;
     }
     bhi_state_lock();
-    page->local_free = bhi_guard_trap(s, slot, page->span_slots) ? BHI_LARGE_TRAPPED : BHI_LARGE_TRAPPED_DIRTY;
+    page->local_free = bhi_guard_trap(s, slot, page->span_slots, false) ? BHI_LARGE_TRAPPED : BHI_LARGE_TRAPPED_DIRTY;
     bhi_state_unlock();
 }
 
-void bhi_large_span(bhi_segment_t *s, unsigned slot, unsigned slots, uint32_t trapped)
+void bhi_large_span(bhi_segment_t *s, unsigned slot, unsigned slots, uint32_t trapped, bool keep)
 {
+    if (keep && trapped == BHI_LARGE_OPEN && bhi_chunk_leave(s, slot, slots)) {
+        bool gone = bhi_guard_trap(s, 0, BH_SEGMENT_SLOTS, true);
+        put((bhi_quarantined_t){.segment = s, .slot = (uint8_t)slot, .slots = slots, .dirty = !gone, .whole = true});
+        return;
+    }
     bhi_span_quarantine(s, slot, slots);
-    bool zero = trapped != BHI_LARGE_OPEN ? trapped == BHI_LARGE_TRAPPED : bhi_guard_trap(s, slot, slots);
+    bool zero = trapped != BHI_LARGE_OPEN ? trapped == BHI_LARGE_TRAPPED : bhi_guard_trap(s, slot, slots, false);
     put((bhi_quarantined_t){.segment = s, .slot = (uint8_t)slot, .slots = slots, .dirty = !zero});
 }
 

@@ -6,7 +6,7 @@
 #include "base/checked.h"
 
 _Static_assert(BH_QUARANTINE_LEAST / 3 == 32, "the array of small blocks has 32 slots, their ring 64");
-_Static_assert(BH_QUARANTINE_MOST / 3 <= UINT8_MAX, "the ring's first slot is counted in 8 bits");
+_Static_assert(BH_QUARANTINE_MOST <= UINT8_MAX, "slots are counted in 8 bits");
 
 static unsigned slots_for(size_t size, size_t budget)
 {
@@ -27,38 +27,27 @@ void bhi_quarantine_init(bhi_quarantine_t *q, size_t size, size_t budget)
     unsigned slots = slots_for(size, budget);
     unsigned array_bits = slots < 3 ? 0 : bhi_bit_last(slots / 3);
     q->array_bits = (uint8_t)array_bits;
-    q->slots = (uint16_t)slots;
+    q->slots = (uint8_t)slots;
     q->ring_from = (uint8_t)(1u << array_bits);
     q->ring_at = q->ring_from;
 }
 
-/* Puts the block into the slot; returns who was there. */
-static inline uintptr_t swap(bhi_quarantine_t *q, unsigned slot, uintptr_t block)
+void bhi_quarantine_draw(bhi_quarantine_t *q, unsigned most, size_t times, bhi_random_t *random)
 {
-    uintptr_t was = q->block[slot];
-    q->block[slot] = block;
-    return was;
+    q->drawn = bhi_random_u64(random);
+    q->drawn_bits = (uint8_t)(times <= 64 ? bhi_min(64, times * most) : 64);
 }
 
-uintptr_t bhi_quarantine_put(bhi_quarantine_t *q, uintptr_t block, bhi_random_t *random)
+void bhi_quarantine_after_fork(bhi_quarantine_t *q)
 {
-    if (q == NULL || bh_unlikely(q->slots == 0))
-        return block;
-    block = swap(q, bhi_random_bits(random, q->array_bits), block);
-    unsigned at = q->ring_at;
-    if (bh_likely(block != 0 && q->ring_from < q->slots)) {
-        block = swap(q, at, block);
-        q->ring_at = at + 1u == q->slots ? q->ring_from : (uint16_t)(at + 1u);
-    }
-    if (bh_unlikely(block == 0))
-        q->count++;
-    return block;
+    q->drawn = 0;
+    q->drawn_bits = 0;
 }
 
 uintptr_t bhi_quarantine_take_at(bhi_quarantine_t *q, unsigned i)
 {
-    uintptr_t block = swap(q, i, 0);
-    q->count = (uint16_t)(q->count - (block != 0));
+    uintptr_t block = bhi_quarantine_swap(q, i, 0);
+    q->count = (uint8_t)(q->count - (block != 0));
     return block;
 }
 

@@ -25,11 +25,8 @@
  *   a     = the largest power of two in max(1, slots / 3),  r = slots - a
  *
  * so a class holds at most max(budget, 96 * 256 B). a is a power of two so that a
- * few bits choose a slot without bias.
- *
- * An entry is the block's address, 8 bytes. Shorter ones (page and index) need
- * more than 32 bits as well, with 2^27 slots and 2^13 blocks in each, and a table
- * of pages beside.
+ * few bits choose a slot without bias. They come from a word of the keystream that
+ * lasts for some puts; who forks throws it away (bhi_quarantine_after_fork).
  *
  * One quarantine belongs to one heap and class; owner only, no locks. The caller
  * hands in the memory, out of line with the other control data, and sees to the
@@ -47,9 +44,11 @@
 typedef struct bhi_quarantine {
     uint8_t array_bits; /* const: the array has 2^array_bits slots */
     uint8_t ring_from;  /* const: first slot of the ring */
-    uint16_t slots;     /* const: of array and ring together; 0 = none */
-    uint16_t ring_at;   /* slot of the ring's head, whose block is released next */
-    uint16_t count;     /* blocks in here */
+    uint8_t slots;      /* const: of array and ring together; 1 at least */
+    uint8_t ring_at;    /* slot of the ring's head, whose block is released next */
+    uint8_t count;      /* blocks in here */
+    uint8_t drawn_bits; /* random bits left in `drawn` */
+    uint64_t drawn;     /* secret */
     uintptr_t block[];   /* array, then ring; 0 = empty */
 } bhi_quarantine_t;
 
@@ -60,9 +59,8 @@ size_t bhi_quarantine_bytes(size_t size, size_t budget);
 /* q: that much zeroed memory, aligned to 8; not called where it is 0. */
 void bhi_quarantine_init(bhi_quarantine_t *q, size_t size, size_t budget);
 
-/* Takes in a block, and returns the one to release for it: perhaps none (0),
- * without slots the block itself. */
-uintptr_t bhi_quarantine_put(bhi_quarantine_t *q, uintptr_t block, bhi_random_t *random);
+/* A child must not choose as its parent does. */
+void bhi_quarantine_after_fork(bhi_quarantine_t *q);
 
 /* Takes out a block with an address in [from, from + bytes), 0 when there is none:
  * to empty a page. */
@@ -81,6 +79,57 @@ static inline uintptr_t bhi_quarantine_at(const bhi_quarantine_t *q, unsigned i)
 }
 
 uintptr_t bhi_quarantine_take_at(bhi_quarantine_t *q, unsigned i);
+
+/* Puts the block into the slot; returns who was there. */
+static inline uintptr_t bhi_quarantine_swap(bhi_quarantine_t *q, unsigned slot, uintptr_t block)
+{
+    uintptr_t was = q->block[slot];
+    q->block[slot] = block;
+    return was;
+}
+
+/* Whether `most` drawn bits are there for the next ones taken. */
+BH_INLINE bool bhi_quarantine_has_bits(const bhi_quarantine_t *q, unsigned most)
+{
+    return bh_likely(q->drawn_bits >= most);
+}
+
+/* Draws as many as serve `times` users of `most` bits, or as fit a word. */
+void bhi_quarantine_draw(bhi_quarantine_t *q, unsigned most, size_t times, bhi_random_t *random);
+
+/* Uniform in [0, 2^n); n bits are there. */
+BH_INLINE unsigned bhi_quarantine_bits(bhi_quarantine_t *q, unsigned n)
+{
+    unsigned bits = (unsigned)q->drawn & ((1u << n) - 1);
+    q->drawn >>= n;
+    q->drawn_bits = (uint8_t)(q->drawn_bits - n);
+    return bits;
+}
+
+/* Takes in a block, and returns the one to release for it: perhaps none (0). q is not
+ * NULL and has q->array_bits bits drawn. */
+BH_INLINE uintptr_t bhi_quarantine_put_drawn(bhi_quarantine_t *q, uintptr_t block)
+{
+    block = bhi_quarantine_swap(q, bhi_quarantine_bits(q, q->array_bits), block);
+    unsigned at = q->ring_at;
+    if (bh_likely(block != 0) && bh_likely(q->ring_from < q->slots)) {
+        block = bhi_quarantine_swap(q, at, block);
+        q->ring_at = at + 1u == q->slots ? q->ring_from : (uint8_t)(at + 1u);
+    }
+    if (bh_unlikely(block == 0))
+        q->count++;
+    return block;
+}
+
+/* The same with bits drawn if need be, and of NULL the block itself. */
+BH_INLINE uintptr_t bhi_quarantine_put(bhi_quarantine_t *q, uintptr_t block, bhi_random_t *random)
+{
+    if (bh_unlikely(q == NULL))
+        return block;
+    if (!bhi_quarantine_has_bits(q, q->array_bits))
+        bhi_quarantine_draw(q, q->array_bits, SIZE_MAX, random);
+    return bhi_quarantine_put_drawn(q, block);
+}
 
 static inline unsigned bhi_quarantine_count(const bhi_quarantine_t *q)
 {

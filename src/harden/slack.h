@@ -2,8 +2,9 @@
  *
  * The owner of a page reads the slack of live blocks (sweeps) while another
  * thread may write it: the one that frees the block. Bytes before the slack are
- * the program's, which may change them at any time, so nothing here touches a
- * byte that is not slack: at its unaligned front, words start where it starts.
+ * the program's, which may change them at any time, so no byte that is not slack is
+ * written, and what an aligned word shows of one that is not is masked out: at the
+ * slack's unaligned front, words start where it starts.
  *
  * C has no atomic access that is not aligned. A volatile access is what the
  * compiler makes one instruction of; that another processor may see half of it

@@ -2,6 +2,7 @@
 #include "harden/wipe.h"
 
 #include "base/bits.h"
+#include "rt/process.h"
 
 void bhi_wipe_slack_any(uintptr_t slack, uintptr_t end)
 {
@@ -23,24 +24,59 @@ BH_COLD size_t bhi_wipe_find(uintptr_t block, size_t size)
     return BH_WIPE_CLEAN;
 }
 
-static inline bhi_words2_t seen_in_64(uintptr_t at)
+/* size > 128. The last 128 bytes, then what lies before them from the front; the two
+ * may overlap, which is cheaper than a loop over what is left. */
+static size_t check_long(uintptr_t block, size_t size)
 {
-    return (bhi_wipe_two(at) | bhi_wipe_two(at + 16)) | (bhi_wipe_two(at + 32) | bhi_wipe_two(at + 48));
-}
-
-/* size > 64. */
-size_t bhi_wipe_check_long(uintptr_t block, size_t size)
-{
-    /* The last 64 bytes, then what lies before them from the front; the two may
-     * overlap, which is cheaper than a loop over what is left. */
-    uintptr_t at = block, last = block + size - 64;
-    bhi_words2_t seen = seen_in_64(last);
-    for (; at + 64 < last; at += 128) {
-        seen |= seen_in_64(at) | seen_in_64(at + 64);
+    uintptr_t at = block, last = block + size - 128;
+    bhi_words2_t seen = bhi_wipe_eight(last) | bhi_wipe_eight(last + 64);
+    for (; at < last; at += 128) {
+        seen |= bhi_wipe_eight(at) | bhi_wipe_eight(at + 64);
         if (bh_unlikely((seen[0] | seen[1]) != 0))
             return bhi_wipe_find(block, size);
     }
-    if (at < last)
-        seen |= seen_in_64(at);
     return bh_likely((seen[0] | seen[1]) == 0) ? BH_WIPE_CLEAN : bhi_wipe_find(block, size);
+}
+
+#if defined(__x86_64__)
+/* The same with vectors of twice the length, which most processors know. */
+typedef uint64_t words4_t __attribute__((vector_size(32), aligned(8), may_alias));
+typedef long long test4_t __attribute__((vector_size(32)));
+
+__attribute__((target("avx2"))) static inline bool any_in_128(uintptr_t at)
+{
+    const words4_t *w = (const words4_t *)at; /* NOLINT: block memory is addressed by number */
+    words4_t seen = (w[0] | w[1]) | (w[2] | w[3]);
+    return !__builtin_ia32_ptestz256((test4_t)seen, (test4_t)seen);
+}
+
+__attribute__((target("avx2"))) static size_t check_long_avx2(uintptr_t block, size_t size)
+{
+    uintptr_t at = block, last = block + size - 128;
+    for (; at < last; at += 128) {
+        if (bh_unlikely(any_in_128(at)))
+            return bhi_wipe_find(block, size);
+    }
+    return bh_likely(!any_in_128(last)) ? BH_WIPE_CLEAN : bhi_wipe_find(block, size);
+}
+
+#endif
+
+bool bhi_wipe_knows_avx2(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") != 0;
+#else
+    return false;
+#endif
+}
+
+size_t bhi_wipe_check_long(uintptr_t block, size_t size)
+{
+#if defined(__x86_64__)
+    if (bh_likely(bhi_process.has_avx2))
+        return check_long_avx2(block, size);
+#endif
+    return check_long(block, size);
 }

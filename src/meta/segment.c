@@ -32,7 +32,7 @@ static void bucket_remove(bhi_segment_t *s)
 
 static void bucket_update(bhi_segment_t *s)
 {
-    unsigned longest = bhi_bit_longest_run(s->free);
+    unsigned longest = s->chunk ? 0 : bhi_bit_longest_run(s->free);
     unsigned bucket = longest == 0 ? BHI_BUCKETS : bhi_bit_last(longest);
     if (bucket == s->bucket)
         return;
@@ -84,6 +84,13 @@ static void purge_link(bhi_segment_t *s)
         bhi_state->purge_first = s;
     bhi_state->purge_last = s;
     purge_publish_next();
+}
+
+static void set_dirty(bhi_segment_t *s, uint64_t dirty)
+{
+    bhi_state->dirty_slots += bhi_bit_count(dirty);
+    bhi_state->dirty_slots -= bhi_bit_count(s->dirty);
+    s->dirty = dirty;
 }
 
 /* ------------------------------------------------------------------ opening */
@@ -161,7 +168,7 @@ void bhi_segment_adopt_huge(bhi_segment_t *first, uint32_t n, size_t accessible,
             bhi_segment_note(s, slot);
             accessible -= pages << BH_OS_PAGE_SHIFT;
             if (pages > 0 && dirty)
-                s->dirty |= (uint64_t)1 << slot;
+                set_dirty(s, s->dirty | (uint64_t)1 << slot);
         }
         bhi_mappings_recount(0, bhi_segment_mappings(s, ALL_SLOTS));
         bucket_update(s);
@@ -172,7 +179,7 @@ void bhi_segment_adopt_huge(bhi_segment_t *first, uint32_t n, size_t accessible,
 
 size_t bhi_segment_mappings(const bhi_segment_t *s, uint64_t slots)
 {
-    size_t cost = 0;
+    size_t cost = s->moved && slots == ALL_SLOTS ? 2 : 0;
     for (slots &= s->by_mprotect; slots != 0; slots &= slots - 1) {
         unsigned from = s->open_to[bhi_bit_first(slots)];
         cost += from > 0 || !s->by_slot ? 2 : 0;
@@ -220,32 +227,42 @@ static uint64_t ready_starts(const bhi_segment_t *s, unsigned n, uint64_t starts
 static void take_slots(bhi_segment_t *s, uint64_t range)
 {
     s->free &= ~range;
-    s->dirty &= ~range;
+    set_dirty(s, s->dirty & ~range);
     s->aged &= ~range;
     if (s->dirty == 0)
         purge_unlink(s);
     bucket_update(s);
 }
 
-static bhi_span_t take_from(bhi_segment_t *s, unsigned n, uint64_t starts)
+bool bhi_span_is_free(const bhi_segment_t *s, unsigned slot, unsigned n)
 {
-    unsigned which = bhi_random_below(&bhi_state->random, bhi_bit_count(starts));
-    unsigned slot = bhi_bit_nth(starts, which);
     uint64_t range = bhi_bit_range(slot, n);
-    bhi_span_t span = {s, slot, (s->dirty & range) == 0};
+    return s->kind == BHI_SEGMENT_SLOTS && !s->chunk && (s->free & range) == range;
+}
+
+bhi_span_t bhi_span_take_at(bhi_segment_t *s, unsigned slot, unsigned n)
+{
+    uint64_t range = bhi_bit_range(slot, n);
+    bhi_span_t span = {s, slot, (s->dirty & range) == 0, (s->dirty & range) >> slot};
     s->heads |= (uint64_t)1 << slot;
     take_slots(s, range);
     return span;
 }
 
-bool bhi_span_grow(bhi_segment_t *s, unsigned slot, unsigned n, unsigned to, bool *zero)
+static bhi_span_t take_from(bhi_segment_t *s, unsigned n, uint64_t starts)
+{
+    unsigned which = bhi_random_below(&bhi_state->random, bhi_bit_count(starts));
+    return bhi_span_take_at(s, bhi_bit_nth(starts, which), n);
+}
+
+bool bhi_span_grow(bhi_segment_t *s, unsigned slot, unsigned n, unsigned to, uint64_t *dirty)
 {
     if (slot + to > BH_SEGMENT_SLOTS)
         return false;
     uint64_t range = bhi_bit_range(slot + n, to - n);
     if ((s->free & range) != range)
         return false;
-    *zero &= (s->dirty & range) == 0;
+    *dirty = (s->dirty & range) >> (slot + n);
     take_slots(s, range);
     return true;
 }
@@ -254,7 +271,7 @@ bhi_span_t bhi_span_take_in_new_segment(unsigned n, unsigned align_slots)
 {
     bhi_segment_t *s = new_segment();
     if (s == NULL)
-        return (bhi_span_t){NULL, 0, false};
+        return (bhi_span_t){NULL, 0, false, 0};
     return take_from(s, n, span_starts(s, n, aligned_slots(align_slots)));
 }
 
@@ -294,10 +311,70 @@ void bhi_span_give(bhi_segment_t *s, unsigned slot, unsigned n, bool dirty)
     s->quarantined &= ~range;
     s->heads &= ~((uint64_t)1 << slot);
     if (dirty)
-        s->dirty |= range;
+        set_dirty(s, s->dirty | range);
     bucket_update(s);
     if (s->dirty != 0 || s->free == ALL_SLOTS)
         purge_link(s);
+}
+
+/* ------------------------------------------------------------------- chunks */
+
+bhi_segment_t *bhi_chunk_new(bool bare)
+{
+    bhi_segment_t *s = bhi_arena_take_run(1, 1);
+    if (s == NULL)
+        return NULL;
+    segment_init(s);
+    s->chunk = true;
+    bhi_state->chunks++;
+    if (bare) {
+        memset(s->open_to, 0, sizeof s->open_to);
+        memset(s->regions, 0, sizeof s->regions);
+        s->by_mprotect = s->ended = ALL_SLOTS;
+    } else {
+        open_segment(s);
+    }
+    return s;
+}
+
+bhi_span_t bhi_chunk_take(bhi_segment_t *s, unsigned slot, unsigned n)
+{
+    return take_from(s, n, (uint64_t)1 << slot);
+}
+
+void bhi_chunk_quarantine(bhi_segment_t *s)
+{
+    take_slots(s, ALL_SLOTS);
+    purge_unlink(s);
+    s->heads = 0;
+    s->quarantined = ALL_SLOTS;
+    bhi_state->chunks -= s->chunk;
+    s->chunk = s->moved = false;
+}
+
+static void give_segment(bhi_segment_t *s)
+{
+    bhi_state->chunks -= s->chunk;
+    s->chunk = s->moved = false;
+    bhi_arena_give_run(s, 1);
+}
+
+void bhi_chunk_give(bhi_segment_t *s, bool dirty)
+{
+    bool shut = !dirty;
+    for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++)
+        shut &= s->open_to[i] == 0;
+    s->quarantined = 0;
+    if (shut)
+        bhi_arena_give_run(s, 1);
+    else
+        bhi_span_give(s, 0, BH_SEGMENT_SLOTS, dirty);
+}
+
+void bhi_chunk_soil(bhi_segment_t *s, uint64_t slots)
+{
+    set_dirty(s, slots);
+    purge_link(s);
 }
 
 /* ------------------------------------------------------------------ purging */
@@ -344,7 +421,7 @@ static size_t purge_segment(bhi_segment_t *s, bool all)
     s->purging = due_slots(s, all);
     bool whole = s->purging == ALL_SLOTS;
     s->free &= ~s->purging;
-    s->dirty &= ~s->purging;
+    set_dirty(s, s->dirty & ~s->purging);
     purge_unlink(s);
     if (s->dirty != 0)
         purge_link(s);
@@ -360,13 +437,13 @@ static size_t purge_segment(bhi_segment_t *s, bool all)
     if (gone) {
         s->purging = 0;
         bhi_mappings_recount(bhi_segment_mappings(s, ALL_SLOTS), 0);
-        bhi_arena_give_run(s, 1);
+        give_segment(s);
         return BH_SEGMENT_SIZE;
     }
     /* What the kernel refused stays dirty; it is tried again with the next span
      * that is given back here. */
     s->free |= s->purging;
-    s->dirty |= s->purging & ~zero;
+    set_dirty(s, s->dirty | (s->purging & ~zero));
     s->purging = 0;
     bucket_update(s);
     return bytes;

@@ -16,8 +16,11 @@
  *              heap->owner owns it until it stores 0 again
  *   live       handed out by malloc and not taken back by the owner
  *   held       freed by a thread that is not the owner, not taken back yet
+ *   listed     free, and one of those that malloc hands out next
  *   fresh      never handed out nor listed since its page began
  *   retire     keep an empty page for a while; release: give its span back
+ *   sample     choose an allocation to be guarded; guarded block: one with OS
+ *              pages of its own between guards (harden/guarded.h)
  *   trap       make a freed span inaccessible; quarantine: keep its addresses
  *              out of use
  *   purge      return memory to the kernel, keep the address space
@@ -88,17 +91,18 @@ typedef enum bhi_page_state {
     BHI_PAGE_LARGE,    /* single block, in the heap's full list */
 } bhi_page_state_t;
 
+/* What the memory of a page's fresh blocks holds. */
+typedef enum bhi_memory {
+    BHI_MEMORY_ANY = 0, /* to be cleared before it is handed out */
+    BHI_MEMORY_ZERO,    /* it reads zero */
+    BHI_MEMORY_OWN,     /* what blocks of the same class and heap held */
+} bhi_memory_t;
+
 /* remote word: bit 0 = the page is on a pending stack or about to be pushed;
  * bits 32..63 = groups of blocks in which a held bit was set since the owner
  * last looked. A group is 2^group_shift consecutive blocks. */
 #define BHI_REMOTE_QUEUED ((uint64_t)1)
 #define BHI_REMOTE_GROUP_BIT 32u
-
-/* Lists name a block by its place, bytes from the page's first block on: malloc
- * waits for a link before it can read the next, and an addition is sooner done
- * than a multiplication. 24 bits. This one is no block's; the end of a list. */
-#define BHI_PLACE_NONE 0xffffffu
-_Static_assert(BH_SPAN_SLOTS_LARGE * BH_SLOT_SIZE < BHI_PLACE_NONE, "a place fits a link");
 
 /* Descriptor, one for each slot. First line: what every free reads, written
  * seldom, so that it stays in the caches of all threads that free into the page.
@@ -108,12 +112,13 @@ _Static_assert(BH_SPAN_SLOTS_LARGE * BH_SLOT_SIZE < BHI_PLACE_NONE, "a place fit
  *       live(i) and not held(i)
  *   I2  capacity <= reserved; blocks >= capacity, and those of the last word of the
  *       map below it that `fresh` names, are fresh: live = held = 0, on no list
- *   I3  used = number of blocks with live = 1 (held ones included); 0 also for
- *       a single block that was freed, whose bits stay until the page ends
- *   I4  blocks below capacity that are neither fresh nor live are free: on `free`,
- *       or found in the map by the next refill. `free` holds only free blocks,
+ *   I3  used = number of blocks with live = 1 (held ones included), and in profile
+ *       hardened those in quarantine; 0 also for a single block that was freed, whose
+ *       bits stay until the page ends
+ *   I4  blocks below capacity that are neither fresh nor live are free: on the page's
+ *       list, or found in the map by the next refill. The list holds only free blocks,
  *       each once; of zero-size blocks, whose capacity = reserved, none. (Where the
- *       map is compiled out they are on `local_free`.)
+ *       map is compiled out the list has room for all; see harden/list.h.)
  *   I5  local_heap is heap or NULL; it is heap only if state = ACTIVE and the
  *       blocks are not of zero size
  *   I6  state = FREE <=> capacity = 0 <=> heap = NULL; start, block sizes and
@@ -125,7 +130,7 @@ typedef struct bhi_page {
     _Atomic(struct bhi_heap *) local_heap; /* owner writes; free's fast path applies iff it is the caller's heap */
     uintptr_t start;            /* const: address of block 0, in the span's first slot; its start but for bhi_heap_large_at */
     uint64_t reciprocal;        /* const: ceil(2^64 / block_size); 0 for a single block */
-    bhi_map_word_t *map;        /* const: ceil(reserved / 64) words */
+    bhi_map_word_t *map;        /* const: ceil(reserved / 64) words; of many blocks, their list right before them */
     _Atomic(struct bhi_heap *) heap;      /* owner writes; NULL when free */
     _Atomic(uint64_t) remote;             /* atomic; survives the page's release */
     uint32_t block_size;        /* const: bytes from block to block; 0 for a single block */
@@ -135,22 +140,23 @@ typedef struct bhi_page {
     uint8_t size_class;         /* const */
     uint32_t reserved;          /* const: blocks that fit */
 
-    uint64_t key;               /* owner, secret: link codec, key of `free`; see harden/link.h */
-    uint32_t free;              /* owner: place of the first of `free`, or BHI_PLACE_NONE */
-    uint32_t local_free;        /* owner: the same of `local_free`, which only builds without the map use; hardened: the map word that blocks are taken from */
+    uint64_t key;               /* const, secret: of the list's entries and of canaries */
+    uint32_t listed;            /* owner: blocks on the list */
+    uint32_t local_free;        /* owner: blocks freed since the list was made, in builds without the map; of a single block, see harden/large.h */
     uint32_t used;              /* owner */
     uint8_t retire;             /* owner: ticks left (heap.c), 0 = not retired */
     uint8_t state;              /* owner: bhi_page_state_t; readable by all as a hint */
-    bool memory_zero;           /* owner: fresh blocks are known to read zero */
-    bool free_zero;             /* owner: every block on `free` is zero but for its link */
+    uint8_t memory;             /* owner: bhi_memory_t, of fresh blocks */
+    bool free_zero;             /* owner: every block on the list is zero */
     struct bhi_page *next, *prev;         /* owner: queue links */
     _Atomic(struct bhi_page *) pending_next; /* whoever has the page on its stack */
     union {
         size_t single_bytes;              /* const, of a single block; see bhi_page_bytes */
         uint64_t fresh;                   /* owner, of many blocks: I2 */
+        struct bhi_hard_page *hard;       /* const, instead where profile hardened has no fresh blocks: core/hardened_page.h */
     };
     uint32_t span_slots;                  /* const */
-    uint32_t residue;                     /* slot: mark of the large block whose contents are left here; 0: of anything */
+    uint32_t residue;                     /* owner, or of a free slot: mark of what is left here, see core/residue.c; 0: of anything */
 } BH_ALIGNED(128) bhi_page_t;
 
 _Static_assert(sizeof(bhi_page_t) == (1 << BH_PAGE_DESC_SHIFT), "lookup multiplies by 128");
@@ -171,16 +177,19 @@ typedef struct bhi_quarantined {
     uint8_t slot;
     bool huge;      /* a span of whole segments; slot is 0 */
     bool dirty;     /* its memory may be non-zero: the kernel refused everything */
+    bool whole;     /* Q4 */
     uint32_t slots;
 } bhi_quarantined_t;
 
 /* Ring, oldest first; all fields under state->lock.
  *
  *   Q1  every slot of an entry is quarantined, and of one entry only
- *   Q2  bytes = address space of all entries, at most the limit
+ *   Q2  bytes = address space of all entries' spans, at most the limit
  *   Q3  a quarantined slot of no entry is on its way into the ring (its lock is
  *       given up for a kernel call), in a forked child for good; or of a huge span
- *       on state->huge_refused, whose addresses the kernel would not take back */
+ *       on state->huge_refused, whose addresses the kernel would not take back; or of
+ *       a chunk lost for good to the one move that failed (state->move_refused)
+ *   Q4  of a block whose memory moved away, all its segment is quarantined */
 #define BHI_QUARANTINE_MOST 256u
 typedef struct bhi_large_quarantine {
     uint32_t first, count;
@@ -224,6 +233,8 @@ typedef struct bhi_segment {
     uint8_t bucket;       /* index into state->buckets, BHI_BUCKETS = in none */
     bool by_slot;         /* opened slot by slot: guards are pages never opened */
     bool in_run;          /* first or last segment of a free run; all of a run is without access and zero */
+    bool chunk;           /* for one large block at a time, which can move away: harden/chunk.h; in no bucket */
+    bool moved;           /* its memory came from elsewhere: a mapping of its own */
     uint8_t open_to[64];  /* OS pages from here on have no access: mprotect, or never opened */
     uint16_t regions[64]; /* guard regions, a bit for each OS page */
 } BH_ALIGNED(512) bhi_segment_t;
@@ -276,6 +287,14 @@ typedef struct bhi_queue {
     size_t length; /* pages */
 } bhi_queue_t;
 
+/* Notes of where pages of the heap have ended, in any order: residue.h. */
+#define BHI_LEFT_MOST 128u
+typedef struct bhi_left {
+    uint32_t count;
+    uint8_t size_class[BHI_LEFT_MOST];
+    uint32_t slot[BHI_LEFT_MOST]; /* of the first arena */
+} bhi_left_t;
+
 typedef enum bhi_heap_kind {
     BHI_HEAP_UNUSED = 0, /* on state->heaps_unused */
     BHI_HEAP_THREAD,     /* a thread's default heap */
@@ -306,11 +325,15 @@ typedef struct bhi_heap {
     struct bhi_heap *thread_next;          /* lock: chain of state->thread_heaps */
     struct bhi_hard *hard;                 /* owner: what profile hardened adds; NULL elsewhere */
     struct bhi_hazard *hazard;             /* owner, default heaps: the thread's hazard word, or NULL */
+    struct bhi_guarded *guarded;           /* lock: its guarded blocks, by next */
+    uint64_t sample_stream;                /* owner: sample_seed's stream; 0: not begun */
     uint32_t id;                           /* const: index in the heap table */
     uint32_t generation;                   /* lock: grows when a user heap ends; part of its handle */
     _Atomic(uint8_t) kind;                 /* owner, under lock where lists change: bhi_heap_kind_t */
     bool in_list;                          /* lock */
     bhi_random_t random;                   /* owner, secret */
+    bhi_left_t left;                       /* owner */
+    uint32_t sample[BHI_CLASSES];          /* owner: 0: not drawn; n + 1: n blocks go on lists, then one is guarded (core/sampled.h) */
 
     _Atomic(struct bhi_page *) pending BH_ALIGNED(BH_CACHE_LINE); /* atomic: stack of pages with remote frees */
     _Atomic(bhi_owner_t) owner BH_ALIGNED(BH_CACHE_LINE); /* atomic; every remote free reads it */
@@ -359,12 +382,15 @@ typedef struct bhi_state {
     _Atomic(uint32_t) hazard_count;    /* lock writes, all read: words that were ever a thread's */
     bhi_lock_t hazard_lock;            /* for the shared one; nothing else is taken under it */
     bhi_hazard_t hazard_shared;        /* for threads that have none and can get none */
-    size_t mappings;                   /* lock: estimate of mappings that guards by mprotect cost */
+    size_t mappings;                   /* lock: estimate of mappings that guards by mprotect and chunks cost */
     size_t mappings_budget;            /* lock: half of vm.max_map_count; 0 = not read yet */
     _Atomic(size_t) guard_missed;      /* guards that could not be placed */
     _Atomic(size_t) advice_refused;    /* advisory kernel calls that failed */
     bhi_segment_t *purge_busy;         /* lock: segment whose memory a thread returns right now, lock given up */
     bool batch_refused;                /* lock: process_madvise does not work here */
+    bool move_refused;                 /* lock: mremap does not work here, or failed once */
+    uint32_t chunks;                   /* lock: segments that are chunks */
+    size_t dirty_slots;                /* lock: in all segments */
 } bhi_state_t;
 
 #define bhi_state (bhi_process.state)

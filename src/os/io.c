@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 
 /* O_NONBLOCK: in a changed root the path may be a pipe. */
@@ -19,6 +20,13 @@ int bhi_os_file_append(const char *path)
 {
     long flags = O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY;
     return (int)bhi_syscall6(SYS_openat, AT_FDCWD, (long)path, flags, 0600, 0, 0);
+}
+
+size_t bhi_os_link_text(const char *path, char *buf, size_t size)
+{
+    long n = bhi_syscall6(SYS_readlinkat, AT_FDCWD, (long)path, (long)buf, (long)(size - 1), 0, 0);
+    buf[n > 0 ? n : 0] = '\0';
+    return n > 0 ? (size_t)n : 0;
 }
 
 long bhi_os_file_read(int fd, void *buf, size_t size)
@@ -64,6 +72,12 @@ void bhi_os_send(const char *path, const void *buf, size_t size)
 bool bhi_os_readable(uintptr_t addr)
 {
     return addr % 8 == 0 && bhi_syscall6(SYS_rt_sigprocmask, ~0, (long)addr, 0, 8, 0, 0) == -EINVAL;
+}
+
+bool bhi_os_copy(void *to, uintptr_t from, size_t size)
+{
+    struct iovec local = {to, size}, remote = {(void *)from, size}; /* NOLINT: an address */
+    return bhi_syscall6(SYS_process_vm_readv, bhi_os_pid(), (long)&local, 1, (long)&remote, 1, 0) == (long)size;
 }
 
 void bhi_os_block_write_signals(void)

@@ -26,6 +26,8 @@
 #ifndef MADV_DONTNEED_LOCKED
 #define MADV_DONTNEED_LOCKED 24
 #endif
+#define BH_MADV_COLD 20 /* Linux 5.4 */
+#define BH_MREMAP_KEEP_SOURCE 4 /* MREMAP_DONTUNMAP, Linux 5.7 */
 /* Linux 6.13; values from the kernel's uapi/asm-generic/mman-common.h. */
 #define BH_MADV_GUARD_INSTALL 102
 #define BH_MADV_GUARD_REMOVE 103
@@ -116,6 +118,19 @@ int bhi_os_purge(uintptr_t addr, size_t size)
     if (r == -EINVAL) /* locked memory */
         r = (int)CALL(BHI_OS_MADVISE, SYS_madvise, addr, size, MADV_DONTNEED_LOCKED, 0, 0, 0);
     return r;
+}
+
+int bhi_os_move(uintptr_t from, uintptr_t to, size_t size)
+{
+    long flags = MREMAP_MAYMOVE | MREMAP_FIXED | BH_MREMAP_KEEP_SOURCE;
+    intptr_t at = CALL(BHI_OS_MREMAP, SYS_mremap, from, size, size, flags, to, 0);
+    return bhi_os_failed(at) ? (int)at : 0;
+}
+
+bool bhi_os_is_locked(uintptr_t addr, size_t size)
+{
+    /* A hint that changes nothing but the page's place in the kernel's lists. */
+    return CALL(BHI_OS_MADVISE, SYS_madvise, addr, size, BH_MADV_COLD, 0, 0, 0) != 0;
 }
 
 int bhi_os_guard_install(uintptr_t addr, size_t size)
@@ -347,5 +362,6 @@ void bhi_os_start_info(bhi_os_start_t *out)
         out->env = environ;
     out->at_random = (const unsigned char *)getauxval(AT_RANDOM);
     out->page_size = getauxval(AT_PAGESZ);
+    out->program_headers = getauxval(AT_PHDR);
     out->secure = getauxval(AT_SECURE) != 0;
 }

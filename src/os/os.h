@@ -36,6 +36,14 @@ int bhi_os_seal(uintptr_t addr, size_t size);
  * and only if the result is 0. Locked memory: the kernel's locked variant. */
 int bhi_os_purge(uintptr_t addr, size_t size);
 
+/* Moves the memory behind a range to another range of a reservation, in whose place
+ * it comes with its access and guard regions; the first range stays accessible and
+ * reads zero. The ranges do not overlap. After -EINVAL, -EPERM and -ENOSYS nothing
+ * has changed; after any other failure the second range may have a hole. */
+int bhi_os_move(uintptr_t from, uintptr_t to, size_t size);
+/* Whether the program has locked memory of the range. */
+bool bhi_os_is_locked(uintptr_t addr, size_t size);
+
 /* Lightweight guard regions (Linux 6.13). */
 int bhi_os_guard_install(uintptr_t addr, size_t size);
 int bhi_os_guard_remove(uintptr_t addr, size_t size);
@@ -64,6 +72,8 @@ int bhi_os_file_open(const char *path);
 int bhi_os_file_append(const char *path); /* made if need be, 0600; no symbolic link */
 long bhi_os_file_read(int fd, void *buf, size_t size);
 void bhi_os_file_close(int fd);
+/* What a symbolic link says, cut, with a zero byte; 0: nothing. */
+size_t bhi_os_link_text(const char *path, char *buf, size_t size);
 /* Device and inode, by which a descriptor is told from a later one of its number. */
 int bhi_os_file_identity(int fd, uint64_t id[2]);
 /* One datagram to a local socket, or nothing. */
@@ -72,6 +82,10 @@ void bhi_os_send(const char *path, const void *buf, size_t size);
 /* Whether the aligned 8-byte word at addr can be read. Asks the kernel, changes
  * nothing, and uses a call that every sandbox needs which lets a process abort. */
 bool bhi_os_readable(uintptr_t addr);
+
+/* Copies memory of this process that another thread may close meanwhile; false: it
+ * cannot be read, or the kernel does not do it for us. */
+bool bhi_os_copy(void *to, uintptr_t from, size_t size);
 
 /* The calling thread's writes fail instead of raising a signal (a pipe that nobody
  * reads, a file at its size limit). */
@@ -103,6 +117,7 @@ typedef struct bhi_os_start {
     char *const *env; /* NULL-terminated, or NULL when unknown */
     const unsigned char *at_random; /* 16 bytes from the kernel, or NULL */
     size_t page_size;
+    uintptr_t program_headers;
     bool secure;
 } bhi_os_start_t;
 void bhi_os_start_info(bhi_os_start_t *out);
@@ -112,7 +127,7 @@ void bhi_os_start_info(bhi_os_start_t *out);
  * returned as that call's negated errno value and the call is not made. A look
  * at an open file is of the kind of reading it. */
 typedef enum bhi_os_call {
-    BHI_OS_MMAP, BHI_OS_MUNMAP, BHI_OS_MPROTECT, BHI_OS_MADVISE, BHI_OS_GUARD, BHI_OS_PROCESS_MADVISE,
+    BHI_OS_MMAP, BHI_OS_MUNMAP, BHI_OS_MREMAP, BHI_OS_MPROTECT, BHI_OS_MADVISE, BHI_OS_GUARD, BHI_OS_PROCESS_MADVISE,
     BHI_OS_MSEAL, BHI_OS_GETRANDOM, BHI_OS_OPEN, BHI_OS_READ, BHI_OS_PRLIMIT, BHI_OS_CALLS
 } bhi_os_call_t;
 extern int (*volatile bhi_os_fail_hook)(bhi_os_call_t call);

@@ -266,4 +266,6 @@ void bhi_options_weaker(const bhi_options_t *now, void (*say)(const char *key, c
         say("quarantine_bytes", "freed blocks are reused sooner");
     if (now->large_quarantine_bytes < promised.large_quarantine_bytes)
         say("large_quarantine_bytes", "addresses of large blocks are reused sooner");
+    if (now->guarded_recover != 0)
+        say("guarded_recover", "an access to a guarded block that is free, or beside one, does not end the process");
 }

@@ -23,6 +23,9 @@ enum { BHI_REPORT_TEXT, BHI_REPORT_JSON };
 #define BHI_LOG_FD_NONE UINT32_MAX
 enum { BHI_FOREIGN_ABORT, BHI_FOREIGN_REPORT, BHI_FOREIGN_IGNORE };
 
+enum { BHI_HANDLER_AUTO, BHI_HANDLER_ON, BHI_HANDLER_OFF };
+enum { BHI_STACKS_AUTO, BHI_STACKS_NONE, BHI_STACKS_FP, BHI_STACKS_UNWIND };
+
 #define BH_KIB(n) ((uint64_t)(n) << 10)
 #define BH_MIB(n) ((uint64_t)(n) << 20)
 #define BH_GIB(n) ((uint64_t)(n) << 30)
@@ -30,8 +33,10 @@ enum { BHI_FOREIGN_ABORT, BHI_FOREIGN_REPORT, BHI_FOREIGN_IGNORE };
 
 /* purge_delay: milliseconds that an empty page's memory is kept for reuse; 0
  * returns it at once. quarantine_bytes: for each size class of a heap;
- * large_quarantine_bytes: address space, for the process. trap_from: blocks of so
- * many bytes and more cannot be accessed from the moment they are freed. */
+ * large_quarantine_bytes: address space, for the process. large_keep_bytes: memory
+ * that waits to be used again up to which that of freed large blocks is kept.
+ * trap_from: blocks of so many bytes and more cannot be accessed from the moment they
+ * are freed. guarded_*: harden/guarded.h, core/sampled.h; stacks: rt/stack.h. */
 typedef struct bhi_options {
 #define BH_OPTION_FIELD_WORD(field) uint32_t field;
 #define BH_OPTION_FIELD_NUMBER(field) uint32_t field;

@@ -9,22 +9,35 @@
 
 #include <stdatomic.h>
 
+struct bhi_guarded_pool;
+struct bhi_depot;
 struct bhi_state;
 struct bhi_random_root;
 struct bh_report;
+
+#define BHI_CHOICE_BITS 40u
 
 typedef struct bhi_process {
     /* Address map of the first arena, in the order the free path reads it. */
     uintptr_t block_base;  /* const: first byte of the block reservation, segment-aligned; secret */
     const _Atomic(size_t) *block_open; /* const: how far from there descriptors are accessible; never NULL */
     uintptr_t descs;       /* const: page descriptor of slot 0; secret */
-    uint64_t link_mul;     /* const: odd multiplier of the link codec; secret */
+    uint64_t canary_mul;   /* const: odd multiplier of the canaries; secret */
     size_t block_size;     /* const: bytes reserved from block_base on, a multiple of a segment */
     struct bhi_state *state; /* const: everything that changes, in the control-data reservation */
     struct bhi_random_root *random_root; /* const: same place */
     void (*describe)(struct bh_report *report); /* const: core/describe.h; NULL before start-up */
     bhi_options_t options; /* const */
+    /* Guarded blocks (harden/guarded.h); without any, guarded_size is 0. */
+    uintptr_t guarded_base;              /* const: multiple of a chunk; secret */
+    size_t guarded_size;                 /* const: bytes, a multiple of a chunk */
+    struct bhi_guarded_pool *guarded;    /* const: in control data */
+    struct bhi_depot *depot;             /* const: the same; NULL: stacks are not kept */
+    uint64_t sample_bits[BHI_CHOICE_BITS]; /* const: harden/choice.h */
+    bool sampling;         /* const: allocations are chosen to be guarded */
+    bool is_object;        /* const: this library is an object of its own, not part of the program */
     bool guards_by_madvise; /* const: guard regions work on this kernel */
+    bool has_avx2;         /* const: of the processor, and the kernel keeps its registers */
     bool ready;            /* const: start-up is done */
 } bhi_process_t;
 

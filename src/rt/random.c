@@ -179,50 +179,56 @@ uint32_t bhi_random_below(bhi_random_t *r, uint32_t bound)
     return (uint32_t)(m >> 32);
 }
 
-/* One draw serves several steps of the shuffle: the high halves of successive
- * products are uniform and independent unless the last low half is below 2^64 mod
- * the product of the bounds; then the steps are done again. What they did before does
- * not matter: each takes any of the items, in whatever order these are, with the same
- * probability. (N. Brackett-Rozinsky, D. Lemire, "Batched ranged random integer
- * generation", 2024.) */
+/* One draw serves several steps: the high halves of successive products are uniform
+ * and independent unless the last low half is below 2^64 mod the product of the bounds;
+ * then the steps are done again. (N. Brackett-Rozinsky, D. Lemire, "Batched ranged
+ * random integer generation", 2024.) */
 #define STEPS 8u /* of bounds below 2^7: the product stays below 2^56 */
 
-BH_INLINE uint64_t shuffle_step(uint32_t *items, uint32_t n, uint64_t draw)
+/* Takes any of n items out, with the same probability; the last one fills its place. */
+BH_INLINE uint64_t take_one(bhi_index_t *items, uint32_t n, uint64_t draw, bhi_index_t *out)
 {
     uint64_t rest;
-    uint32_t *a = &items[n - 1], *b = &items[bhi_mul_wide(draw, n, &rest)], was = *a;
-    *a = *b;
-    *b = was;
+    bhi_index_t *taken = &items[bhi_mul_wide(draw, n, &rest)];
+    *out = *taken;
+    *taken = items[n - 1];
     return rest;
 }
 
-/* Whether the steps n, n - 1, ... have to be done again. */
-static BH_COLD bool is_biased(uint64_t rest, uint32_t n, uint32_t steps)
+/* Whether the steps from n items on have to be done again. If so, what they took out
+ * is with the others again. */
+static BH_COLD bool is_biased(uint64_t rest, bhi_index_t *items, uint32_t n, const bhi_index_t *out, uint32_t steps)
 {
     uint64_t product = 1;
     for (uint32_t i = 0; i < steps; i++)
         product *= n - i;
-    return rest < (0 - product) % product;
+    if (rest >= (0 - product) % product)
+        return false;
+    for (uint32_t i = 0; i < steps; i++)
+        items[n - 1 - i] = out[i];
+    return true;
 }
 
-void bhi_random_choose(bhi_random_t *r, uint32_t *items, uint32_t n, uint32_t some)
+void bhi_random_choose(bhi_random_t *r, bhi_index_t *items, uint32_t n, uint32_t some, bhi_index_t *out)
 {
     follow_epoch(r);
-    uint32_t end = some < n ? n - some : 1; /* the last step takes the only item left */
-    while (n >= end + STEPS) {
+    while (some >= STEPS) {
         uint64_t rest = draw_u64(r);
 #pragma GCC unroll 8
         for (uint32_t i = 0; i < STEPS; i++)
-            rest = shuffle_step(items, n - i, rest);
-        if (bh_likely(rest >> 7 * STEPS != 0) || !is_biased(rest, n, STEPS))
-            n -= STEPS;
+            rest = take_one(items, n - i, rest, &out[i]);
+        if (bh_unlikely(rest >> 7 * STEPS == 0) && is_biased(rest, items, n, out, STEPS))
+            continue;
+        out += STEPS;
+        n -= STEPS;
+        some -= STEPS;
     }
-    while (n > end) {
+    while (some > 0) {
         uint64_t rest = draw_u64(r);
-        for (uint32_t i = n; i > end; i--)
-            rest = shuffle_step(items, i, rest);
-        if (bh_likely(rest >> 7 * STEPS != 0) || !is_biased(rest, n, n - end))
-            n = end;
+        for (uint32_t i = 0; i < some; i++)
+            rest = take_one(items, n - i, rest, &out[i]);
+        if (bh_likely(rest >> 7 * STEPS != 0) || !is_biased(rest, items, n, out, some))
+            break;
     }
 }
 

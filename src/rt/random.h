@@ -3,6 +3,7 @@
 #ifndef BH_RT_RANDOM_H
 #define BH_RT_RANDOM_H
 
+#include "base/constants.h"
 #include "os/lock.h"
 
 #include <stdatomic.h>
@@ -50,13 +51,8 @@ uint32_t bhi_random_below(bhi_random_t *r, uint32_t bound);
 /* Uniform in [0, 2^n), n <= 15. Takes little more of the keystream than that. */
 uint32_t bhi_random_bits(bhi_random_t *r, unsigned n);
 
-/* Moves `some` of n < 128 items to the end, in a random order: each choice and order
- * with the same probability. */
-void bhi_random_choose(bhi_random_t *r, uint32_t *items, uint32_t n, uint32_t some);
-/* Puts n < 128 items into a random order. */
-BH_INLINE void bhi_random_shuffle(bhi_random_t *r, uint32_t *items, uint32_t n)
-{
-    bhi_random_choose(r, items, n, n);
-}
+/* Puts `some` of n < 128 items into `out`, in a random order: each choice and order
+ * with the same probability. What is left in `items` is of no use. */
+void bhi_random_choose(bhi_random_t *r, bhi_index_t *items, uint32_t n, uint32_t some, bhi_index_t *out);
 
 #endif

@@ -17,8 +17,12 @@ void bhi_report_first_line(const bhi_report_t *r, bhi_format_t *line)
 
 void bhi_report_append(bhi_report_text_t *out, const bhi_format_t *piece)
 {
-    for (size_t i = 0; i < piece->length && out->length < BHI_REPORT_MAX; i++)
-        out->text[out->length++] = piece->text[i];
+    for (size_t i = 0; i < piece->length; i++) {
+        if (out->length == BHI_REPORT_MAX && out->full != NULL)
+            out->full(out);
+        if (out->length < BHI_REPORT_MAX)
+            out->text[out->length++] = piece->text[i];
+    }
 }
 
 /* --------------------------------------------------------------------- text */
@@ -130,6 +134,7 @@ static void text_place(const bhi_report_t *r, bhi_report_text_t *out)
         const char *place, *text;
     } places[] = {
         {"ended page", "of a page that has ended: all its blocks were freed, and no new page is there yet"},
+        {"guarded block", "of a guarded block, or a guard beside one"},
         {"unused", "in memory of Bulkhead that holds no block: a guard, or not in use"},
         {"control data", "in Bulkhead's control data"},
         {"stack", "on the stack of this thread"},
@@ -166,6 +171,11 @@ void bhi_report_details(const bhi_report_t *r, bhi_report_text_t *out)
         end(&f, out);
     }
     text_place(r, out);
+    if (r->access != NULL) {
+        begin(&f, "access: ");
+        bhi_format_text(&f, r->access);
+        end(&f, out);
+    }
     if (r->block != NULL)
         text_block(r, out);
     if (r->page != NULL) {
@@ -183,11 +193,12 @@ void bhi_report_details(const bhi_report_t *r, bhi_report_text_t *out)
     if (!r->culprit)
         bhi_format_text(&f, "the stack of this thread is the finder's, not necessarily the culprit's");
     end(&f, out);
+    bhi_report_stacks(r, out);
 }
 
 /* --------------------------------------------------------------------- JSON */
 
-static void piece(bhi_report_text_t *out, const char *s)
+void bhi_report_piece(bhi_report_text_t *out, const char *s)
 {
     bhi_format_t f;
     bhi_format_start(&f);
@@ -197,9 +208,9 @@ static void piece(bhi_report_text_t *out, const char *s)
 
 static void json_key(bhi_report_text_t *out, const char *key)
 {
-    piece(out, ",\"");
-    piece(out, key);
-    piece(out, "\":");
+    bhi_report_piece(out, ",\"");
+    bhi_report_piece(out, key);
+    bhi_report_piece(out, "\":");
 }
 
 /* Names of mappings are the only text from outside, and printable by now. */
@@ -208,13 +219,13 @@ static void json_string(bhi_report_text_t *out, const char *key, const char *s)
     if (s == NULL || *s == '\0')
         return;
     json_key(out, key);
-    piece(out, "\"");
+    bhi_report_piece(out, "\"");
     for (; *s != '\0'; s++) {
         char one[3] = {'\\', *s, '\0'};
         bool escape = *s == '"' || *s == '\\';
-        piece(out, *s < ' ' || *s > '~' ? "?" : escape ? one : one + 1);
+        bhi_report_piece(out, *s < ' ' || *s > '~' ? "?" : escape ? one : one + 1);
     }
-    piece(out, "\"");
+    bhi_report_piece(out, "\"");
 }
 
 /* As text: not every reader of JSON keeps 64 bits of a number. */
@@ -270,26 +281,28 @@ static void json_page(const bhi_report_t *r, bhi_report_text_t *out)
 
 void bhi_report_json(const bhi_report_t *r, bhi_report_text_t *out)
 {
-    piece(out, "{\"bulkhead\":\"ERROR\"");
+    bhi_report_piece(out, "{\"bulkhead\":\"ERROR\"");
     json_string(out, "id", r->id);
     json_string(out, "text", r->text);
     json_address(out, "address", r->address);
     json_number(out, "thread", r->thread);
     json_key(out, "fatal");
-    piece(out, r->fatal ? "true" : "false");
+    bhi_report_piece(out, r->fatal ? "true" : "false");
     json_key(out, "culprit");
-    piece(out, r->culprit ? "true" : "false");
+    bhi_report_piece(out, r->culprit ? "true" : "false");
     json_string(out, "place", r->place);
     json_string(out, "damage", r->damage);
     if (r->block != NULL)
         json_block(r, out);
     if (r->page != NULL)
         json_page(r, out);
+    json_string(out, "access", r->access);
+    bhi_report_stacks_json(r, out);
     if (r->mapping_end != NULL) {
         json_address(out, "mapping_start", r->mapping_start);
         json_address(out, "mapping_end", r->mapping_end);
         json_string(out, "mapping_access", r->mapping_access);
         json_string(out, "mapping_name", r->mapping_name);
     }
-    piece(out, "}\n");
+    bhi_report_piece(out, "}\n");
 }

@@ -7,11 +7,12 @@
 
 typedef bh_report_t bhi_report_t;
 
-/* Room for the longest report there can be; what does not fit is cut. Small enough
+/* Room for the longest report there can be without stacks. Small enough
  * for the smallest stack that a thread can have. */
 #define BHI_REPORT_MAX 2560
 typedef struct bhi_report_text {
     size_t length;
+    void (*full)(struct bhi_report_text *text); /* empties it; NULL: what follows is cut */
     char text[BHI_REPORT_MAX];
 } bhi_report_text_t;
 
@@ -19,6 +20,12 @@ typedef struct bhi_report_text {
 void bhi_report_first_line(const bhi_report_t *report, bhi_format_t *line);
 
 void bhi_report_append(bhi_report_text_t *out, const bhi_format_t *piece);
+
+void bhi_report_piece(bhi_report_text_t *out, const char *text);
+
+/* The stacks of a report: lines, or members (report_stack.c). */
+void bhi_report_stacks(const bhi_report_t *report, bhi_report_text_t *out);
+void bhi_report_stacks_json(const bhi_report_t *report, bhi_report_text_t *out);
 
 /* The lines after the first, each "bulkhead:   ..."; appended. */
 void bhi_report_details(const bhi_report_t *report, bhi_report_text_t *out);

@@ -11,9 +11,17 @@
 
 #include "base/constants.h"
 #include "bulkhead.h"
+#include "os/signal.h"
 #include "rt/options.h"
 
 #include <stdatomic.h>
+#include <unwind.h>
+
+/* libgcc's _Unwind_Backtrace and _Unwind_GetIPInfo. */
+typedef struct bhi_unwinder {
+    _Unwind_Reason_Code (*backtrace)(_Unwind_Trace_Fn fun, void *arg);
+    _Unwind_Ptr (*address_in)(struct _Unwind_Context *context, int *before);
+} bhi_unwinder_t;
 
 typedef struct bhi_settings {
     _Atomic(uintptr_t) deferred_fun; /* bh_deferred_free_fun, 0: none */
@@ -21,6 +29,8 @@ typedef struct bhi_settings {
     _Atomic(uint32_t) purge_delay;   /* ms; the option, until bh_option_set */
     bh_report_fun *report_fun;       /* NULL: none */
     void *report_arg;
+    bhi_unwinder_t unwinder;         /* found late; rt/stack.h */
+    bhi_os_action_t segv_before;     /* what core/fault.c's handler replaced */
     bool has_file;                   /* report_file is open, and is this file: */
     int report_file;
     uint64_t file_identity[2];

@@ -7,6 +7,7 @@
 #include "rt/process.h"
 #include "rt/report.h"
 #include "rt/settings.h"
+#include "rt/stack.h"
 #include "rt/sink.h"
 
 #include <stdatomic.h>
@@ -65,6 +66,13 @@ static bool is_of_address(bhi_violation_t what)
            what != BHI_NO_ENTROPY;
 }
 
+static void set_stack(bhi_report_t *r, const uintptr_t *frames, unsigned n)
+{
+    r->here_depth = n;
+    for (unsigned i = 0; i < n; i++)
+        r->here_stack[i] = (const void *)frames[i];
+}
+
 static void describe(bhi_report_t *r)
 {
     /* Both pointers are on the page that is read-only since start-up. */
@@ -72,6 +80,11 @@ static void describe(bhi_report_t *r)
         bhi_process.describe(r);
     if (r->place == NULL)
         bhi_mapping_find(r);
+    /* A stack tells something where the block's own are kept. */
+    if (r->here_depth == 0 && r->alloc_depth != 0) {
+        uintptr_t frames[BH_STACK_DEPTH];
+        set_stack(r, frames, bhi_stack_here(frames, BH_STACK_DEPTH));
+    }
 }
 
 static void call_back(const bhi_report_t *r)
@@ -80,25 +93,37 @@ static void call_back(const bhi_report_t *r)
         bhi_settings.report_fun(r, bhi_settings.report_arg);
 }
 
-/* In JSON the whole report is one line and one write. As text its first line is
- * written before anything is looked up: a sandbox may end us at any call. */
-static void write_report(bhi_report_t *r, const bhi_format_t *first, bool detail)
+static void write_part(bhi_report_text_t *out)
 {
-    bhi_report_text_t out;
-    out.length = 0;
+    if (out->length > 0)
+        bhi_sink_write(out->text, out->length);
+    out->length = 0;
+}
+
+/* In JSON the whole report is one line and, but for long stacks, one write. As text its first line is
+ * written before anything is looked up: a sandbox may end us at any call. */
+static void write_into(bhi_report_text_t *out, bhi_report_t *r, const bhi_format_t *first, bool detail)
+{
+    out->length = 0;
+    out->full = write_part;
     bool json = bhi_process.ready && bhi_process.options.report == BHI_REPORT_JSON;
     if (!json && r->fatal)
         bhi_sink_write(first->text, first->length);
     else if (!json)
-        bhi_report_append(&out, first); /* several threads may be at it: one write */
+        bhi_report_append(out, first); /* several threads may be at it: one write */
     if (detail)
         describe(r);
     if (json)
-        bhi_report_json(r, &out);
+        bhi_report_json(r, out);
     else if (detail)
-        bhi_report_details(r, &out);
-    if (out.length > 0)
-        bhi_sink_write(out.text, out.length);
+        bhi_report_details(r, out);
+    write_part(out);
+}
+
+static void write_report(bhi_report_t *r, const bhi_format_t *first, bool detail)
+{
+    bhi_report_text_t out;
+    write_into(&out, r, first, detail);
 }
 
 /* One short line for what goes wrong while the thread reports already. */
@@ -154,6 +179,54 @@ void bhi_violation_report_only(bhi_violation_t what, uintptr_t address)
     write_report(&r, &first, detail && is_of_address(what));
     call_back(&r);
     reporting = false;
+}
+
+bool bhi_violation_is_reporting(void)
+{
+    return reporting;
+}
+
+_Noreturn void bhi_violation_nested(const char *what, uintptr_t address)
+{
+    write_nested(what, address);
+    bhi_os_abort();
+}
+
+/* One report of a fault at a time; its buffers are too large for a signal's stack. */
+static struct {
+    bhi_report_t report;
+    bhi_report_text_t text;
+    bhi_format_t first;
+} fault;
+static _Atomic(uint32_t) fault_busy;
+
+static bool begin_fault(void)
+{
+    for (unsigned i = 0; atomic_exchange(&fault_busy, 1) != 0; i++) {
+        if (i == WAIT_STEPS)
+            return false; /* stuck, or left by a handler that jumped away: say nothing */
+        bhi_os_sleep_us(WAIT_STEP_US);
+    }
+    return true;
+}
+
+void bhi_violation_fault(bhi_violation_t what, uintptr_t address, const char *access, const bhi_registers_t *at, bool fatal)
+{
+    uintptr_t frames[BH_STACK_DEPTH];
+    if (!begin_fault())
+        return;
+    start_report(&fault.report, what, address, fatal);
+    fault.report.access = access;
+    bhi_report_first_line(&fault.report, &fault.first);
+    if (fatal)
+        memcpy(bh_abort_msg, fault.first.text, fault.first.length < BH_ABORT_MSG_SIZE ? fault.first.length - 1 : BH_ABORT_MSG_SIZE - 1);
+    reporting = true;
+    set_stack(&fault.report, frames, bhi_stack_of_fault(at, frames, BH_STACK_DEPTH));
+    bool detail = fatal || atomic_fetch_add_explicit(&detailed, 1, memory_order_relaxed) < DETAILED_MOST;
+    write_into(&fault.text, &fault.report, &fault.first, detail);
+    call_back(&fault.report);
+    reporting = false;
+    atomic_store(&fault_busy, 0);
 }
 
 /* Whether the calling thread is the one to report. What a forked child inherited

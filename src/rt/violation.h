@@ -20,6 +20,18 @@ _Noreturn BH_COLD void bhi_violation(bhi_violation_t what, uintptr_t address);
 /* The same report for policies under which the process goes on. */
 BH_COLD void bhi_violation_report_only(bhi_violation_t what, uintptr_t address);
 
+/* The same of an access that faulted, called from a signal handler, with the
+ * registers at the fault; `access` as in bh_report_t. The caller decides what becomes
+ * of the process. On no more of the stack than it must: that may be a small one. */
+struct bhi_registers;
+BH_COLD void bhi_violation_fault(bhi_violation_t what, uintptr_t address, const char *access,
+                                 const struct bhi_registers *at, bool fatal);
+
+/* Whether the calling thread is in a report; the line for what goes wrong then, and
+ * the end. */
+bool bhi_violation_is_reporting(void);
+_Noreturn BH_COLD void bhi_violation_nested(const char *what, uintptr_t address);
+
 const char *bhi_violation_id(bhi_violation_t what);
 
 #endif

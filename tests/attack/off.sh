@@ -18,8 +18,8 @@ export ATTACK_SEED
 echo "off: seed $ATTACK_SEED"
 
 # Fewer of them for a first look.
-mechanisms=${ATTACK_MECHANISMS:-map links random clear guards canaries wipe quarantine large settings}
-programs=${ATTACK_PROGRAMS-bad_free links guards settings large}
+mechanisms=${ATTACK_MECHANISMS:-map lists random clear guards canaries wipe quarantine large settings sampled}
+programs=${ATTACK_PROGRAMS-bad_free lists guards settings large guarded}
 runs=${ATTACK_RUNS:-2}
 
 # A row's name ends where its figures begin.
@@ -27,9 +27,10 @@ programs() {
     for program in $programs; do
         case $program in
             bad_free) arguments=1 ;;
-            links) arguments='2000 1000000' ;;
+            lists) arguments=2000 ;;
             guards | large) arguments=here ;;
             settings) arguments= ;;
+            guarded) arguments=1 ;;
         esac
         # shellcheck disable=SC2086
         "$build/tests/attack/attack_$program" $arguments 2>&1 |
@@ -61,7 +62,7 @@ variant() {
     build=$work/$name
     begun=$(date +%s)
     if ! cmake -S "$source" -B "$build" -DCMAKE_C_FLAGS="$flags" -DBULKHEAD_TESTS=ON "$@" >"$work/log" 2>&1 ||
-       ! cmake --build "$build" --target attack_bad_free attack_links attack_guards attack_settings attack_large \
+       ! cmake --build "$build" --target attack_bad_free attack_lists attack_guards attack_settings attack_large \
             bulkhead_shared bulkhead-attack-table >"$work/log" 2>&1; then
         tail -n 20 "$work/log"
         echo "off: the build without '$name' failed" >&2

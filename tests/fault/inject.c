@@ -5,8 +5,8 @@
 #include <sys/mman.h>
 
 const int inject_errors[INJECT_ERRORS] = {ENOMEM, EINVAL, EPERM, EAGAIN};
-const char *const inject_kind_names[BHI_OS_CALLS] = {"mmap",  "munmap",    "mprotect", "madvise", "guard",  "process_madvise",
-                                                     "mseal", "getrandom", "open",     "read",    "prlimit"};
+const char *const inject_kind_names[BHI_OS_CALLS] = {"mmap",            "munmap", "mremap",    "mprotect", "madvise", "guard",
+                                                     "process_madvise", "mseal",  "getrandom", "open",     "read",    "prlimit"};
 
 typedef struct figures {
     _Atomic(uint32_t) seen, failed;

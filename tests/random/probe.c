@@ -4,6 +4,7 @@
 
 #include "bulkhead.h"
 #include "core/free.h"
+#include "core/hardened.h"
 #include "meta/size_class.h"
 
 #include <string.h>
@@ -65,11 +66,13 @@ static void give(uintptr_t p)
 
 static void order(probe_order_t *out)
 {
+    /* In profile hardened part of the block is its end, and the smallest have no room for one. */
+    size_t end = bhi_is_hardened() ? BH_CANARY_LEAST : 0;
     for (unsigned c = 0; c < BHI_CLASSES; c++) {
-        size_t size = bhi_class_size(c);
-        uintptr_t last = take(NULL, size);
+        size_t size = bhi_class_size(end != 0 && c == 0 ? 1 : c);
+        uintptr_t last = take(NULL, size - end);
         for (unsigned i = 1; i < PROBE_IN_ROW; i++) {
-            uintptr_t p = take(NULL, size);
+            uintptr_t p = take(NULL, size - end);
             out->behind[c] += p == last + size;
             last = p;
         }

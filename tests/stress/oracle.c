@@ -1,5 +1,7 @@
 #include "oracle.h"
 
+#include "bulkhead.h"
+
 #include "sut.h"
 
 #include <inttypes.h>
@@ -32,8 +34,12 @@ struct leaf {
 
 static _Atomic(struct leaf *) *leaves;
 
+/* Guarded blocks lie beside those of any heap, and none can be told from others. */
+static bool any_guarded;
+
 void oracle_init(void)
 {
+    any_guarded = bh_option_get_long("guarded_sample_rate") > 0 || bh_option_get_long("guarded_first") > 0;
     leaves = table_new(LEAF_COUNT * sizeof *leaves);
 }
 
@@ -114,7 +120,7 @@ static void slot_enter(const struct block *b, _Atomic uint64_t *slot)
 
 static void slots_walk(const struct block *b, bool enter)
 {
-    if (b->size > CLASS_MAX)
+    if (b->size > CLASS_MAX || any_guarded)
         return;
     uintptr_t last = (b->addr + footprint(b) - 1) >> SLOT_SHIFT;
     for (uintptr_t s = b->addr >> SLOT_SHIFT; s <= last; s++) {

@@ -33,8 +33,8 @@ static inline void canary(uintptr_t block, size_t requested, size_t bytes, uint6
 
 static inline void wipe(uintptr_t block, size_t requested, size_t bytes, uint64_t at)
 {
-    (void)at;
-    bhi_wipe_block(block, requested, bytes);
+    (void)requested, (void)at;
+    bhi_wipe_own(block, bytes);
     __asm__ volatile("" ::: "memory");
     failed += bhi_wipe_check(block, bytes) != BH_WIPE_CLEAN;
 }

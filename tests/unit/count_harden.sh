@@ -37,10 +37,8 @@ row() { # row WHAT SIZE SLACK TEXT
 
 idle_long=$(count nothing 64 16 "$long")
 idle_short=$(count nothing 64 16 "$short")
-row canary 64 4 "canary written, checked: slack 4"
-row canary 64 8 "canary written, checked: slack 8"
-row canary 64 16 "canary written, checked: slack 16"
+row canary 64 16 "canary written, checked: slack to 24"
 row canary 128 100 "canary written, checked: slack 100"
-row wipe 64 4 "wiped, checked: 64 B"
-row wipe 1024 4 "wiped, checked: 1 KiB"
-row quarantine 64 4 "quarantine: put"
+row wipe 64 8 "wiped, checked: 64 B"
+row wipe 1024 8 "wiped, checked: 1 KiB"
+row quarantine 64 8 "quarantine: put"

@@ -7,7 +7,7 @@
 #include "core/page.h"
 #include "core/zero.h"
 #include "harden/large.h"
-#include "harden/link.h"
+#include "harden/list.h"
 #include "harden/quarantine.h"
 #include "meta/arena.h"
 #include "meta/huge.h"
@@ -52,28 +52,24 @@ static bool held(const bhi_page_t *page, uint32_t i)
 static bool is_fresh(const bhi_page_t *page, uint32_t i)
 {
     uint32_t capacity = bhi_page_capacity(page);
-    if (i >= capacity || page->state == BHI_PAGE_LARGE)
+    if (i >= capacity || page->state == BHI_PAGE_LARGE || bhi_is_hardened())
         return i >= capacity;
     return i >= (capacity - 1) / 64 * 64 && (page->fresh >> (i % 64) & 1) != 0;
 }
 
-/* Marks the blocks of one list in `seen`; the number of them, or -1. */
-static long walk(const bhi_page_t *page, uint32_t first, uint64_t key, uint8_t *seen)
+/* Marks the blocks of n entries, of the list or without the map what was freed, in
+ * `seen`. */
+static bool entries_are_free(const bhi_page_t *page, bool list, uint32_t n, uint8_t *seen)
 {
-    long n = 0;
-    for (uint32_t at = first; at != BHI_PLACE_NONE; n++) {
-        uint32_t index = at / page->block_size;
-        if (at % page->block_size != 0 || index >= bhi_page_capacity(page) || seen[index] != 0)
-            return -1;
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t index = list ? bhi_list_index(page, i) : 8u * bhi_list_code(page, *bhi_list_local(page, i)) / page->block_size;
+        if (index >= bhi_page_capacity(page) || seen[index] != 0)
+            return false;
         seen[index] = 1;
-        if (BH_HARDEN_MAP && (live(page, index) || is_fresh(page, index)))
-            return -1;
-        uint32_t next;
-        if (!bhi_link_decode(key, bhi_link_read(page->start + at), at, &next))
-            return -1;
-        at = next;
+        if (is_fresh(page, index) || (BH_HARDEN_MAP && live(page, index)))
+            return false;
     }
-    return n;
+    return true;
 }
 
 static const char *lists(const bhi_page_t *page)
@@ -81,39 +77,40 @@ static const char *lists(const bhi_page_t *page)
     static uint8_t seen[1 << 17];
     const void *p = page;
     memset(seen, 0, page->reserved);
-    long n_free = walk(page, page->free, page->key, seen);
+    uint32_t listed = page->listed, freed = page->local_free;
     if (page->size_class == BHI_CLASS_ZERO) {
-        CHECK_THAT(n_free == 0 && page->local_free == BHI_PLACE_NONE && bhi_page_capacity(page) == page->reserved,
+        CHECK_THAT(listed == 0 && freed == 0 && bhi_page_capacity(page) == page->reserved,
                    "I4: page %p: zero-size blocks on a list", p);
         return NULL;
     }
-    CHECK_THAT(n_free >= 0, "page %p: free list is damaged", p);
     if (bhi_is_hardened()) {
-        CHECK_THAT(n_free == 0 && page->fresh == 0, "E2: page %p has a list or fresh blocks", p);
+        CHECK_THAT(listed == 0 && page->hard == bhi_hard_place(page), "E2: page %p has a list, or its control data elsewhere", p);
         return NULL;
     }
+    uint32_t room = bhi_list_room(page->reserved), others = bhi_page_capacity(page) - page->used - bhi_bit_count(page->fresh);
+    CHECK_THAT(listed <= room && entries_are_free(page, true, listed, seen), "I4: page %p: the list of %u is damaged", p, listed);
     if (BH_HARDEN_MAP) {
-        CHECK_THAT(page->local_free == BHI_PLACE_NONE, "I4: page %p: local_free is used", p);
-        long others = (long)bhi_page_capacity(page) - (long)page->used - (long)bhi_bit_count(page->fresh);
-        CHECK_THAT(n_free <= others, "I4: page %p: capacity %u, used %u, %u fresh, free %ld", p, bhi_page_capacity(page),
-                   page->used, bhi_bit_count(page->fresh), n_free);
+        CHECK_THAT(freed == 0, "I4: page %p: local_free is used", p);
+        CHECK_THAT(listed <= others, "I4: page %p: capacity %u, used %u, %u fresh, %u listed", p, bhi_page_capacity(page),
+                   page->used, bhi_bit_count(page->fresh), listed);
         return NULL;
     }
-    long n_local = walk(page, page->local_free, page->key + BH_LINK_NEXT_LIST, seen);
-    CHECK_THAT(n_local >= 0, "page %p: local_free list is damaged or shares a block with free", p);
-    CHECK_THAT((long)bhi_page_capacity(page) == (long)page->used + n_free + n_local + (long)bhi_bit_count(page->fresh),
-               "I4: page %p: capacity %u, used %u, free %ld, local_free %ld", p, bhi_page_capacity(page), page->used,
-               n_free, n_local);
+    CHECK_THAT(listed + freed == others && entries_are_free(page, false, freed, seen),
+               "I4: page %p: capacity %u, used %u, listed %u, freed %u", p, bhi_page_capacity(page), page->used, listed, freed);
     return NULL;
 }
 
-/* ----------------------------------------------- profile hardened: E1 to E4 */
+/* ----------------------------------------------- profile hardened: E1 to E5 */
 
 /* Freed by another thread, which has wiped it: waits for the owner. */
 static bool ready(const bhi_page_t *page, uint32_t i)
 {
-    const _Atomic(uint64_t) *words = (const _Atomic(uint64_t) *)(page->map + (page->reserved + 63) / 64);
-    return (atomic_load(&words[i / 64]) >> (i % 64) & 1) != 0;
+    return (atomic_load(&bhi_hard_word(bhi_hard_place(page), i / 64)->ready) >> (i % 64) & 1) != 0;
+}
+
+static bool is_open(const bhi_page_t *page, uint32_t i)
+{
+    return (bhi_hard_word(page->hard, i / 64)->open >> (i % 64) & 1) != 0;
 }
 
 static bool zero(uintptr_t from, size_t size);
@@ -137,28 +134,46 @@ static const char *ends(const bhi_page_t *page)
     return NULL;
 }
 
-static const bhi_quarantine_t *waiting_in(const bhi_heap_t *heap, unsigned c)
+/* Of E5 what one page tells; the quarantine accounts for the rest of `used`. */
+static const char *next_blocks(const bhi_page_t *page)
 {
-    return heap->hard == NULL ? NULL : ((const bhi_quarantine_t *const *)heap->hard)[c];
+    static uint8_t seen[UINT16_MAX + 1];
+    const bhi_hard_page_t *hard = page->hard;
+    const void *p = page;
+    uint32_t open = 0, capacity = bhi_page_capacity(page);
+    memset(seen, 0, sizeof seen);
+    CHECK_THAT(hard->count <= BHI_HARD_NEXT, "E5: page %p: %u come next", p, hard->count);
+    for (unsigned k = 0; k < hard->count; k++) {
+        uint32_t i = hard->next[k];
+        CHECK_THAT(i < capacity && !live(page, i) && !held(page, i) && !is_open(page, i) && seen[i] == 0, "E5: page %p: block %u comes next", p, i);
+        seen[i] = 1;
+    }
+    for (uint32_t i = 0; i < (page->reserved + 63) / 64 * 64; i++) {
+        CHECK_THAT(!is_open(page, i) || (i < capacity && !live(page, i) && !held(page, i)), "E5: page %p: block %u is open", p, i);
+        open += is_open(page, i);
+    }
+    CHECK_THAT(open + hard->count + page->used == capacity, "E5: page %p: %u open, %u next, %u used of %u", p, open, hard->count, page->used, capacity);
+    return NULL;
 }
 
-/* Of E3 what the quarantine of a heap and class tells, and E4. */
+/* Of E4 and E5 what the quarantine of a heap and class tells. */
 static const char *waiting(const bhi_heap_t *heap, unsigned c, size_t *n)
 {
-    const bhi_quarantine_t *q = waiting_in(heap, c);
+    const bhi_quarantine_t *q = heap->hard == NULL ? NULL : heap->hard->quarantine[c];
     unsigned count = 0;
     for (unsigned k = 0; k < bhi_quarantine_slots(q); k++) {
-        uintptr_t block = bhi_quarantine_at(q, k);
-        if (block == 0)
+        uintptr_t entry = bhi_quarantine_at(q, k);
+        if (entry == 0)
             continue;
-        const bhi_arena_t *arena = bhi_arena_of(block);
-        const bhi_page_t *page = arena != NULL ? bhi_desc_first(bhi_desc_at(arena->descs, block - arena->base)) : NULL;
-        uint32_t i;
-        CHECK_THAT(page != NULL && atomic_load(&page->heap) == heap && page->size_class == c && bhi_page_index(page, block, &i),
-                   "E3: heap %u waits for a block that is not its own", heap->id);
-        CHECK_THAT(live(page, i) && held(page, i) && !ready(page, i), "E3: block %u of page %p waits and is not held", i, (const void *)page);
+        const bhi_page_t *page = bhi_hard_entry_page(entry);
+        uint32_t i = bhi_hard_entry_index(entry);
+        CHECK_THAT(atomic_load(&page->heap) == heap && page->size_class == c && i < bhi_page_capacity(page),
+                   "E4: heap %u waits for a block that is not its own", heap->id);
+        CHECK_THAT(!live(page, i) && !held(page, i) && !is_open(page, i), "E5: block %u of page %p waits", i, (const void *)page);
+        for (unsigned k2 = 0; k2 < page->hard->count; k2++)
+            CHECK_THAT(page->hard->next[k2] != i, "E5: block %u of page %p waits and comes next", i, (const void *)page);
         for (unsigned other = 0; other < k; other++)
-            CHECK_THAT(bhi_quarantine_at(q, other) != block, "E3: block %u of page %p waits twice", i, (const void *)page);
+            CHECK_THAT(bhi_quarantine_at(q, other) != entry, "E5: block %u of page %p waits twice", i, (const void *)page);
         count++;
     }
     CHECK_THAT(count == bhi_quarantine_count(q), "quarantine of class %u: count %u, has %u", c, bhi_quarantine_count(q), count);
@@ -170,9 +185,9 @@ static const char *waiting(const bhi_heap_t *heap, unsigned c, size_t *n)
 /* How many blocks of a page must be in its heap's quarantine. */
 static size_t parked(const bhi_page_t *page)
 {
-    size_t n = 0;
-    for (uint32_t i = 0; page->block_size != 0 && bhi_page_has_ends(page) && i < bhi_page_capacity(page); i++)
-        n += held(page, i) && !ready(page, i);
+    size_t n = page->used;
+    for (uint32_t i = 0; i < bhi_page_capacity(page); i++)
+        n -= live(page, i);
     return n;
 }
 
@@ -186,8 +201,8 @@ static const char *hard_heap(const bhi_heap_t *heap)
     }
     for (unsigned c = 0; c <= BHI_QUEUES; c++)
         for (const bhi_page_t *page = c < BHI_QUEUES ? heap->queues[c].first : heap->full.first; page != NULL; page = page->next)
-            in_pages += parked(page);
-    CHECK_THAT(in_quarantine == in_pages, "E3: heap %u: %zu blocks held and not ready, %zu in quarantine", heap->id, in_pages, in_quarantine);
+            in_pages += page->block_size != 0 && page->size_class != BHI_CLASS_ZERO ? parked(page) : 0;
+    CHECK_THAT(in_quarantine == in_pages, "E4: heap %u: %zu blocks used and not live, %zu in quarantine", heap->id, in_pages, in_quarantine);
     return NULL;
 }
 
@@ -226,11 +241,13 @@ const char *inv_page(const bhi_page_t *page)
     if (page->state == BHI_PAGE_LARGE && page->used == 0)
         return NULL; /* freed and kept for a moment; its bits stay */
     if (BH_HARDEN_MAP)
-        CHECK_THAT(n == page->used, "I3: page %p: used %u, live %u", p, page->used, n);
+        CHECK_THAT(n == page->used || (n < page->used && page->block_size != 0 && bhi_page_has_ends(page)), "I3: page %p: used %u, live %u", p, page->used, n);
     CHECK_THAT((groups & ~(uint32_t)(atomic_load(&page->remote) >> BHI_REMOTE_GROUP_BIT)) == 0,
                "I7: page %p: a held block whose group is not announced", p);
     if (bhi_page_has_ends(page) && bhi_heap_owner(heap) != BHI_OWNER_GONE) {
         const char *text = ends(page);
+        if (text == NULL && page->state != BHI_PAGE_LARGE)
+            text = next_blocks(page);
         if (text != NULL)
             return text;
     }
@@ -361,7 +378,8 @@ const char *inv_segment(const bhi_segment_t *s, bool read, bool probe)
     for (uint64_t set = s->free; set != 0 && text == NULL; set &= set - 1)
         text = free_slot(s, bhi_bit_first(set), read);
     unsigned longest = bhi_bit_longest_run(s->free);
-    CHECK_THAT(text != NULL || s->bucket == (longest == 0 ? BHI_BUCKETS : bhi_bit_last(longest)), "segment %p: bucket", p);
+    CHECK_THAT(text != NULL || s->bucket == (longest == 0 || s->chunk ? BHI_BUCKETS : bhi_bit_last(longest)), "segment %p: bucket", p);
+    CHECK_THAT(text != NULL || !s->moved || s->chunk, "segment %p: moved, and no chunk", p);
     CHECK_THAT(text != NULL || s->dirty == 0 || s->purge_at != 0 ||
                    atomic_load(&bhi_state->advice_refused) != 0,
                "segment %p: dirty and not waiting for a purge", p);
@@ -500,14 +518,16 @@ const char *inv_all_open_is_open(void)
 static const char *quarantine(void)
 {
     const bhi_large_quarantine_t *q = &bhi_state->quarantine;
-    size_t bytes = 0, marked = 0;
+    size_t bytes = 0, around = 0, marked = 0;
     CHECK_THAT(q->count <= BHI_QUARANTINE_MOST && q->first < BHI_QUARANTINE_MOST, "Q2: %u entries", q->count);
     for (uint32_t i = 0; i < q->count; i++) {
         const bhi_quarantined_t *e = &q->ring[(q->first + i) % BHI_QUARANTINE_MOST];
         uint64_t range = e->huge ? ~(uint64_t)0 : bhi_bit_range(e->slot, e->slots);
         CHECK_THAT(e->segment->kind == (e->huge ? BHI_SEGMENT_HUGE : BHI_SEGMENT_SLOTS) && (e->segment->quarantined & range) == range &&
                        (!e->huge || e->segment->run == e->slots / BH_SEGMENT_SLOTS), "Q1: entry %u", i);
+        CHECK_THAT(!e->whole || (!e->huge && e->segment->quarantined == ~(uint64_t)0), "Q4: entry %u", i);
         bytes += e->slots * BH_SLOT_SIZE;
+        around += e->whole ? BH_SEGMENT_SIZE - e->slots * BH_SLOT_SIZE : 0;
     }
     for (uint32_t k = 0; k < atomic_load(&bhi_state->arena_count); k++) {
         const bhi_arena_t *a = &bhi_state->arenas[k];
@@ -525,8 +545,8 @@ static const char *quarantine(void)
         marked -= s->run * BH_SEGMENT_SIZE;
     }
     CHECK_THAT(q->bytes == bytes && bytes <= bhi_process.options.large_quarantine_bytes, "Q2: bytes %zu, in entries %zu", q->bytes, bytes);
-    CHECK_THAT(marked >= bytes, "Q1: %zu bytes in entries, %zu quarantined", bytes, marked);
-    CHECK_THAT(inv_forked || marked == bytes, "Q3: %zu bytes in entries, %zu quarantined", bytes, marked);
+    CHECK_THAT(marked >= bytes + around, "Q1: %zu bytes in entries, %zu quarantined", bytes, marked);
+    CHECK_THAT(inv_forked || bhi_state->move_refused || marked == bytes + around, "Q3: %zu bytes in entries, %zu quarantined", bytes, marked);
     return NULL;
 }
 

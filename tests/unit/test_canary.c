@@ -69,7 +69,7 @@ START_TEST(every_changed_byte_of_small_blocks)
     if (!BH_HARDEN_CANARIES)
         return;
     start();
-    for (size_t size = 8; size <= 144; size += 8) {
+    for (size_t size = 16; size <= 144; size += 8) {
         for (size_t requested = 0; requested <= size - BH_CANARY_LEAST; requested++) {
             place = unit_below(&seed, 1u << 24);
             assert_written(requested, size);
@@ -88,8 +88,8 @@ START_TEST(every_changed_byte_of_every_class)
         size_t size = bhi_class_size(c), below = bhi_class_size(c - 1);
         for (unsigned round = 0; round < 24; round++) {
             /* From the least slack on upwards, the most that a class has, and between. */
-            size_t most = size - below + 3;
-            size_t slack = round < 21 ? round + BH_CANARY_LEAST : round == 21 ? most : BH_CANARY_LEAST + unit_below(&seed, (uint32_t)(most - 3));
+            size_t most = size - below + BH_CANARY_LEAST - 1;
+            size_t slack = round < 21 ? round + BH_CANARY_LEAST : round == 21 ? most : BH_CANARY_LEAST + unit_below(&seed, (uint32_t)(most - BH_CANARY_LEAST + 1));
             place = unit_below(&seed, 1u << 24);
             assert_written(size - slack, size);
             if (slack < 400 || round == 22)
@@ -123,14 +123,14 @@ START_TEST(no_other_pattern_passes)
         return;
     start();
     for (unsigned round = 0; round < 20000; round++) {
-        size_t size = 16 + 8 * unit_below(&seed, 20), requested = unit_below(&seed, (uint32_t)(size - 7));
+        size_t size = 16 + 8 * unit_below(&seed, 20), requested = unit_below(&seed, (uint32_t)(size - BH_CANARY_LEAST));
         key = unit_random(&seed);
         place = 16 * unit_below(&seed, 4096);
         write_canary(requested, size);
         uint64_t other = place ^ (uint64_t)1 << unit_below(&seed, 24), bit = (uint64_t)1 << unit_below(&seed, 64);
         ck_assert(bhi_canary_check(block, requested, size, key, other) != BH_CANARY_INTACT);
         ck_assert(bhi_canary_check(block, requested, size, key ^ bit, place) != BH_CANARY_INTACT);
-        size_t longer = requested + 1 + unit_below(&seed, (uint32_t)(size - 4 - requested));
+        size_t longer = requested + 1 + unit_below(&seed, (uint32_t)(size - BH_CANARY_LEAST - requested));
         ck_assert(bhi_canary_check(block, longer, size, key, place) != BH_CANARY_INTACT);
     }
 }
@@ -239,11 +239,11 @@ START_TEST(sweeps_beside_the_users_writes_and_free)
     if (!BH_HARDEN_CANARIES)
         return;
     start();
-    static const size_t sizes[] = {8, 16, 64, 320, 4096};
+    static const size_t sizes[] = {16, 48, 64, 320, 4096};
     unsigned beside = 0;
     for (unsigned round = 0; round < 400; round++) {
         race_t race = {.size = sizes[round % 5]};
-        size_t slack = BH_CANARY_LEAST + round / 5 % (race.size < 40 ? race.size - 3 : 37);
+        size_t slack = BH_CANARY_LEAST + round / 5 % (race.size < 40 ? race.size - BH_CANARY_LEAST + 1 : 37);
         race.requested = race.size - slack;
         write_canary(race.requested, race.size);
         pthread_t thread;

@@ -138,8 +138,8 @@ static unsigned char *take_neighbours(size_t size, unsigned char **first)
 /* Each class by requests at both of its ends. */
 static void every_end(look_t where)
 {
-    for (unsigned c = 0; c < BHI_CLASSES; c++) {
-        size_t least = c == 0 ? 1 : bhi_class_size(c - 1) - BH_CANARY_LEAST + 1, bytes = bhi_class_size(c), most = bytes - BH_CANARY_LEAST;
+    for (unsigned c = 1; c < BHI_CLASSES; c++) { /* no block of 8 bytes has room for an end */
+        size_t least = c == 1 ? 1 : bhi_class_size(c - 1) - BH_CANARY_LEAST + 1, bytes = bhi_class_size(c), most = bytes - BH_CANARY_LEAST;
         const size_t sizes[] = {least, least + 1, most - 1, most};
         for (unsigned i = 0; i < 4; i++) {
             unsigned char *first, *p = take_neighbours(sizes[i], &first);
@@ -155,7 +155,7 @@ static void every_end(look_t where)
                 const char *id = where == LOOK_FREE || where == LOOK_OTHER ? "overflow" : "underflow";
                 b.at = (ptrdiff_t)bytes - 1;
                 assert_found(&b, id);
-                for (b.at = (ptrdiff_t)sizes[i] + 1; c < 3 && b.at < (ptrdiff_t)bytes; b.at++)
+                for (b.at = (ptrdiff_t)sizes[i] + 1; c < 4 && b.at < (ptrdiff_t)bytes; b.at++)
                     assert_found(&b, id);
             }
             if (where == LOOK_OTHER)
@@ -266,7 +266,7 @@ END_TEST
 static void every_offset(look_t where)
 {
     static const size_t large[] = {500, 1000, 4000, 30000, 100000};
-    for (unsigned c = 0; c <= 8; c++) {
+    for (unsigned c = 1; c <= 8; c++) {
         size_t bytes = bhi_class_size(c), size = bytes - BH_CANARY_LEAST;
         unsigned char *first, *p = take_neighbours(size, &first);
         for (size_t at = 0; at < bytes; at++)

@@ -119,7 +119,7 @@ START_TEST(retire)
         ck_assert_ptr_eq(page_of(p), page);
         bh_free(p);
     }
-    for (int i = 0; i < (bhi_page_retire_ticks(page) + 1) * 16 && page->state != BHI_PAGE_FREE; i++)
+    for (int i = 0; i < (bhi_page_retire_ticks(page) + 1) * 64 && page->state != BHI_PAGE_FREE; i++)
         bhi_heap_heartbeat(heap);
     ck_assert_uint_eq(page->state, BHI_PAGE_FREE);
     ck_assert_invariants();
@@ -172,7 +172,7 @@ START_TEST(a_retired_page_that_is_used_again_is_safe)
     }
     while (n > 0)
         bh_free(p[--n]);
-    for (int i = 0; i < 18 * 16; i++) /* small pages wait longest: 16 ticks */
+    for (int i = 0; i < 6 * 64; i++) /* small pages wait longest: 5 ticks of 64 */
         bhi_heap_heartbeat(heap);
     ck_assert_uint_eq(heap->page_count, 0);
     ck_assert_invariants();

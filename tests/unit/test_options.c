@@ -46,7 +46,7 @@ END_TEST
 START_TEST(wrong_keys_and_values_cost_one_line_each)
 {
     expect_text("BULKHEAD_NONSENSE=1", "option NONSENSE is unknown; known are profile, guard, foreign, purge_delay, quarantine_bytes, "
-                                          "large_quarantine_bytes, trap_from, seal, log_file, report, log_fd, syslog, verbose, show_stats");
+                                          "large_quarantine_bytes, large_keep_bytes, trap_from, seal, log_file, report, log_fd, syslog, verbose, show_stats");
     expect_text("BULKHEAD_OPTIONS=nonsense=1", "option nonsense is unknown; known are profile, guard");
     expect_text("BULKHEAD_GUARD=sometimes", "option GUARD does not accept 'sometimes'; accepted: auto|madvise|mprotect");
     expect_text("BULKHEAD_OPTIONS=foreign=", "option foreign does not accept ''; accepted: abort|report|ignore");

@@ -95,6 +95,7 @@ static long one_call(bhi_os_call_t kind, uintptr_t at)
     switch (kind) {
     case BHI_OS_MMAP: return bhi_os_rereserve(at, SIZE);
     case BHI_OS_MUNMAP: return bhi_os_release(at, SIZE);
+    case BHI_OS_MREMAP: return bhi_os_move(at, at + SIZE, SIZE);
     case BHI_OS_MPROTECT: return bhi_os_open(at, SIZE);
     case BHI_OS_MADVISE: return bhi_os_no_huge_pages(at, SIZE);
     case BHI_OS_GUARD: return bhi_os_guard_install(at, BH_OS_PAGE_SIZE);

@@ -41,7 +41,7 @@ START_TEST(filled_in)
     keep = bh_malloc(1);
     ck_assert(bhi_process.ready && bhi_process.state != NULL && bhi_process.random_root != NULL);
     ck_assert(bhi_process.block_base % BH_SEGMENT_SIZE == 0 && bhi_process.block_size % BH_SEGMENT_SIZE == 0);
-    ck_assert((bhi_process.link_mul & 1) == 1);
+    ck_assert((bhi_process.canary_mul & 1) == 1);
     ck_assert((uintptr_t)keep - bhi_process.block_base < bhi_process.block_size);
     ck_assert_uint_eq((uintptr_t)&bhi_process_page % BH_OS_PAGE_SIZE, 0);
 }

@@ -305,11 +305,11 @@ static double shuffled_positions(uint32_t n, uint32_t rounds)
     static uint32_t seen[128];
     memset(seen, 0, sizeof seen);
     for (uint32_t k = 0; k < rounds; k++) {
-        uint32_t items[128];
+        bhi_index_t items[128], from[128];
         uint64_t all[2] = {0, 0};
         for (uint32_t i = 0; i < n; i++)
-            items[i] = i;
-        bhi_random_shuffle(&r, items, n);
+            from[i] = (bhi_index_t)i;
+        bhi_random_choose(&r, from, n, n, items);
         for (uint32_t i = 0; i < n; i++) {
             all[items[i] / 64] |= (uint64_t)1 << (items[i] % 64);
             seen[i] += items[i] == k % n;
@@ -327,8 +327,8 @@ START_TEST(every_order_is_as_likely)
     start();
     unsigned orders[256] = {0}, rounds = 240000;
     for (unsigned k = 0; k < rounds; k++) {
-        uint32_t items[4] = {0, 1, 2, 3};
-        bhi_random_shuffle(&r, items, 4);
+        bhi_index_t from[4] = {0, 1, 2, 3}, items[4];
+        bhi_random_choose(&r, from, 4, 4, items);
         orders[items[0] << 6 | items[1] << 4 | items[2] << 2 | items[3]]++;
     }
     double sum = 0, expected = rounds / 24.0;

@@ -40,7 +40,7 @@ START_TEST(blocks_fit_before_the_guard)
     for (unsigned c = 0; c < BHI_CLASSES; c++) {
         size_t room = bhi_class_span_slots(c) * BH_SLOT_SIZE - BH_OS_PAGE_SIZE;
         ck_assert_uint_ge(bhi_class_blocks(c), 1);
-        ck_assert_uint_lt(bhi_class_blocks(c) * bhi_class_size(c), BHI_PLACE_NONE);
+        ck_assert_uint_le(bhi_class_blocks(c) - 1, (bhi_index_t)-1);
         ck_assert(bhi_class_blocks(c) * bhi_class_size(c) <= room);
         ck_assert((bhi_class_blocks(c) + 1) * bhi_class_size(c) > room);
     }

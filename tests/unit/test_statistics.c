@@ -87,7 +87,7 @@ START_TEST(text)
     bh_free(bh_malloc(100));
     bh_stats_print(keep, &l);
     ck_assert_uint_eq(l.count, sizeof(bh_stats_t) / sizeof(size_t) - 2);
-    ck_assert_str_eq(l.last, "bulkhead: stats: quarantined_bytes = 0\n");
+    ck_assert_str_eq(l.last, "bulkhead: stats: guarded_refused = 0\n");
     size_t before = l.count;
     bh_heap_stats_print(NULL, keep, &l);
     ck_assert_uint_eq(l.count - before, sizeof(bh_heap_stats_t) / sizeof(size_t) - 2);

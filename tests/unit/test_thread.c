@@ -340,6 +340,67 @@ START_TEST(threads_in_waves)
 }
 END_TEST
 
+enum { SECRET = 0xa7, SECRETS = 3000 };
+static unsigned char *secrets[SECRETS];
+static const size_t secret_sizes[] = {16, 64, 200, 1000, 5000};
+
+static size_t secret_size(unsigned i)
+{
+    return secret_sizes[i / 8 % (sizeof secret_sizes / sizeof secret_sizes[0])];
+}
+
+/* Leaves every eighth block, so that the pages stay, and what it wrote into the others. */
+static void *leave_secrets(void *arg)
+{
+    for (unsigned i = 0; i < SECRETS; i++)
+        memset(secrets[i] = bh_malloc(secret_size(i)), SECRET, secret_size(i));
+    for (unsigned i = 0; i < SECRETS; i++)
+        if (i % 8 != 0)
+            bh_free(secrets[i]);
+    for (unsigned i = 0; i < SECRETS; i++) /* so that lists name blocks that were freed */
+        bh_free(bh_malloc(secret_size(i)));
+    return arg;
+}
+
+static void *look_for_secrets(void *found)
+{
+    static unsigned char *blocks[2 * SECRETS];
+    for (unsigned i = 0; i < 2 * SECRETS; i++) {
+        blocks[i] = bh_malloc(secret_size(i));
+        for (size_t k = 0; k < secret_size(i); k++)
+            *(size_t *)found += blocks[i][k] == SECRET;
+    }
+    for (unsigned i = 0; i < 2 * SECRETS; i++)
+        bh_free(blocks[i]);
+    for (unsigned i = 0; i < SECRETS; i += 8)
+        bh_free(secrets[i]);
+    return NULL;
+}
+
+/* What a thread left in freed blocks shows in no other thread's blocks, neither in
+ * those of one that takes its heap over nor of one that takes its pages. */
+START_TEST(another_owners_blocks_come_back_clear)
+{
+    if (!BH_HARDEN_CLEAR || !BH_HARDEN_MAP)
+        return;
+    size_t found = 0;
+    bh_free(bh_malloc(1)); /* this thread's own heap */
+    unit_thread(leave_secrets, NULL);
+    unit_thread(look_for_secrets, &found);
+    ck_assert_uint_eq(found, 0);
+    unit_thread(leave_secrets, NULL);
+    look_for_secrets(&found);
+    ck_assert_uint_eq(found, 0);
+    if (!unit_is_hardened())
+        nothing_left();
+    for (uint32_t id = 0; id < atomic_load(&bhi_state->heap_count); id++) { /* this thread's has a quarantine */
+        const bhi_heap_t *heap = bhi_state->heap_dir[0][id];
+        ck_assert_msg(heap == bhi_thread_heap || heap->page_count == 0, "heap %u has %zu pages", id, heap->page_count);
+    }
+    ck_assert_invariants();
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("thread");
@@ -355,6 +416,7 @@ int main(void)
     tcase_add_test(c, registering_late_gives_the_loan_back);
     tcase_add_test(c, a_heap_left_in_the_last_round_is_the_next_threads);
     tcase_add_test(c, threads_in_waves);
+    tcase_add_test(c, another_owners_blocks_come_back_clear);
     suite_add_tcase(s, c);
     return unit_main(s);
 }

@@ -475,6 +475,10 @@ START_TEST(no_guard_is_no_failure)
 {
     if (!BH_HARDEN_GUARDS)
         return;
+    for (int i = 0; i < MANY; i++) /* so that there is control memory for their pages */
+        ck_assert_ptr_nonnull(blocks[i] = bh_malloc(0));
+    free_them(NULL);
+    bh_collect(false);
     for (int i = 0; i < MANY; i++)
         memset(blocks[i] = bh_malloc(1000), 0xdd, 1000);
     free_them(NULL);

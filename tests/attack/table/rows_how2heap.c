@@ -212,7 +212,7 @@ const row_t rows_how2heap[] = {
     {"tcache-dup", "the mark of a cached chunk erased, freed again; handed out twice", "48", "local other", FREED_TWICE, 0,
      nothing, strike_tcache_dup, aim_or_twice, false},
     {"tcache-poisoning", "a cached chunk's link encodes a target; malloc returns the target", "48", "local other",
-     NOW("DETECTED:corrupt-link,corrupt-list DEFUSED"), NOW("DETECTED DEFUSED FAULT"), 0, nothing, strike_tcache_poisoning, aim_or_twice, false},
+     NOW("DEFUSED"), NOW("DETECTED DEFUSED FAULT"), 0, nothing, strike_tcache_poisoning, aim_or_twice, false},
     {"house-of-spirit", "a fake chunk in a global array is freed; malloc returns it", "48", "local other", NOW("DETECTED:foreign-free"),
      NOW("DETECTED:foreign-free"), 0, nothing, strike_spirit, aim_or_twice, false},
     {"unsafe-unlink", "a fake free chunk merged with its neighbour; a global pointer changes", "1056", "local", STOPPED, 0,

@@ -1,7 +1,7 @@
 /* Building and judging. The judgement is the test's own: a table of the live
  * blocks and a pattern in each; nothing of it is asked from the allocator but
  * where its pages lie. */
-#include "link_world.h"
+#include "list_world.h"
 
 #include "base/bits.h"
 #include "bulkhead.h"
@@ -46,6 +46,15 @@ static void hash_remove(uintptr_t p)
     }
 }
 
+/* The first one is the cause of others, and too many would fill the pipe. */
+static void hit(const char *word, uintptr_t p)
+{
+    static bool recorded;
+    if (!recorded)
+        attack_record(word, p);
+    recorded = true;
+}
+
 /* ---------------------------------------------------------------- the program */
 
 static unsigned char pattern(uintptr_t p)
@@ -53,28 +62,53 @@ static unsigned char pattern(uintptr_t p)
     return (unsigned char)(p >> 3 ^ p >> 11 ^ 0x5a);
 }
 
+/* Bytes at each end of a block that carry the pattern. */
+static size_t ends(const world_t *w)
+{
+    return w->size < FILL_MOST ? w->size : FILL_MOST;
+}
+
 static void fill(const world_t *w, uintptr_t p)
 {
-    size_t n = w->size < FILL_MOST ? w->size : FILL_MOST;
-    memset((void *)p, pattern(p), n);                 /* NOLINT: blocks are numbers here */
-    memset((void *)(p + w->size - n), pattern(p), n); /* NOLINT */
-    for (uint32_t i = 0; i < w->stamps; i++) {
-        if (p == bhi_page_block(w->page, w->stamp[i].index))
-            memcpy((void *)p, &w->stamp[i].word, sizeof w->stamp[i].word); /* NOLINT */
-    }
+    memset((void *)p, pattern(p), ends(w));                       /* NOLINT: blocks are numbers here */
+    memset((void *)(p + w->size - ends(w)), pattern(p), ends(w)); /* NOLINT */
 }
 
 static void check_fill(const world_t *w, uintptr_t p)
 {
-    size_t n = w->size < FILL_MOST ? w->size : FILL_MOST;
+    size_t n = ends(w);
     const unsigned char *block = (const unsigned char *)p; /* NOLINT */
-    /* Stamps may have been written over the first word. */
-    for (size_t i = w->stamps > 0 ? sizeof(uint64_t) : 0; i < n; i++) {
+    for (size_t i = 0; i < n; i++) {
         if (block[i] != pattern(p) || block[w->size - n + i] != pattern(p)) {
-            attack_record("HIT: live block changed", p);
+            hit("HIT: live block changed", p);
             return;
         }
     }
+}
+
+static uint64_t word_at(uintptr_t p)
+{
+    uint64_t word;
+    memcpy(&word, (const void *)p, sizeof word); /* NOLINT */
+    return word;
+}
+
+/* A free block is as the program or the attacker left it, or reads zero: its memory
+ * was cleared before it was listed, or never written. Nothing of the allocator's. */
+static void check_left(world_t *w, uintptr_t p)
+{
+    uintptr_t off = p - w->page->start, index = off / w->size;
+    bool mine = index < w->page->reserved && w->written[index];
+    uint64_t left = mine ? w->left[index] : pattern(p) * UINT64_C(0x0101010101010101);
+    for (size_t i = 0; i < ends(w) && !w->list_written; i += sizeof left) {
+        uint64_t first = word_at(p + i), last = word_at(p + w->size - ends(w) + i);
+        if ((first != 0 && first != left) || (last != 0 && last != left)) {
+            hit("HIT: free block changed", p);
+            break;
+        }
+    }
+    if (mine)
+        w->written[index] = false;
 }
 
 /* Malloc may return no pointer but the start of a block of a page of the class
@@ -83,28 +117,31 @@ static void check_place(const world_t *w, uintptr_t p)
 {
     bhi_arena_t *arena = bhi_arena_of(p);
     if (arena == NULL) {
-        attack_record("HIT: foreign", p);
+        hit("HIT: foreign", p);
         return;
     }
     const bhi_page_t *page = bhi_desc_first(bhi_desc_at(arena->descs, p - arena->base));
     uintptr_t off = p - page->start;
     if (page->state == BHI_PAGE_FREE || bhi_page_bytes(page) != w->size || off % w->size != 0 || off / w->size >= page->reserved)
-        attack_record("HIT: not a block", p);
+        hit("HIT: not a block", p);
 }
 
-static void take(world_t *w)
+static uintptr_t take(world_t *w)
 {
     uintptr_t p = target_take(w->size);
     check_place(w, p);
     if (is_live(p)) {
-        attack_record("HIT: live block returned", p);
-        return;
+        hit("HIT: live block returned", p);
+        return p;
     }
     if (w->lives == WORLD_BLOCKS)
         attack_broken("table full");
+    if (w->page != NULL)
+        check_left(w, p);
     hash[place(p)] = p;
     w->live[w->lives++] = p;
     fill(w, p);
+    return p;
 }
 
 static uintptr_t forget(world_t *w, uint32_t which)
@@ -151,90 +188,62 @@ static void give_remotely(world_t *w)
 
 uint64_t world_read(const world_t *w, uint32_t index)
 {
-    return bhi_link_read(bhi_page_block(w->page, index));
+    return word_at(bhi_page_block(w->page, index));
 }
 
 void world_write(world_t *w, uint32_t index, uint64_t word)
 {
-    bhi_link_write(bhi_page_block(w->page, index), word);
-}
-
-uint64_t world_forge_place(const world_t *w, uint32_t place, uint32_t at, uint16_t list)
-{
-    return bhi_link_encode(w->page->key + list * BH_LINK_NEXT_LIST, place & BH_LINK_PLACE_MASK, at * w->page->block_size);
-}
-
-uint64_t world_forge(const world_t *w, uint32_t next, uint32_t at, uint16_t list)
-{
-    return world_forge_place(w, next == WORLD_NO_BLOCK ? BHI_PLACE_NONE : next * w->page->block_size, at, list);
-}
-
-void world_stamp(world_t *w, uint32_t index, uint64_t word)
-{
-    if (w->stamps == WORLD_STAMPS)
-        attack_broken("too many stamps");
-    w->stamp[w->stamps].index = index;
-    w->stamp[w->stamps++].word = word;
-    world_write(w, index, word);
-}
-
-/* Walks a list with the keys, as only somebody who has them can. */
-static void walk(const world_t *w, uint32_t head, uint16_t id, world_list_t *list)
-{
-    list->n = 0;
-    list->id = id;
-    for (uint32_t at = head; at != BHI_PLACE_NONE && list->n < WORLD_LIST;) {
-        uint32_t next;
-        list->index[list->n++] = at / w->page->block_size;
-        if (!bhi_link_decode(w->page->key + id * BH_LINK_NEXT_LIST, bhi_link_read(w->page->start + at), at, &next))
-            attack_broken("a list is broken before the attack");
-        at = next;
+    uintptr_t p = bhi_page_block(w->page, index);
+    for (size_t i = 0; i < ends(w); i += sizeof word) {
+        memcpy((void *)(p + i), &word, sizeof word);                     /* NOLINT */
+        memcpy((void *)(p + w->size - ends(w) + i), &word, sizeof word); /* NOLINT */
     }
+    w->written[index] = true;
+    w->left[index] = word;
 }
 
-static void remember(world_t *w, const world_list_t *list)
+void world_set_entry(world_t *w, uint32_t at, bhi_index_t entry)
 {
-    for (uint32_t i = 0; i < 4 && list->n > 0; i++) {
-        uint32_t index = list->index[attack_below(&w->random, list->n)];
+    bhi_list(w->page, 0)[at] = entry;
+    w->list_written = true;
+}
+
+void world_forge(world_t *w, uint32_t at, uint32_t index)
+{
+    world_set_entry(w, at, bhi_list_code(w->page, index));
+}
+
+static void remember(world_t *w)
+{
+    for (uint32_t i = 0; i < 4 && w->page->listed > 0; i++) {
         uint32_t slot = w->olds < WORLD_OLD ? w->olds++ : attack_below(&w->random, WORLD_OLD);
-        w->old[slot].index = index;
-        w->old[slot].word = world_read(w, index);
+        w->old[slot].at = attack_below(&w->random, w->page->listed);
+        w->old[slot].entry = bhi_list(w->page, 0)[w->old[slot].at];
     }
 }
 
-/* Free blocks that are on no list: the next refill takes them from the map and
- * writes links of the next list. */
-static void find_unlisted(world_t *w)
+static void add(world_set_t *set, uint32_t index)
 {
-    w->local.n = 0;
-    w->local.id = 1;
-    static uint8_t listed[WORLD_LIST];
-    memset(listed, 0, sizeof listed);
-    for (uint32_t i = 0; i < w->free.n; i++)
-        listed[w->free.index[i]] = 1;
-    uint32_t capacity = bhi_page_capacity(w->page), last = (capacity - 1) / 64 * 64;
-    for (uint32_t i = 0; i < capacity && i < WORLD_LIST; i++) {
-        bool fresh = i >= last && (w->page->fresh >> (i - last) & 1) != 0;
-        if (!fresh && listed[i] == 0 && bhi_map_is_free(w->page->map, i))
-            w->local.index[w->local.n++] = i;
-    }
+    set->index[set->n++] = index;
 }
 
+/* Which blocks are live is the test's own knowledge; the allocator says which of the
+ * others are fresh. */
 static void look(world_t *w)
 {
-    walk(w, w->page->free, 0, &w->free);
-    if (BH_HARDEN_MAP)
-        find_unlisted(w);
-    else
-        walk(w, w->page->local_free, 1, &w->local);
-    w->helds = 0;
-    for (uint32_t i = 0; i < bhi_page_capacity(w->page); i++) {
+    uint32_t capacity = bhi_page_capacity(w->page), last = capacity == 0 ? 0 : (capacity - 1) / 64 * 64;
+    w->free.n = w->held.n = w->fresh.n = 0;
+    for (uint32_t i = 0; i < w->page->reserved; i++) {
         const bhi_map_word_t *word = bhi_map_word(w->page->map, i);
-        if ((atomic_load(&word->held) & bhi_map_bit(i)) != 0)
-            w->held[w->helds++] = i;
+        bool fresh = i >= capacity || (i >= last && (w->page->fresh >> (i - last) & 1) != 0);
+        if (fresh)
+            add(&w->fresh, i);
+        else if ((atomic_load(&word->held) & bhi_map_bit(i)) != 0)
+            add(&w->held, i);
+        else if (!is_live(bhi_page_block(w->page, i)))
+            add(&w->free, i);
     }
-    remember(w, &w->free);
-    remember(w, &w->local);
+    remember(w);
 }
 
 uint32_t world_live_index(world_t *w)
@@ -245,11 +254,6 @@ uint32_t world_live_index(world_t *w)
             return (uint32_t)(off / w->size);
     }
     return WORLD_NO_BLOCK;
-}
-
-bool world_is_live(const world_t *w, uint32_t index)
-{
-    return is_live(bhi_page_block(w->page, index));
 }
 
 /* The page that malloc takes from next. */
@@ -267,7 +271,7 @@ bool world_build(world_t *w, uint64_t seed)
     do { /* with large OS pages, the smallest classes have more blocks than the tables hold */
         w->size = bhi_class_size(attack_below(&w->random, BHI_CLASSES));
         blocks = bhi_class_blocks(bhi_class_of(w->size));
-    } while (blocks > WORLD_LIST);
+    } while (blocks > WORLD_PAGE);
     bool remote = attack_below(&w->random, 2) == 0;
     /* Half of the worlds live in one page, the others in several. */
     uint32_t goal = 1 + attack_below(&w->random, attack_below(&w->random, 2) == 0 ? blocks : 2 * blocks);
@@ -288,7 +292,7 @@ bool world_build(world_t *w, uint64_t seed)
     if (!choose_page(w))
         return false;
     look(w);
-    return w->free.n + w->local.n > 0;
+    return w->free.n > 0;
 }
 
 void world_go_on(world_t *w)
@@ -296,6 +300,8 @@ void world_go_on(world_t *w)
     /* Enough to exhaust what the page has and to go on to the next one, but
      * not so much that the large classes take for ever. */
     uint32_t n = bhi_class_blocks(bhi_class_of(w->size)) + 40;
+    if (w->chosen != 0 && take(w) == w->chosen)
+        attack_record("chosen", w->chosen);
     for (uint32_t round = 0; round < 3; round++) {
         for (uint32_t i = 0; i < n; i++) {
             take(w);

@@ -1,0 +1,62 @@
+/* Profile hardened: the ends of blocks where it is not malloc's own that sets or free's
+ * own that checks them, and realloc, which moves them; see hardened.h. */
+#include "core/hardened.h"
+
+#include "meta/size_class.h"
+
+#include <string.h>
+
+void bhi_hard_check_end(const bhi_page_t *page, uint32_t index)
+{
+    size_t at = bhi_hard_damage(page, index);
+    if (bh_unlikely(at != BH_CANARY_INTACT))
+        bhi_hard_damaged(page, index, at);
+}
+
+size_t bhi_hard_pad_large(size_t size)
+{
+    size_t slack = (0 - size) & (BH_OS_PAGE_SIZE - 1);
+    return slack != 0 && slack < BH_CANARY_LEAST ? BH_CANARY_LEAST : 0;
+}
+
+static void write_end(const bhi_page_t *page, uint32_t index, size_t size)
+{
+    size_t bytes = bhi_page_bytes(page);
+    bhi_hard_set_requested(page, index, size);
+    if (bytes != size)
+        bhi_canary_write(bhi_page_block(page, index), size, bytes, page->key, index);
+}
+
+void bhi_hard_end_large(bhi_page_t *page, size_t size)
+{
+    write_end(page, 0, size);
+}
+
+void bhi_hard_check_held(const bhi_page_t *page, uint32_t index)
+{
+    size_t bytes = page->block_size, size = bhi_hard_size(bhi_hard_place(page), bytes, index);
+    size_t at = bhi_canary_check(bhi_page_block(page, index), size, bytes, page->key, index);
+    if (bh_unlikely(at != BH_CANARY_INTACT))
+        bhi_hard_damaged(page, index, at);
+}
+
+bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size)
+{
+    size_t had = bhi_hard_requested(page, index), bytes = bhi_page_bytes(page);
+    bool single = page->block_size == 0;
+    if (!single && size > bytes) /* any number at all: what is added below must not wrap */
+        return false;
+    size_t wants = size + (single ? bhi_hard_pad_large(page->start + size) : BH_CANARY_LEAST);
+    if (wants < bytes / 2 && (single || wants > BH_CLASS_MAX_SIZE || bhi_class_size(bhi_class_of(wants)) != bytes))
+        return false;
+    bhi_hard_check_end(page, index);
+    if (wants > bytes && (!single || !bhi_page_grow(page, wants)))
+        return false;
+    size_t shown = bhi_min(size, bytes); /* what lies behind is zero */
+    if (shown > had)
+        memset((void *)(bhi_page_block(page, index) + had), 0, shown - had); /* NOLINT */
+    if (size == 0)
+        page->memory = BHI_MEMORY_ANY; /* or the block would pass for a fresh one, once it is freed */
+    write_end(page, index, size);
+    return true;
+}

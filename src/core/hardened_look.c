@@ -1,0 +1,130 @@
+/* Profile hardened: looking at blocks that nobody frees: sweeps, pages that end, the
+ * whole of a heap; see hardened.h. Changes nothing but what bhi_hard_forget wipes. */
+#include "core/hardened.h"
+
+#include "base/bits.h"
+#include "core/heap.h"
+#include "harden/wipe.h"
+#include "os/os.h"
+
+#define SWEEP 8u /* live blocks looked at with each heartbeat */
+
+/* A second free at the same moment finds the end that the first has wiped. */
+void bhi_hard_damaged(const bhi_page_t *page, uint32_t index, size_t at)
+{
+    atomic_thread_fence(memory_order_acquire);
+    if (!bhi_map_is_live(page->map, index))
+        bhi_violation(BHI_DOUBLE_FREE, bhi_page_block(page, index));
+    bhi_violation(BHI_OVERFLOW, bhi_page_block(page, index) + at);
+}
+
+void bhi_hard_written(const bhi_page_t *page, uint32_t index, size_t at)
+{
+    bhi_violation(BHI_WRITE_AFTER_FREE, bhi_page_block(page, index) + at);
+}
+
+/* Whoever freed a block a short while ago may still write to it; of one that has been
+ * free for long the next one's underflow is likelier. */
+void bhi_hard_written_before(const bhi_page_t *page, uint32_t index)
+{
+    if ((bhi_hard_word(page->hard, index / 64)->open & bhi_map_bit(index)) == 0)
+        bhi_hard_written(page, index, bhi_wipe_find(bhi_page_block(page, index), page->block_size));
+    bhi_violation(BHI_UNDERFLOW, bhi_page_block(page, index + 1));
+}
+
+/* If the first byte of the slack is whole, it was no overflow of the block but an
+ * underflow of the next. */
+void bhi_hard_check_live(const bhi_page_t *page, uint32_t index)
+{
+    size_t at = bhi_hard_damage(page, index);
+    if (bh_likely(at == BH_CANARY_INTACT))
+        return;
+    atomic_thread_fence(memory_order_acquire);
+    if (bhi_map_is_live(page->map, index))
+        bhi_violation(at == bhi_hard_requested(page, index) ? BHI_OVERFLOW : BHI_UNDERFLOW, bhi_page_block(page, index) + at);
+}
+
+/* From a random place on in a random word of the map. */
+void bhi_hard_sweep(const bhi_page_t *page, bhi_random_t *random)
+{
+    uint32_t words = bhi_hard_words(bhi_page_capacity(page)), w = bhi_random_below(random, words);
+    uint64_t live = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) &
+                    ~atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
+    uint32_t from = (uint32_t)bhi_random_bits(random, 6);
+    uint64_t behind = live & bhi_bit_range(from, 64 - from);
+    if (behind != 0)
+        live = behind;
+    for (unsigned i = 0; live != 0 && i < SWEEP; i++, live &= live - 1)
+        bhi_hard_check_live(page, w * 64 + bhi_bit_first(live));
+}
+
+/* As bhi_hard_check_live, of a single block. Who frees it from another thread makes it
+ * inaccessible under the lock, after it has set held: what is live now can be read. */
+static void check_single(const bhi_page_t *page)
+{
+    bhi_state_lock();
+    size_t at = bhi_map_is_live(page->map, 0) ? bhi_hard_damage(page, 0) : BH_CANARY_INTACT;
+    bhi_state_unlock();
+    if (bh_unlikely(at != BH_CANARY_INTACT))
+        bhi_violation(BHI_OVERFLOW, page->start + at);
+}
+
+/* Free blocks of a page are still zero, all live ones still end as they should. */
+static void verify_page(const bhi_page_t *page)
+{
+    uint32_t capacity = bhi_page_capacity(page);
+    if (page->block_size == 0) {
+        check_single(page);
+        return;
+    }
+    for (uint32_t i = 0; i < capacity; i++) {
+        if (bhi_map_is_live(page->map, i)) {
+            bhi_hard_check_live(page, i);
+        } else if (bhi_map_is_free(page->map, i)) { /* those in a quarantine too */
+            size_t at = bhi_wipe_check(bhi_page_block(page, i), page->block_size);
+            if (bh_unlikely(at != BH_WIPE_CLEAN))
+                bhi_hard_written(page, i, at);
+        }
+    }
+}
+
+void bhi_hard_check_empty(const bhi_page_t *page)
+{
+    verify_page(page);
+}
+
+void bhi_hard_forget(const bhi_page_t *page)
+{
+    verify_page(page);
+    for (uint32_t i = 0; i < bhi_page_capacity(page); i++) {
+        if (bhi_map_is_live(page->map, i))
+            bhi_wipe_block(bhi_page_block(page, i), bhi_hard_requested(page, i), page->block_size);
+    }
+}
+
+void bhi_hard_figures(const bhi_page_t *page, size_t *count, size_t *bytes)
+{
+    *count = *bytes = 0;
+    for (uint32_t w = 0; w < bhi_hard_words(page->reserved); w++) {
+        uint64_t live = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) &
+                        ~atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
+        *count += bhi_bit_count(live);
+        for (; live != 0; live &= live - 1)
+            *bytes += bhi_hard_requested(page, w * 64 + bhi_bit_first(live));
+    }
+}
+
+bool bhi_hard_verify(bhi_heap_t *heap, uint64_t deadline)
+{
+    bhi_heap_drain(heap, SIZE_MAX); /* what others freed is then in the quarantines */
+    for (unsigned c = 0; c <= BHI_QUEUES; c++) {
+        const bhi_queue_t *q = c < BHI_QUEUES ? &heap->queues[c] : &heap->full;
+        for (const bhi_page_t *page = q->first; page != NULL; page = page->next) {
+            if (bhi_os_now_ms() > deadline)
+                return false;
+            if (bhi_page_has_ends(page))
+                verify_page(page);
+        }
+    }
+    return true;
+}

@@ -1,0 +1,145 @@
+/* Residue: marks in descriptors of slots, and a heap's notes of where it left some. A note may be out of date; the marks and the set of free slots tell. */
+#include "core/residue.h"
+
+#include "core/hardened.h"
+#include "meta/arena.h"
+
+#define TRIES 4 /* notes that turn out to be out of date, for one page */
+
+#define PAGES 31u /* the bits of a large block's mark that count OS pages */
+
+/* Of the heap as it is now: with every owner that it gets, it is another one. Two may
+ * agree by chance, once in 2^25; then one heap's block shows what another's held. */
+static uint32_t mixed(const bhi_heap_t *heap, unsigned c)
+{
+    return (heap->generation * 256 + c) * 0x9e3779b1u + heap->id + 1; /* golden ratio: Knuth, multiplicative hashing */
+}
+
+/* Mark of slot i of a page of class c. */
+static uint32_t mark_of(const bhi_heap_t *heap, unsigned c, unsigned i)
+{
+    return (mixed(heap, c) << BH_SEGMENT_SLOTS_SHIFT | i) | (uint32_t)1 << 31;
+}
+
+/* Mark of a slot whose first so many OS pages hold nothing but contents of large
+ * blocks. */
+static uint32_t large_mark_of(const bhi_heap_t *heap, unsigned os_pages)
+{
+    return mixed(heap, BHI_CLASS_NONE) << 5 | os_pages | (uint32_t)1 << 31;
+}
+
+/* How many OS pages of slot i the first `bytes` of a span reach. */
+static unsigned pages_reached(size_t bytes, unsigned i)
+{
+    size_t before = (size_t)i << BH_SLOT_SHIFT;
+    return bytes <= before ? 0 : (unsigned)bhi_min((bytes - before + BH_OS_PAGE_SIZE - 1) >> BH_OS_PAGE_SHIFT, BH_SLOT_OS_PAGES);
+}
+
+/* ---------------------------------------------------------------------- notes */
+
+static void note(bhi_heap_t *heap, const bhi_page_t *page)
+{
+    uintptr_t at = (uintptr_t)page - bhi_process.descs;
+    if (at >> BH_PAGE_DESC_SHIFT > UINT32_MAX || page->start - bhi_process.block_base >= bhi_process.block_size)
+        return; /* not of the first arena */
+    bhi_left_t *left = &heap->left;
+    uint32_t i = left->count < BHI_LEFT_MOST ? left->count++ : bhi_random_below(&heap->random, BHI_LEFT_MOST);
+    left->size_class[i] = page->size_class;
+    left->slot[i] = (uint32_t)(at >> BH_PAGE_DESC_SHIFT);
+}
+
+/* Takes one of the notes of class c out, at random. NULL: there is none. */
+static bhi_page_t *noted(bhi_heap_t *heap, unsigned c)
+{
+    bhi_left_t *left = &heap->left;
+    uint32_t match[BHI_LEFT_MOST], n = 0;
+    for (uint32_t i = 0; i < left->count; i++) {
+        match[n] = i;
+        n += left->size_class[i] == c;
+    }
+    if (n == 0)
+        return NULL;
+    uint32_t i = match[BH_HARDEN_RANDOM ? bhi_random_below(&heap->random, n) : 0], slot = left->slot[i];
+    left->count--;
+    left->size_class[i] = left->size_class[left->count];
+    left->slot[i] = left->slot[left->count];
+    return (bhi_page_t *)(bhi_process.descs + ((uintptr_t)slot << BH_PAGE_DESC_SHIFT)); /* NOLINT: as in bhi_desc_at */
+}
+
+/* ---------------------------------------------------------------------- marks */
+
+void bhi_residue_own(const bhi_heap_t *heap, bhi_page_t *page)
+{
+    page->residue = mark_of(heap, page->size_class, 0);
+}
+
+bool bhi_residue_is_own(const bhi_heap_t *heap, const bhi_page_t *page)
+{
+    return page->residue == mark_of(heap, page->size_class, 0);
+}
+
+static void leave_large(const bhi_heap_t *heap, bhi_page_t *page)
+{
+    size_t bytes = (page->start & (BH_SLOT_SIZE - 1)) + page->single_bytes; /* see bhi_heap_large_at */
+    for (uint32_t i = 0; i < page->span_slots && i < BH_SEGMENT_SLOTS; i++)
+        page[i].residue = large_mark_of(heap, (unsigned)bhi_max(pages_reached(bytes, i), page[i].residue & PAGES));
+}
+
+void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page)
+{
+    if (page->size_class == BHI_CLASS_ZERO || bhi_is_hardened())
+        return;
+    if (page->state == BHI_PAGE_LARGE) {
+        leave_large(heap, page);
+        return;
+    }
+    bool own = bhi_residue_is_own(heap, page); /* or it has another's still */
+    for (uint32_t i = 0; i < page->span_slots; i++)
+        page[i].residue = own ? mark_of(heap, page->size_class, i) : 0;
+    if (own && BH_HARDEN_CLEAR)
+        note(heap, page);
+}
+
+static bool holds(const bhi_page_t *first, unsigned slots, const bhi_heap_t *heap, unsigned c)
+{
+    for (unsigned i = 0; i < slots; i++) {
+        if (first[i].residue != mark_of(heap, c, i))
+            return false;
+    }
+    return true;
+}
+
+void bhi_residue_forget(bhi_page_t *first, unsigned slots)
+{
+    for (unsigned i = 0; i < slots; i++)
+        first[i].residue = 0;
+}
+
+uint64_t bhi_residue_claim(bhi_page_t *first, unsigned slots, const bhi_heap_t *heap, size_t bytes, uint64_t dirty)
+{
+    uint64_t others = 0;
+    uint32_t own = heap != NULL ? large_mark_of(heap, 0) : 1; /* 1: no mark's */
+    for (unsigned i = 0; i < slots; i++) {
+        unsigned want = pages_reached(bytes, i), marked = first[i].residue & PAGES;
+        bool is_dirty = (dirty >> i & 1) != 0, is_own = (first[i].residue & ~PAGES) == own && marked >= want;
+        if (want > 0 && is_dirty && !is_own)
+            others |= (uint64_t)1 << i;
+        first[i].residue = !is_dirty ? BH_SLOT_OS_PAGES : is_own ? marked : want;
+    }
+    return others;
+}
+
+bhi_span_t bhi_residue_take(bhi_heap_t *heap, unsigned c, unsigned slots)
+{
+    for (unsigned tries = 0; tries < TRIES; tries++) {
+        bhi_page_t *first = noted(heap, c);
+        if (first == NULL)
+            break;
+        unsigned slot;
+        bhi_segment_t *segment = bhi_page_segment(first, &slot);
+        /* Of slots that are in use, the marks are their user's to change. */
+        if (bhi_span_is_free(segment, slot, slots) && first->size_class == c && holds(first, slots, heap, c))
+            return bhi_span_take_at(segment, slot, slots);
+    }
+    return (bhi_span_t){NULL, 0, false, 0};
+}

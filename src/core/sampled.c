@@ -1,0 +1,276 @@
+/* Sampled guarded allocations; see sampled.h. */
+#include "core/sampled.h"
+
+#include "base/checked.h"
+#include "core/thread.h"
+#include "harden/choice.h"
+#include "harden/depot.h"
+#include "os/os.h"
+#include "rt/stack.h"
+
+#define LEFT_BITS 3u /* one in 2^3 is aligned to the guard before it */
+
+#define options (&bhi_process.options)
+
+/* ----------------------------------------------------------------- the choice */
+
+static uint64_t next_secret(void *heap)
+{
+    return bhi_random_u64(&((bhi_heap_t *)heap)->random);
+}
+
+static uint64_t next_seeded(void *heap)
+{
+    return bhi_choice_seeded(&((bhi_heap_t *)heap)->sample_stream);
+}
+
+static uint64_t next_bits(bhi_heap_t *heap)
+{
+    if (options->guarded_sample_seed == 0)
+        return next_secret(heap);
+    if (heap->sample_stream == 0) { /* heaps of a program with one thread have the same numbers in each run */
+        heap->sample_stream = (uint64_t)options->guarded_sample_seed << 32 | (heap->id + 1);
+        next_seeded(heap);
+    }
+    return next_seeded(heap);
+}
+
+static uint64_t next(void *heap)
+{
+    return next_bits(heap);
+}
+
+/* One of the first allocations of the class in this process. */
+static bool is_early(unsigned c)
+{
+    _Atomic(uint32_t) *count = &bhi_process.guarded->first[c];
+    uint32_t most = options->guarded_first;
+    return most != 0 && atomic_load_explicit(count, memory_order_relaxed) < most &&
+           atomic_fetch_add_explicit(count, 1, memory_order_relaxed) < most;
+}
+
+/* With rate 0, after the first ones, the next is one of 2^32. */
+static uint32_t draw(bhi_heap_t *heap, unsigned c)
+{
+    if (is_early(c))
+        return 1;
+    return options->guarded_sample_rate == 0 ? UINT32_MAX : bhi_choice_draw(bhi_process.sample_bits, next, heap) + 1;
+}
+
+bool bhi_sampled_find_due(bhi_heap_t *heap, unsigned c)
+{
+    if (heap->sample[c] == 0)
+        heap->sample[c] = draw(heap, c);
+    return heap->sample[c] == 1;
+}
+
+static void count_back(bhi_heap_t *heap, unsigned c, uint32_t n)
+{
+    if (heap->sample[c] != 0 && heap->sample[c] < UINT32_MAX - n)
+        heap->sample[c] += n;
+}
+
+void bhi_sampled_uncut(bhi_heap_t *heap, unsigned c, uint32_t n)
+{
+    count_back(heap, c, n);
+}
+
+/* ----------------------------------------------------------------- allocation */
+
+/* Cached: the call costs as much as a small malloc. A child of _Fork, which runs
+ * no handlers, goes by its parent's number. */
+static BH_THREAD_LOCAL uint32_t thread_number;
+
+uint32_t bhi_sampled_thread(void)
+{
+    if (bh_unlikely(thread_number == 0))
+        thread_number = (uint32_t)bhi_os_tid();
+    return thread_number;
+}
+
+static uint32_t stack_here(void)
+{
+    uintptr_t frames[BH_STACK_DEPTH];
+    if (bhi_process.depot == NULL)
+        return 0;
+    return bhi_depot_put(bhi_process.depot, frames, bhi_stack_here(frames, BH_STACK_DEPTH));
+}
+
+static bool is_wanted(size_t size, size_t align)
+{
+    return size >= options->guarded_min && size <= options->guarded_max && align <= BH_OS_PAGE_SIZE && !bhi_stack_busy();
+}
+
+/* Bytes between the data's start and the block. */
+static size_t place(bhi_heap_t *heap, const bhi_guarded_t *g, size_t size, size_t align)
+{
+    size_t least = options->guarded_precise != 0 ? 1 : size <= 8 ? 8 : 16;
+    if ((next_bits(heap) & ((1u << LEFT_BITS) - 1)) == 0)
+        return 0;
+    return bhi_align_down(bhi_guarded_bytes(g) - size, bhi_max(align, least));
+}
+
+static void *guard(bhi_heap_t *heap, size_t size, size_t align)
+{
+    if (!is_wanted(size, align))
+        return NULL;
+    uint32_t stack = stack_here();
+    bhi_guarded_t *g = bhi_guarded_take(heap, size);
+    if (g == NULL)
+        return NULL;
+    g->block = bhi_guarded_data(g) + place(heap, g, size, align);
+    g->alloc_stack = stack;
+    g->alloc_thread = bhi_sampled_thread();
+    g->free_stack = g->free_thread = 0;
+    bhi_guarded_fill(g);
+    bhi_guarded_publish(g);
+    return (void *)g->block; /* NOLINT: this is where a number becomes a pointer */
+}
+
+void *bhi_sampled_listed(bhi_heap_t *heap, unsigned c, size_t size, size_t align)
+{
+    const bhi_page_t *page = heap->queues[c].first;
+    if (!bhi_sampled_due(heap, c) || (page != NULL && page->listed != 0))
+        return NULL;
+    heap->sample[c] = draw(heap, c);
+    void *p = guard(heap, size, align);
+    if (p == NULL)
+        count_back(heap, c, 1); /* for the one that is served instead */
+    return p;
+}
+
+void *bhi_sampled_single(bhi_heap_t *heap, unsigned c, size_t size, size_t align)
+{
+    if (!bhi_sampled_due(heap, c)) {
+        heap->sample[c]--;
+        return NULL;
+    }
+    heap->sample[c] = draw(heap, c);
+    return guard(heap, size, align);
+}
+
+/* ----------------------------------------------------------------------- free */
+
+/* Rows by bhi_use_t: not a block's start, not live. */
+static const bhi_violation_t violations[][2] = {
+    {BHI_INVALID_FREE, BHI_DOUBLE_FREE},
+    {BHI_INVALID_REALLOC, BHI_REALLOC_AFTER_FREE},
+    {BHI_INVALID_QUERY, BHI_QUERY_AFTER_FREE},
+};
+
+/* The slot whose live block starts at p, or the process ends. */
+static bhi_guarded_t *live_at(uintptr_t p, bhi_use_t use)
+{
+    bhi_guarded_t *g = bhi_guarded_at(p);
+    bhi_guarded_state_t state = g != NULL ? bhi_guarded_state(g) : BHI_GUARDED_UNUSED;
+    if (state == BHI_GUARDED_UNUSED || g->block != p)
+        bhi_violation(violations[use][0], p);
+    if (state != BHI_GUARDED_LIVE)
+        bhi_violation(violations[use][1], p);
+    return g;
+}
+
+size_t bhi_sampled_bytes(uintptr_t p, bhi_use_t use)
+{
+    return live_at(p, use)->size;
+}
+
+/* CLOSING to FREED; the caller has claimed it. */
+static void give(bhi_guarded_t *g)
+{
+    /* Not before: a second free at the same moment might close what is read here. */
+    uintptr_t at = bhi_guarded_damage(g);
+    if (bh_unlikely(at != 0))
+        bhi_violation(at < g->block ? BHI_UNDERFLOW : BHI_OVERFLOW, at);
+    g->free_stack = stack_here();
+    g->free_thread = bhi_sampled_thread();
+    bhi_guarded_give(g);
+}
+
+void bhi_sampled_free(uintptr_t p)
+{
+    bhi_guarded_t *g = live_at(p, BHI_USE_FREE);
+    if (!bhi_guarded_claim(g))
+        bhi_violation(BHI_DOUBLE_FREE, p);
+    give(g);
+}
+
+void bhi_sampled_destroy(bhi_heap_t *heap)
+{
+    bhi_guarded_t *g;
+    while (heap->guarded != NULL && (g = bhi_guarded_pop(heap)) != NULL) {
+        if (bhi_guarded_claim(g)) /* else another thread frees it at this moment */
+            give(g);
+    }
+}
+
+/* -------------------------------------------------------------------- looking */
+
+bool bhi_sampled_owns(const bhi_heap_t *heap, uintptr_t p)
+{
+    const bhi_guarded_t *g = bhi_guarded_at(p);
+    if (g == NULL || bhi_guarded_state(g) != BHI_GUARDED_LIVE || p < g->block || p - g->block >= g->size)
+        return false;
+    /* Whose it is changes only when a heap ends, its owner's doing: a heap of the
+     * calling thread is read right, any other is told from it. */
+    bhi_state_lock();
+    const bhi_heap_t *of = g->heap;
+    bool mine = of != NULL && bhi_heap_owner(of) == bhi_thread_self() && bhi_guarded_state(g) == BHI_GUARDED_LIVE;
+    bhi_state_unlock();
+    return mine && (heap == NULL || of == heap);
+}
+
+static bool has_any(const bhi_heap_t *heap)
+{
+    bhi_state_lock();
+    bool any = heap->guarded != NULL;
+    bhi_state_unlock();
+    return any;
+}
+
+bool bhi_sampled_visit(const bhi_heap_t *heap, bool (*each)(const bhi_guarded_t *g, void *arg), void *arg)
+{
+    if (!bhi_is_sampling() || !has_any(heap))
+        return true;
+    for (const bhi_guarded_t *g = bhi_guarded_next(NULL); g != NULL; g = bhi_guarded_next(g)) {
+        if (bhi_guarded_state(g) != BHI_GUARDED_LIVE || !bhi_sampled_owns(heap, g->block))
+            continue;
+        if (!each(g, arg))
+            return false;
+    }
+    return true;
+}
+
+/* Another thread may free the block at this moment, and the slot become another
+ * heap's; this heap's it becomes by the caller alone. So a block that is live and
+ * this heap's afterwards has been that all the time. */
+static bool check_beside(const bhi_guarded_t *g, void *heap)
+{
+    uintptr_t block = g->block, at = bhi_guarded_damage_beside(g);
+    if (bh_likely(at == 0))
+        return true;
+    bhi_state_lock();
+    bool live = g->heap == heap && bhi_guarded_state(g) == BHI_GUARDED_LIVE;
+    bhi_state_unlock();
+    if (live)
+        bhi_violation(at < block ? BHI_UNDERFLOW : BHI_OVERFLOW, at);
+    return true;
+}
+
+void bhi_sampled_verify(const bhi_heap_t *heap)
+{
+    bhi_sampled_visit(heap, check_beside, (void *)(uintptr_t)heap);
+}
+
+void bhi_sampled_after_fork(bhi_owner_t self)
+{
+    thread_number = 0;
+    if (!bhi_is_sampling() || options->guarded_sample_seed != 0)
+        return;
+    uint32_t n = atomic_load_explicit(&bhi_state->heap_count, memory_order_relaxed);
+    for (uint32_t id = 0; id < n; id++) {
+        bhi_heap_t *heap = bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK];
+        for (unsigned c = 0; bhi_heap_owner(heap) == self && c < BHI_CLASSES; c++)
+            heap->sample[c] = 0;
+    }
+}

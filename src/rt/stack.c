@@ -1,0 +1,251 @@
+/* Walking stacks; see stack.h. */
+#include "rt/stack.h"
+
+#include "os/os.h"
+#include "rt/process.h"
+#include "rt/settings.h"
+
+#include <unwind.h>
+
+#if defined(__GLIBC__)
+#if __GLIBC_PREREQ(2, 35)
+#define HAS_FIND_OBJECT
+#endif
+#endif
+#ifdef HAS_FIND_OBJECT
+#include <dlfcn.h>
+extern __typeof__(_dl_find_object) _dl_find_object __attribute__((weak));
+#define FINDS_OBJECTS (_dl_find_object != NULL)
+#else
+#define FINDS_OBJECTS false
+#endif
+
+#define FRAME_MOST ((uintptr_t)1 << 20) /* a caller's frame that lies further away is taken for chance */
+/* Up to this rate whoever asks for guarded blocks hunts a bug: option stacks=auto
+ * unwinds. Above, two stacks of 15,000 instructions each would cost more than all
+ * the rest of sampling, and a library would be loaded for it. */
+#define HUNTING 1000u
+#define READ_STEP 4096u                 /* OS pages are no smaller */
+
+extern __typeof__(_Unwind_Backtrace) _Unwind_Backtrace __attribute__((weak));
+extern __typeof__(_Unwind_GetIPInfo) _Unwind_GetIPInfo __attribute__((weak));
+
+/* Of the object that this code is part of; the program itself when linked in. */
+extern const char own_start[] __asm__("__ehdr_start") BH_HIDDEN;
+extern const char own_text_end[] __asm__("etext") __attribute__((weak, visibility("hidden")));
+extern void *__libc_stack_end __attribute__((weak));
+
+static BH_THREAD_LOCAL bool busy;
+
+bool bhi_stack_busy(void)
+{
+    return busy;
+}
+
+static bhi_unwinder_t unwinder(void)
+{
+    bhi_unwinder_t linked = {_Unwind_Backtrace, _Unwind_GetIPInfo};
+    return bhi_settings.unwinder.backtrace != NULL ? bhi_settings.unwinder : linked;
+}
+
+static bool unwinds(void)
+{
+    return bhi_process.options.stacks == BHI_STACKS_UNWIND && unwinder().backtrace != NULL;
+}
+
+bool bhi_stack_wants_unwinder(void)
+{
+    return bhi_process.options.stacks == BHI_STACKS_UNWIND && bhi_process.sampling && !unwinds();
+}
+
+void bhi_stack_set_unwinder(const bhi_unwinder_t *unwinder_found)
+{
+    if (bhi_settings_open()) {
+        bhi_settings.unwinder = *unwinder_found;
+        bhi_settings_close();
+    }
+}
+
+void bhi_stack_init(uintptr_t program_headers)
+{
+    bhi_options_t *o = &bhi_process.options;
+    if (o->stacks == BHI_STACKS_AUTO)
+        o->stacks = o->guarded_sample_rate - 1 < HUNTING ? BHI_STACKS_UNWIND : BHI_STACKS_FP;
+    bhi_process.is_object = own_text_end == NULL || program_headers - (uintptr_t)own_start >= (uintptr_t)(own_text_end - own_start);
+}
+
+/* ------------------------------------------------------------------- unwinder */
+
+typedef struct walk {
+    uintptr_t *out;
+    unsigned n, most;
+    uintptr_t from; /* frames before this address's are left out; 0: those of this library */
+    bool started;
+    bhi_unwinder_t unwinder;
+} walk_t;
+
+/* Code of this library, as long as that is not all of the program. */
+static bool is_own(uintptr_t pc)
+{
+    return own_text_end != NULL && bhi_process.is_object && pc - (uintptr_t)own_start < (uintptr_t)(own_text_end - own_start);
+}
+
+static void add(walk_t *w, uintptr_t pc)
+{
+    if (!w->started && w->from == 0)
+        w->started = !is_own(pc);
+    if (!w->started && w->from != 0)
+        w->started = pc == w->from;
+    if (w->started && w->n < w->most)
+        w->out[w->n++] = pc;
+}
+
+static _Unwind_Reason_Code visit(struct _Unwind_Context *context, void *arg)
+{
+    walk_t *w = arg;
+    int before = 0;
+    uintptr_t pc = w->unwinder.address_in(context, &before);
+    if (pc == 0 || w->n >= w->most)
+        return _URC_END_OF_STACK;
+    add(w, before != 0 ? pc : pc - 1);
+    return _URC_NO_REASON;
+}
+
+/* ------------------------------------------------------------- frame pointers */
+
+/* The highest address that this thread's stack may have: glibc keeps a thread's
+ * own data at the top of its stack, but for the first thread's. */
+static uintptr_t top_of(uintptr_t stack)
+{
+    uintptr_t own = (uintptr_t)&busy;
+    if (own > stack && own - stack < (uintptr_t)1 << 32)
+        return own;
+    uintptr_t end = &__libc_stack_end != NULL ? (uintptr_t)__libc_stack_end : 0;
+    return end > stack ? end : UINTPTR_MAX;
+}
+
+/* Frame: the caller's frame pointer, then the address to return to. */
+static bool can_read(uintptr_t frame, uintptr_t *known)
+{
+    uintptr_t last = frame + sizeof(uintptr_t);
+    if ((frame ^ last) / READ_STEP != 0 && !bhi_os_readable(last))
+        return false;
+    if (frame / READ_STEP == *known)
+        return true;
+    *known = frame / READ_STEP;
+    return bhi_os_readable(frame);
+}
+
+#if defined(__clang__)
+#define UNCHECKED __attribute__((noinline, no_sanitize("address", "thread")))
+#else
+#define UNCHECKED __attribute__((noinline, no_sanitize_address, no_sanitize_thread))
+#endif
+
+UNCHECKED static void follow(walk_t *w, uintptr_t frame, uintptr_t stack)
+{
+    uintptr_t top = top_of(stack), at = stack, known = 0;
+    while (w->n < w->most && frame % sizeof(uintptr_t) == 0 && frame >= at && frame - at < FRAME_MOST &&
+           frame < top - 2 * sizeof(uintptr_t) && can_read(frame, &known)) {
+        const volatile uintptr_t *link = (const volatile uintptr_t *)frame; /* NOLINT: a frame is found by number */
+        if (link[1] < READ_STEP)
+            break;
+        add(w, link[1] - 1);
+        at = frame + 1;
+        frame = link[0];
+    }
+}
+
+/* ------------------------------------------------------------------ the calls */
+
+static unsigned depth(unsigned most)
+{
+    unsigned wanted = bhi_process.options.stack_depth;
+    return wanted < most ? wanted : most;
+}
+
+BH_NOINLINE unsigned bhi_stack_here(uintptr_t *out, unsigned most)
+{
+    walk_t w = {out, 0, depth(most), 0, false, unwinder()};
+    if (bhi_process.options.stacks == BHI_STACKS_NONE || busy)
+        return 0;
+    if (unwinds()) {
+        busy = true;
+        w.unwinder.backtrace(visit, &w);
+        busy = false;
+    } else {
+        uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+        follow(&w, frame, frame);
+    }
+    return w.n;
+}
+
+unsigned bhi_stack_of_fault(const bhi_registers_t *at, uintptr_t *out, unsigned most)
+{
+    walk_t w = {out, 0, depth(most), at->pc, false, unwinder()};
+    if (unwinds() && FINDS_OBJECTS && !busy) {
+        busy = true;
+        w.unwinder.backtrace(visit, &w);
+        busy = false;
+    }
+    if (w.n == 0 && most > 0) { /* none of it: not even the handler's frames led there */
+        out[w.n++] = at->pc;
+        w.started = true;
+        if (bhi_process.options.stacks != BHI_STACKS_NONE)
+            follow(&w, at->frame, at->stack);
+    }
+    return w.n;
+}
+
+/* -------------------------------------------------------------------- modules */
+
+#ifdef HAS_FIND_OBJECT
+#include <elf.h>
+#include <link.h>
+
+/* The note is in a segment that is mapped with the object's first ones. */
+static void find_build_id(const struct dl_find_object *o, bhi_module_t *out)
+{
+    const ElfW(Ehdr) *head = o->dlfo_map_start;
+    uintptr_t base = o->dlfo_link_map->l_addr, end = (uintptr_t)o->dlfo_map_end;
+    if (!bhi_os_readable((uintptr_t)head) || head->e_ident[0] != ELFMAG0 || head->e_ident[1] != ELFMAG1)
+        return;
+    const ElfW(Phdr) *segment = (const void *)((const char *)head + head->e_phoff);
+    for (unsigned i = 0; i < head->e_phnum; i++, segment++) {
+        uintptr_t at = base + segment->p_vaddr, stop = at + segment->p_memsz;
+        if (segment->p_type != PT_NOTE || at < (uintptr_t)head || stop > end)
+            continue;
+        while (at + sizeof(ElfW(Nhdr)) <= stop) {
+            const ElfW(Nhdr) *note = (const void *)at; /* NOLINT */
+            const char *name = (const char *)(note + 1);
+            uintptr_t id = (uintptr_t)name + ((note->n_namesz + 3u) & ~3u);
+            at = id + ((note->n_descsz + 3u) & ~3u);
+            if (note->n_type != NT_GNU_BUILD_ID || note->n_namesz != 4 || name[0] != 'G' || name[1] != 'N' || at > stop)
+                continue;
+            out->build_id_length = note->n_descsz < BHI_BUILD_ID_MOST ? note->n_descsz : BHI_BUILD_ID_MOST;
+            for (unsigned b = 0; b < out->build_id_length; b++)
+                out->build_id[b] = ((const unsigned char *)id)[b]; /* NOLINT */
+            return;
+        }
+    }
+}
+
+bool bhi_module_find(uintptr_t address, bhi_module_t *out)
+{
+    struct dl_find_object o;
+    if (!FINDS_OBJECTS || _dl_find_object((void *)address, &o) != 0) /* NOLINT: an address, as a pointer */
+        return false;
+    out->name = o.dlfo_link_map->l_name != NULL ? o.dlfo_link_map->l_name : "";
+    out->offset = address - o.dlfo_link_map->l_addr;
+    out->build_id_length = 0;
+    find_build_id(&o, out);
+    return true;
+}
+#else
+bool bhi_module_find(uintptr_t address, bhi_module_t *out)
+{
+    (void)address;
+    (void)out;
+    return false;
+}
+#endif
