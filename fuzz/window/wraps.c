@@ -146,6 +146,16 @@ void __wrap_bhi_os_file_close(int fd)
     (void)fd;
 }
 
+/* Damaged control data may name terabytes, for which the kernel would make page tables
+ * for minutes, and no signal stops it. */
+int __wrap_bhi_os_guard_install(uintptr_t addr, size_t size);
+int __real_bhi_os_guard_install(uintptr_t addr, size_t size);
+
+int __wrap_bhi_os_guard_install(uintptr_t addr, size_t size)
+{
+    return size <= (size_t)1 << 30 ? __real_bhi_os_guard_install(addr, size) : -ENOMEM;
+}
+
 intptr_t __wrap_bhi_os_reserve(uintptr_t hint, size_t size)
 {
     intptr_t at = __real_bhi_os_reserve(hint, size);
