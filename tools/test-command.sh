@@ -245,6 +245,7 @@ check linked 0 'loaded' '' ./link run ./dynamic
 check no_tests 2 '' 'source tree only' installed/bin/bulkhead test
 check no_bench 2 '' 'source tree only' installed/bin/bulkhead bench
 check no_attack 2 '' 'source tree only' installed/bin/bulkhead attack
+check no_fuzz 2 '' 'source tree only' installed/bin/bulkhead fuzz
 rm installed/lib/somewhere/libbulkhead.so.1
 check no_library 1 '' 'no libbulkhead.so.1' installed/bin/bulkhead run ./dynamic
 mkdir 'with space' && mv installed 'with space/' && cp -L "$root/build/libbulkhead.so" 'with space/installed/lib/libbulkhead.so.1'

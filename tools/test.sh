@@ -2,7 +2,7 @@
 # ./bulkhead test: stages, each with its log in .setup/. Sourced by ../bulkhead
 # after setup.sh; provides run_tests.
 
-stages='lint unit command debug clang off os16k os64k aarch64 asan ubsan tsan consumer preload'
+stages='lint unit command debug clang off os16k os64k aarch64 asan ubsan tsan consumer fuzz preload'
 
 describe() {
     cat <<'END'
@@ -19,6 +19,7 @@ asan      address sanitizer, on the bh_ names
 ubsan     undefined-behaviour sanitizer, on the bh_ names
 tsan      thread sanitizer, on the bh_ names
 consumer  install, move, and build a program against it
+fuzz      the fuzzing harness: replays its corpus, then fuzzes each target for a while
 preload   real programs, compared with the system allocator
 END
 }
@@ -43,6 +44,10 @@ has_clang_runtime() {
 
 need_for_stage() { # need_for_stage STAGE
     case $1 in
+    fuzz)
+        need_to_fuzz
+        return
+        ;;
     lint)
         need shellcheck command -v shellcheck
         return
@@ -239,6 +244,26 @@ stage_consumer() {
     fi
     build_preset release || return 0
     attempt "consumer: failed" sh "$root/tests/consumer/run.sh" "$root/build" || true
+}
+
+# The whole corpus by ctest, and that it runs the same whatever ran before; then AFL++,
+# BULKHEAD_TEST_SECONDS for each target, two at a time.
+stage_fuzz() {
+    attempt "the harness does not build" build_fuzz || return 0
+    attempt "the corpus has findings" ctest --test-dir "$fuzz_build" -L '^fuzz$' --no-tests=error --output-on-failure || true
+    rm -rf "$fuzz_out"
+    fuzz_environment
+    # shellcheck disable=SC2086 # a list of words
+    fuzz_all "$BULKHEAD_TEST_SECONDS" $fuzz_targets
+    # shellcheck disable=SC2086
+    fuzz_status $fuzz_targets >"$log.status"
+    sed 's/^/   /' "$log.status"
+    # shellcheck disable=SC2086
+    fuzz_status $fuzz_targets >/dev/null
+    [ -z "$fuzz_lost" ] || complain "did not run:$fuzz_lost"
+    [ "$fuzz_findings" = 0 ] || complain "$fuzz_findings findings, in build-fuzz/findings"
+    rm -f "$log.status"
+    count 1 0
 }
 
 stage_command() {

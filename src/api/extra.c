@@ -20,18 +20,27 @@ static void *no_memory(void)
 /* ----------------------------------------------------------------- resizing */
 
 /* From the new size on the block becomes zero, also where it shrinks: so that
- * growing again, in place, finds zeroes there. */
+ * growing again, in place, finds zeroes there. A block that moves does so into one
+ * that is zero already: a huge one is not touched to make it so. */
 static void *rezalloc(bhi_heap_t *heap, void *p, size_t size)
 {
     if (p == NULL)
         return bhi_alloc_zero(heap, size);
     size_t before = bhi_usable(p, BHI_USE_REALLOC);
-    void *q = before != BHI_USABLE_FOREIGN ? bhi_realloc(heap, p, size) : no_memory();
+    if (before == BHI_USABLE_FOREIGN)
+        return no_memory();
+    if (size == 0)
+        return bhi_realloc(heap, p, 0);
+    size_t kept = bhi_min(size, before);
+    if (bhi_expand(p, size)) {
+        memset((char *)p + kept, 0, bhi_usable(p, BHI_USE_REALLOC) - kept);
+        return p;
+    }
+    void *q = bhi_alloc_zero(heap, size);
     if (q == NULL)
         return NULL;
-    size_t usable = bhi_usable(q, BHI_USE_REALLOC);
-    size_t from = bhi_min(size, before);
-    memset((char *)q + from, 0, usable - from);
+    memcpy(q, p, kept);
+    bhi_free(p);
     return q;
 }
 

@@ -9,9 +9,18 @@
  * after its end. */
 extern BH_HIDDEN BH_THREAD_LOCAL bhi_heap_t *bhi_thread_heap;
 
+#ifdef BH_WINDOW
+/* The fuzzing build has several thread contexts on one thread; see fuzz/window. */
+extern BH_HIDDEN bhi_owner_t bhi_window_self;
+#endif
+
 /* Identity of the calling thread while it lives. */
 BH_INLINE bhi_owner_t bhi_thread_self(void)
 {
+#ifdef BH_WINDOW
+    if (bhi_window_self != BHI_OWNER_NONE)
+        return bhi_window_self;
+#endif
     return (bhi_owner_t)&bhi_thread_heap;
 }
 

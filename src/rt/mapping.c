@@ -25,10 +25,11 @@ static void hex(uintptr_t *value, char c)
     *value = *value << 4 | (uintptr_t)(c <= '9' ? c - '0' : (c | 0x20) - 'a' + 10);
 }
 
+/* A changed root may have anything at this path. */
 static void append(char *to, size_t size, size_t *length, char c)
 {
     if (*length < size - 1)
-        to[(*length)++] = c;
+        to[(*length)++] = c >= ' ' && c <= '~' ? c : '?';
 }
 
 static void take(line_t *l, char c)
@@ -47,7 +48,7 @@ static void take(line_t *l, char c)
             hex(&l->end, c);
         break;
     case NAME:
-        append(l->name, sizeof l->name, &l->name_length, c >= ' ' && c <= '~' ? c : '?');
+        append(l->name, sizeof l->name, &l->name_length, c);
         break;
     case BLANK:
         if (c != ' ') {

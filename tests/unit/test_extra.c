@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <string.h>
+#include <sys/resource.h>
 
 static const size_t impossible = (size_t)PTRDIFF_MAX - 4096;
 
@@ -50,6 +51,25 @@ START_TEST(recalloc_zeroes_what_it_adds)
     bh_heap_delete(heap);
     bh_collect(true);
     ck_assert_invariants();
+}
+END_TEST
+
+/* A block that moves is zero already: gigabytes that nobody asked to see stay where
+ * they are, which is nowhere. */
+START_TEST(recalloc_touches_only_what_it_keeps)
+{
+    const size_t size = (size_t)8 << 30;
+    struct rusage before, after;
+    char *p = bh_zalloc(100);
+    strcpy(p, "kept");
+    ck_assert_int_eq(getrusage(RUSAGE_SELF, &before), 0);
+    p = bh_recalloc(p, size / 8, 8);
+    ck_assert_ptr_nonnull(p);
+    ck_assert_str_eq(p, "kept");
+    ck_assert(unit_is(p + 100, 10000, 0) && unit_is(p + size - 10000, 10000, 0));
+    ck_assert_int_eq(getrusage(RUSAGE_SELF, &after), 0);
+    ck_assert_int_lt(after.ru_maxrss - before.ru_maxrss, 100 * 1024);
+    bh_free(p);
 }
 END_TEST
 
@@ -345,6 +365,7 @@ int main(void)
     TCase *c = tcase_create("all");
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_test(c, recalloc_zeroes_what_it_adds);
+    tcase_add_test(c, recalloc_touches_only_what_it_keeps);
     tcase_add_test(c, failures);
     tcase_add_test(c, reallocf_frees_on_failure);
     tcase_add_test(c, expand_agrees_with_sized_frees);

@@ -1,0 +1,446 @@
+/* See model.h. */
+#include "model.h"
+
+#include "bulkhead.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define OS_PAGE ((size_t)4096)
+#define HEAD 256u /* bytes of a large block that are filled and looked at, at each end */
+#define SHOWN ((size_t)16 * 1024) /* bytes looked at where all must be zero */
+#define GHOSTS 512u
+#define QUARANTINE_SMALL 256u /* to here a block waits for 64 others of its class, for certain */
+#define QUARANTINE_LEAST 64u
+#define MUST_MOST 512u
+
+model_t model;
+void (*model_on_finding)(void);
+
+static bool (*is_inside)(uintptr_t at, size_t size);
+
+/* Blocks that were freed, newest last. */
+static struct ghost {
+    uintptr_t p;
+    uint32_t puts, puts_all; /* how many blocks of its class, and of all, had been freed with it */
+    uint16_t class_index;
+    uint8_t gone;  /* its quarantine was emptied since */
+} ghosts[GHOSTS];
+static unsigned ghost_count;
+static uint32_t puts_of[256], puts_all;
+
+static struct must {
+    uintptr_t at;
+    uint8_t was, value; /* was: before the first attack */
+} musts[MUST_MOST];
+static unsigned must_count;
+
+void finding(const char *format, ...)
+{
+    char text[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    fprintf(stderr, "fuzz: FINDING: step %u: %s\n", model.step, text);
+    /* afl-fuzz keeps the input and throws the text away. */
+    const char *log = getenv("FUZZ_LOG");
+    FILE *f = log != NULL ? fopen(log, "a") : NULL;
+    if (f != NULL) {
+        fprintf(f, "step %u: %s\n", model.step, text);
+        fclose(f);
+    }
+    if (model_on_finding != NULL)
+        model_on_finding();
+    fflush(NULL);
+    abort();
+}
+
+bool model_inside(uintptr_t at, size_t size)
+{
+    return is_inside(at, size);
+}
+
+void model_begin(bool hardened, bool (*inside)(uintptr_t at, size_t size))
+{
+    memset(&model, 0, sizeof model);
+    memset(puts_of, 0, sizeof puts_of);
+    model.hardened = hardened;
+    is_inside = inside;
+    ghost_count = must_count = puts_all = 0;
+}
+
+size_t model_class(size_t n)
+{
+    if (n <= 8)
+        return 8;
+    if (n <= 128)
+        return (n + 15) / 16 * 16;
+    size_t power = 128;
+    while (power * 2 < n)
+        power *= 2;
+    size_t step = power / 8;
+    return n <= 128 * 1024 ? (n + step - 1) / step * step : (n + OS_PAGE - 1) / OS_PAGE * OS_PAGE;
+}
+
+/* --------------------------------------------------------------------- contents */
+
+static uint64_t word_at(uint64_t stamp, size_t at)
+{
+    return (stamp + at) * 0x9e3779b97f4a7c15u | 1;
+}
+
+#define STAMP_SHIFT 20 /* no block is filled beyond: at most 1 MiB from its start is told apart */
+#define STAMPS_MOST 16384u
+
+/* Usable size of the block that each stamp was of. */
+static uint32_t usable_of[STAMPS_MOST];
+
+/* The usable size of the block that a word was written to, by what it says; 0: none. */
+static size_t origin(uint64_t word)
+{
+    for (unsigned low = 0; low < 2; low++) {
+        uint64_t sum = (word ^ low) * 0xf1de83e19937733du, stamp = sum >> STAMP_SHIFT;
+        if ((word & 1) != 0 && stamp != 0 && stamp <= model.stamps && stamp < STAMPS_MOST)
+            return usable_of[stamp];
+    }
+    return 0;
+}
+
+/* In profile secure a block may show what another one of its class left, but nothing of
+ * another page's: what is there was written to a block of the same size. */
+static void check_residue(uintptr_t p, size_t usable)
+{
+    if (model.hardened || model.scribbled || usable > 128 * 1024)
+        return;
+    for (size_t at = 0; at + 8 <= usable && at < HEAD; at += 8) {
+        uint64_t word;
+        memcpy(&word, (const void *)(p + at), sizeof word); /* NOLINT: blocks are numbers here */
+        size_t was = word != 0 ? origin(word) : 0;
+        if (was != 0 && was != usable)
+            finding("block %#zx of %zu bytes shows what one of %zu left", p, usable, was);
+    }
+}
+
+static void fill_range(uintptr_t p, uint64_t stamp, size_t from, size_t to)
+{
+    size_t at = from;
+    for (; at + 8 <= to; at += 8) {
+        uint64_t word = word_at(stamp, at);
+        memcpy((void *)(p + at), &word, sizeof word); /* NOLINT: blocks are numbers here */
+    }
+    uint64_t word = word_at(stamp, at);
+    memcpy((void *)(p + at), &word, to - at); /* NOLINT */
+}
+
+/* Multiples of 8, so that both ends of a block meet whole words. */
+static size_t tail_of(size_t size)
+{
+    return size > 2 * HEAD ? (size - HEAD) & ~(size_t)7 : size;
+}
+
+static void fill(uintptr_t p, uint64_t stamp, size_t size)
+{
+    if (size <= 2 * HEAD) {
+        fill_range(p, stamp, 0, size);
+        return;
+    }
+    fill_range(p, stamp, 0, HEAD);
+    fill_range(p, stamp, tail_of(size), size);
+}
+
+static size_t first_difference(uintptr_t p, uint64_t stamp, size_t from, size_t to)
+{
+    for (size_t at = from; at < to; at += 8) {
+        uint64_t expected = word_at(stamp, at);
+        size_t n = to - at < 8 ? to - at : 8;
+        if (memcmp((const void *)(p + at), &expected, n) != 0) /* NOLINT */
+            return at;
+    }
+    return SIZE_MAX;
+}
+
+/* What is known of [0, size) of a block that was filled to `filled`. */
+static void check_range(const block_t *b, uintptr_t p, size_t size)
+{
+    size_t filled = b->usable, head = filled <= 2 * HEAD ? filled : HEAD;
+    size_t at = first_difference(p, b->stamp, 0, size < head ? size : head);
+    if (at == SIZE_MAX && filled > 2 * HEAD && size > tail_of(filled))
+        at = first_difference(p, b->stamp, tail_of(filled), size);
+    if (at != SIZE_MAX)
+        finding("contents of block %#zx (%zu bytes) changed at %zu", p, b->size, at);
+}
+
+void model_check_contents(const block_t *b)
+{
+    if (!b->unknown && !model.control)
+        check_range(b, b->p, b->usable);
+}
+
+static bool is_zero(uintptr_t p, size_t n)
+{
+    const unsigned char *at = (const unsigned char *)p; /* NOLINT */
+    return n == 0 || (at[0] == 0 && memcmp(at, at + 1, n - 1) == 0);
+}
+
+/* ------------------------------------------------------------------- quarantine */
+
+static unsigned class_index(size_t usable)
+{
+    size_t size = model_class(usable + 4);
+    return size <= 128 ? (unsigned)(size / 16) : (unsigned)(8 + size / 32);
+}
+
+/* In profile hardened a small block does not come back before 64 others of its class
+ * were freed, unless its heap's quarantines were emptied. */
+static void check_quarantine(uintptr_t p, size_t usable)
+{
+    if (!model.hardened || model.may_fail || usable == 0 || usable + 4 > QUARANTINE_SMALL)
+        return;
+    unsigned n = ghost_count < GHOSTS ? ghost_count : GHOSTS, c = class_index(usable);
+    for (unsigned i = 0; i < n; i++) {
+        const struct ghost *g = &ghosts[(ghost_count - 1 - i) % GHOSTS];
+        if (g->p != p)
+            continue;
+        /* What other threads freed before may have reached the quarantine after it. */
+        uint32_t since = (model.irregular ? puts_all - g->puts_all : puts_of[c] - g->puts) + model.remote;
+        if (!g->gone && g->class_index == c && since < QUARANTINE_LEAST)
+            finding("block %#zx came back after %u frees of its class", p, since);
+        return;
+    }
+}
+
+void model_quarantine_emptied(void)
+{
+    unsigned n = ghost_count < GHOSTS ? ghost_count : GHOSTS;
+    for (unsigned i = 0; i < n; i++)
+        ghosts[i].gone = 1;
+}
+
+bool model_was_freed(uintptr_t p)
+{
+    unsigned n = ghost_count < GHOSTS ? ghost_count : GHOSTS;
+    for (unsigned i = 0; i < n; i++) {
+        if (ghosts[i].p == p)
+            return true;
+    }
+    return false;
+}
+
+/* ------------------------------------------------------------------ handing out */
+
+block_t *model_block_at(uintptr_t at)
+{
+    for (unsigned i = 0; i < PLACES; i++) {
+        block_t *b = &model.block[i];
+        if (b->state == BLOCK_LIVE && at - b->p < (b->usable != 0 ? b->usable : 1))
+            return b;
+    }
+    return NULL;
+}
+
+static void check_place(uintptr_t p, const wanted_t *w)
+{
+    if (!is_inside(p, w->size) && !(model.control && !model.strict))
+        finding("block %#zx of %zu bytes lies outside the reservation", p, w->size);
+    if (model.control)
+        return;
+    size_t natural = w->size <= 8 && w->size != 0 ? 8 : 16;
+    if (w->alignment != 0 && ((p + w->offset) & (w->alignment - 1)) != 0)
+        finding("block %#zx + %zu is not aligned to %zu", p, w->offset, w->alignment);
+    if (w->offset == 0 && !w->stayed && (p & (natural - 1)) != 0)
+        finding("block %#zx of %zu bytes is not aligned to %zu", p, w->size, natural);
+}
+
+static void check_usable(uintptr_t p, size_t usable, const wanted_t *w)
+{
+    if (usable < w->size)
+        finding("block %#zx of %zu bytes has %zu usable", p, w->size, usable);
+    if (model.hardened && usable != w->size)
+        finding("block %#zx of %zu bytes has %zu usable in profile hardened", p, w->size, usable);
+    if (w->exact && !model.hardened && w->size != 0 && usable != model_class(w->size))
+        finding("block %#zx of %zu bytes has %zu usable, not %zu", p, w->size, usable, model_class(w->size));
+}
+
+static void check_overlap(uintptr_t p, size_t usable, unsigned place)
+{
+    uintptr_t end = p + (usable != 0 ? usable : 1);
+    for (unsigned i = 0; i < PLACES; i++) {
+        const block_t *b = &model.block[i];
+        if (i != place && b->state == BLOCK_LIVE && b->p < end && p < b->p + (b->usable != 0 ? b->usable : 1))
+            finding("block %#zx of %zu bytes overlaps the live block %#zx of %zu", p, usable, b->p, b->usable);
+    }
+    for (unsigned i = 0; model.hardened && i < must_count; i++) {
+        if (musts[i].at - p < usable && musts[i].value != musts[i].was)
+            finding("block %#zx was handed out though %#zx was written to while it was free", p, musts[i].at);
+    }
+}
+
+/* Places and their overlaps, and what a program can see of a block. */
+void model_taken(unsigned place, uintptr_t p, const wanted_t *w)
+{
+    model.hash = (model.hash ^ p) * 0x9e3779b97f4a7c15u;
+    check_place(p, w);
+    if (model.control) {
+        model.block[place] = (block_t){.p = p, .size = w->size, .usable = w->size, .context = w->context, .heap = w->heap, .state = BLOCK_LIVE, .unknown = true};
+        return;
+    }
+    size_t usable = bh_usable_size((const void *)p); /* NOLINT */
+    check_usable(p, usable, w);
+    check_overlap(p, usable, place);
+    if (w->alignment <= 16 && !w->stayed)
+        check_quarantine(p, usable);
+    if (w->zero && !(model.scribbled && !model.hardened)) {
+        if (!is_zero(p, usable < SHOWN ? usable : SHOWN))
+            finding("block %#zx of %zu bytes is not zero", p, w->size);
+    }
+    if (w->exact && !w->zero)
+        check_residue(p, usable);
+    block_t b = {.p = p, .size = w->size, .usable = usable, .stamp = ++model.stamps << STAMP_SHIFT, .context = w->context, .heap = w->heap,
+                 .state = BLOCK_LIVE, .alignment = w->alignment, .aligned_at = w->offset != 0,
+                 .irregular = !w->exact};
+    fill(p, b.stamp, usable);
+    if (model.stamps < STAMPS_MOST)
+        usable_of[model.stamps] = (uint32_t)(usable <= UINT32_MAX ? usable : 0);
+    model.block[place] = b;
+}
+
+void model_refused(const wanted_t *w, int error)
+{
+    if (error != ENOMEM)
+        finding("a block of %zu bytes was refused with errno %d", w->size, error);
+    if (!model.may_fail && !model.control && w->size <= ((size_t)1 << 32) && w->alignment <= (w->offset != 0 ? (size_t)65536 : (size_t)1 << 30))
+        finding("a block of %zu bytes, aligned to %zu, was refused", w->size, w->alignment);
+}
+
+void model_given(block_t *b, unsigned context)
+{
+    unsigned c = model.hardened && b->usable + 4 <= QUARANTINE_SMALL ? class_index(b->usable) : 255;
+    ghosts[ghost_count++ % GHOSTS] = (struct ghost){b->p, ++puts_of[c], ++puts_all, (uint16_t)c, b->orphan || b->irregular};
+    model.irregular |= b->irregular;
+    model.remote += b->orphan || b->context != context;
+    b->state = BLOCK_FREED;
+}
+
+void model_resized(unsigned place, uintptr_t p, const block_t *before, const wanted_t *w, bool rest_zero)
+{
+    size_t kept = before->size < w->size ? before->size : w->size;
+    if (!before->unknown && !model.control) {
+        block_t as = *before;
+        check_range(&as, p, kept);
+    }
+    size_t more = w->size > before->usable ? w->size - before->usable : 0;
+    if (rest_zero && !model.control && !model.scribbled && !is_zero(p + before->usable, more < SHOWN ? more : SHOWN))
+        finding("what block %#zx grew by is not zero", p);
+    if (p != before->p) { /* elsewhere: the old place is free */
+        block_t old = *before;
+        model_given(&old, w->context);
+    }
+    model.block[place].state = BLOCK_NONE;
+    wanted_t again = *w;
+    again.zero = again.exact = false;
+    again.stayed = p == before->p;
+    if (p == before->p) {
+        again.heap = before->heap;
+        again.context = before->context;
+    }
+    model_taken(place, p, &again);
+    model.block[place].orphan = p == before->p && before->orphan;
+}
+
+void model_heap_gone(uint8_t context, uint8_t heap, bool blocks_too)
+{
+    for (unsigned i = 0; i < PLACES; i++) {
+        block_t *b = &model.block[i];
+        if (b->state != BLOCK_LIVE || b->context != context || b->heap != heap)
+            continue;
+        b->orphan = true;
+        b->heap = NO_HEAP;
+        if (blocks_too)
+            model_given(b, context);
+    }
+    model_quarantine_emptied();
+}
+
+/* ---------------------------------------------------------------------- attacks */
+
+size_t model_attacked(uintptr_t from, size_t size)
+{
+    size_t outside = size;
+    for (unsigned i = 0; i < PLACES; i++) {
+        block_t *b = &model.block[i];
+        if (b->state != BLOCK_LIVE || b->p >= from + size || b->p + b->usable <= from)
+            continue;
+        b->unknown = true;
+        uintptr_t start = b->p > from ? b->p : from, end = b->p + b->usable < from + size ? b->p + b->usable : from + size;
+        outside -= end - start;
+    }
+    if (outside != 0)
+        model.scribbled = true;
+    return outside;
+}
+
+size_t model_extent(const block_t *b)
+{
+    if (!model.hardened || b->aligned_at || b->size == 0)
+        return b->usable;
+    size_t least = b->size + 4;
+    if (least > 128 * 1024) { /* no slack, or as much as a canary needs */
+        size_t slack = (0 - b->size) & (OS_PAGE - 1);
+        return b->size + slack + (slack > 0 && slack < 4 ? OS_PAGE : 0);
+    }
+    return b->irregular ? least : model_class(least);
+}
+
+static void note(uintptr_t at, uint8_t was, uint8_t value)
+{
+    for (unsigned i = 0; i < must_count; i++) {
+        if (musts[i].at == at) {
+            musts[i].value = value;
+            return;
+        }
+    }
+    if (must_count < MUST_MOST)
+        musts[must_count++] = (struct must){at, was, value};
+}
+
+bool model_must_find(uintptr_t at, uint8_t was, uint8_t value)
+{
+    const block_t *freed = NULL;
+    for (unsigned i = 0; i < PLACES; i++) {
+        const block_t *b = &model.block[i];
+        size_t offset = at - b->p;
+        if (b->state == BLOCK_LIVE && offset < b->size)
+            return false; /* the program may write there */
+        if (b->state == BLOCK_LIVE && offset < model_extent(b))
+            freed = b;
+        else if (b->state == BLOCK_FREED && offset < b->usable && b->usable + 4 <= 128 * 1024 && !b->aligned_at)
+            freed = b;
+    }
+    if (freed == NULL || !model.hardened)
+        return false;
+    note(at, was, value);
+    return true;
+}
+
+uintptr_t model_missed(uintptr_t from, size_t size, bool (*there)(uintptr_t at))
+{
+    for (unsigned i = 0; i < must_count; i++) {
+        uintptr_t at = musts[i].at;
+        if (at - from < size && musts[i].value != musts[i].was && there(at) && *(const volatile uint8_t *)at == musts[i].value) /* NOLINT */
+            return at;
+    }
+    return 0;
+}
+
+uintptr_t model_lost(bool (*there)(uintptr_t at))
+{
+    for (unsigned i = 0; i < must_count; i++) {
+        if (musts[i].value != musts[i].was && !there(musts[i].at))
+            return musts[i].at;
+    }
+    return 0;
+}

@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""The seed corpus: one input for each exploitation technique of the attack table, and
+correct programs of every kind.
+
+  seeds.py REPLAY-FOLDER OUT-FOLDER   writes OUT-FOLDER/TARGET/NAME
+
+First bytes of instructions are asked of the programs themselves (fuzz-ops), so that the
+corpus follows program.def."""
+import os
+import struct
+import subprocess
+import sys
+
+SECURE, HARDENED = 0, 1
+NOW, COLD, STEPS = 0x40, 0x1e, 0x0c + 0x20  # purge at once; a cold start; look after each step
+
+
+class Assembler:
+    def __init__(self, folder):
+        self.bytes = {}
+        out = subprocess.run([os.path.join(folder, "fuzz-ops")], check=True, capture_output=True, text=True).stdout
+        for line in out.splitlines():
+            target, op, byte = line.split()
+            self.bytes[target, op] = int(byte)
+
+    def program(self, target, mode, look, *steps):
+        # A seed that is a multiple of 16: all invariants are looked at in the end.
+        out = struct.pack("BBB", mode, 0x12, 0x30 if look else 0x31)
+        for op, *args in steps:
+            args = (args + [0, 0, 0])[:3]
+            out += struct.pack("BBBB", self.bytes[target, op], *args)
+        return out
+
+
+def size(n):
+    """b, c of an instruction that asks for n bytes, n below 128."""
+    return n, 0
+
+
+# Kinds of instructions by what the attack table calls the technique.
+def correct():
+    """Programs without a bug, for every target that runs programs."""
+    def blocks(n, bytes_each, first=0):
+        return [("MALLOC", first + i, *size(bytes_each)) for i in range(n)]
+    yield "malloc-free", blocks(8, 24) + [("FREE", i) for i in range(8)]
+    yield "remote-free", blocks(12, 40) + [("SWITCH", 1)] + [("FREE", i) for i in range(12)] + [("SWITCH", 0)] + blocks(4, 40)
+    yield "remote-groups", [("MANY", 0, 0xff, 2), ("MANY", 32, 0xff, 2), ("FREE_MANY", 0, 31, 0), ("MANY", 0, 0xff, 2), ("SWITCH", 1),
+                            ("FREE", 40), ("FREE", 0), ("FREE", 41), ("FREE", 1)]
+    yield "exit-adopt", blocks(6, 64) + [("EXIT", 0, 1), ("SWITCH", 1)] + blocks(6, 64, 20) + [("FREE", i) for i in range(6)]
+    yield "late-thread", blocks(3, 16) + [("EXIT", 0, 0), ("MALLOC", 9, 20), ("FREE", 9), ("EXIT", 0, 1), ("MALLOC", 10, 20)]
+    yield "left-heap", blocks(3, 16) + [("EXIT", 0, 3), ("MALLOC", 9, 20), ("FREE", 0)]
+    yield "heaps", [("HEAP_NEW", 0), ("HEAP_ALLOC", 1, 0, 50), ("HEAP_ALLOC", 2, 4, 60), ("HEAP_END", 0, 0), ("FREE", 1), ("FREE", 2)]
+    yield "heap-again", [("HEAP_NEW", 0), ("HEAP_END", 0, 0), ("HEAP_NEW", 1), ("HEAP_END", 1, 1), ("HEAP_NEW", 2)]
+    yield "destroy", [("HEAP_NEW", 1), ("HEAP_ALLOC", 1, 1, 50), ("HEAP_ALLOC", 2, 1, 60), ("HEAP_END", 1, 1), ("MALLOC", 3, 50)]
+    yield "realloc", [("MALLOC", 0, 10), ("REALLOC", 0, 100), ("REALLOC", 0, 250, 0x40), ("REALLOC", 0, 9, 0xc0), ("REALLOC", 0, 5), ("REALLOC", 0, 0)]
+    yield "calloc-again", [("MANY", 0, 0xff, 2), ("FREE_MANY", 0, 31, 0), ("CALLOC", 0, 63), ("CALLOC", 1, 63)]
+    yield "aligned", [("ALIGNED", i, i, 30) for i in range(18)] + [("FREE_MANY", 0, 20, 0)]
+    yield "large", [("LARGE", 0, 12, 3), ("LARGE", 1, 40, 0), ("FREE", 0), ("LARGE", 2, 12, 0), ("SWITCH", 1), ("FREE", 1), ("TICK", 3), ("LARGE", 3, 40, 0)]
+    yield "huge", [("LARGE", 0, 255, 255), ("LARGE", 1, 255, 1), ("FREE", 0), ("LARGE", 2, 250, 0), ("FREE", 2), ("COLLECT", 1)]
+    yield "purge", [("MANY", 0, 0xff, 0x43), ("FREE_MANY", 0, 31, 0), ("COLLECT", 0), ("TICK", 6), ("MANY", 0, 0xff, 0x42), ("TICK", 6), ("COLLECT", 1)]
+    yield "residue", [("MANY", 0, 184, 0x42), ("FREE_MANY", 0, 31, 0), ("COLLECT", 0)] + [("MALLOC", i, 100) for i in range(16)]
+    yield "residue-2", [("MANY", i, 0xff, 2) for i in (0, 32)] + [("FREE_MANY", i, 31, 0) for i in (0, 32)] + [("COLLECT", 0)] + [
+        ("MALLOC", i, 200, 0x40) for i in range(24)]
+    yield "zero-size", [("MALLOC", i, 0, 7) for i in range(6)] + [("FREE", i) for i in range(6)] + [("ALIGNED", 7, 12, 0), ("REALLOC", 7, 30)]
+    yield "verify", blocks(5, 30) + [("VERIFY",), ("FREE", 2), ("VERIFY",)]
+
+
+def api_only():
+    yield "sized", [("MALLOC", 0, 50), ("SIZED", 0), ("ALIGNED", 1, 6, 40), ("SIZED", 1, 0)]
+    yield "resize", [("MALLOC", 0, 50)] + [("RESIZE", form << 6, 10 + 30 * i, i & 4) for i, form in enumerate((0, 1, 2, 3, 0, 1))]
+    yield "inspect", [("MALLOC", 0, 50), ("HEAP_NEW", 0), ("HEAP_ALLOC", 1, 0, 30)] + [("INSPECT", i & 1, i, 3) for i in range(10)]
+    yield "string", [("STRING", 0, 0, 9), ("STRING", 1, 1, 40)]
+    yield "at", [("AT", i, 4 + i, (0x25 + 32 * i) & 255) for i in range(10)]
+
+
+def api_extra():
+    yield "callback", [("CALLBACK", 1)] + [("MANY", 0, 0xff, 2), ("FREE_MANY", 0, 31, 0)] * 3 + [("CALLBACK", 0), ("MALLOC", 63, 9)]
+    yield "setting", [("SETTING", 0), ("MALLOC", 0, 60), ("FREE", 0), ("COLLECT", 1), ("SETTING", 3)]
+    yield "refused", [("REFUSE", 0xff, 7), ("MANY", 0, 0xff, 0x43), ("LARGE", 0, 60, 0), ("FREE", 0)]
+
+
+def inband():
+    """Rows link-*, over-*, under-*, stale-write-*, walk-*, tcache-poisoning and their like."""
+    few = [("MANY", 0, 0x3f, 0x02)]  # eight of one size
+    freed = few + [("FREE_MANY", 0, 5, 0)]
+    again = [("MANY", 10, 0xff, 0x02), ("MANY", 42, 0x7f, 0x02)]
+    for name, steps in {
+        "over-1": few + [("OVERFLOW", 2, 0, 0x41), ("FREE", 2)],
+        "over-nul": few + [("OVERFLOW", 3, 0, 0xc0), ("FREE", 3)],
+        "over-skip": few + [("OVERFLOW", 2, 3, 0x81), ("OVERFLOW", 3, 7, 0x81), ("FREE", 2), ("FREE", 3)],
+        "over-skip-2": [("MALLOC", i, 40 + i) for i in range(16)] + [("OVERFLOW", 1, 7, 0x81), ("FREE", 1)],
+        "over-skip-3": [("MALLOC", i, 40 + i) for i in range(16)] + [("OVERFLOW", 2, 5, 0x81), ("FREE", 2)],
+        "over-skip-4": [("MALLOC", i, 40 + i) for i in range(16)] + [("OVERFLOW", 0, 6, 0x81), ("FREE", 0)],
+        "stale-write-released": [("HEAP_NEW", 0), ("HEAP_ALLOC", 1, 0, 50), ("HEAP_ALLOC", 2, 0, 50), ("FREE", 1), ("STALE_WRITE", 1, 1, 0x47),
+                                 ("HEAP_END", 0, 1)],
+        "over-released": [("HEAP_NEW", 0), ("HEAP_ALLOC", 1, 0, 50), ("HEAP_ALLOC", 2, 0, 50), ("OVERFLOW", 1, 0, 0x41), ("HEAP_END", 0, 1)],
+        "over-neighbour-free": few + [("FREE", 4), ("OVERFLOW", 3, 30, 0x41)] + again,
+        "walk-up": few + [("OVERFLOW", 3, 0xff, 0x41)],
+        "walk-down": few + [("UNDERFLOW", 3, 0xff, 0x41)],
+        "under-1": few + [("UNDERFLOW", 3, 0, 0x41), ("FREE", 3)],
+        "large-end": [("LARGE", 0, 20, 0), ("OVERFLOW", 0, 200, 0x41)],
+        "large-under": [("LARGE", i, 20, 0) for i in range(6)] + [("UNDERFLOW", 3, 0, 0x41)],
+        "stale-write": freed + [("STALE_WRITE", 2, 0, 0x47)] + again,
+        "stale-write-middle": freed + [("STALE_WRITE", 2, 1, 0x47)] + again,
+        "stale-write-exit": freed + [("STALE_WRITE", 2, 1, 0x47)],
+        "stale-write-huge": [("LARGE", 0, 255, 0), ("FREE", 0), ("STALE_WRITE", 0, 3, 0x41)],
+        "link-copy": freed + [("COPY", 1, 2)] + again,
+        "link-replay": freed + [("REPLAY", 1, 0, 0)] + again[:1] + [("FREE", 1), ("REPLAY", 1, 0, 1)] + again,
+        "empty-write": [("MALLOC", 0, 0, 7), ("FREE", 0), ("STALE_WRITE", 0, 0, 0x41)],
+        "calloc-after-write": freed + [("STALE_WRITE", 2, 1, 0x47)] + [("CALLOC", 20 + i, 2) for i in range(12)],
+        "remote-stale": few + [("SWITCH", 1), ("FREE", 2), ("STALE_WRITE", 2, 0, 0x41), ("SWITCH", 0)] + again,
+    }.items():
+        yield name, steps
+    # A free block has a link only once a refill has put it on a list: so many blocks of
+    # one page, some refills after most of them were freed, and the rest is listed.
+    size_bytes = (184, 0x40)
+    listed = [("MANY", 0, 184, 0x42), ("FREE_MANY", 0, 17, 0)] + [("MALLOC", 30 + i, *size_bytes) for i in range(4)]
+    pops = [("MALLOC", 34 + i, *size_bytes) for i in range(20)]
+    for name, steps in {
+        "write": [("STALE_WRITE", i, 0, 0x40) for i in range(0, 20, 3)],
+        "byte": [("STALE_WRITE", i, 0x87, 0x40) for i in range(20)],
+        "copy": [("COPY", i, i + 1) for i in range(0, 20, 3)],
+        "replay": [("REPLAY", 3, 0, 0), ("REPLAY", 9, 0, 1), ("REPLAY", 15, 0, 1)],
+        "nul": [("OVERFLOW", i, 0, 0xc0) for i in range(18, 24)],
+    }.items():
+        yield "listed-" + name, listed + steps + pops
+    for kind, name in enumerate(("end", "self", "live", "live-2", "index", "beyond", "misaligned", "far")):
+        yield "link-forged-" + name, listed + [("FORGE", i, kind, 24 + kind) for i in range(0, 20, 2)] + pops
+
+
+    yield "link-forged-both", (listed + [("FORGE", i, 0x40, 0) for i in range(18, 24)] +
+                               [("FORGE", i, 2, 18 + i % 6) for i in range(18)] + pops)
+
+
+def badfree():
+    """Rows double-free*, free-*, realloc-freed, usable-size-*, delete-size-*."""
+    some = [("MANY", 0, 0x3f, 0x02), ("LARGE", 20, 30, 0), ("MALLOC", 21), ("HEAP_NEW", 0), ("HEAP_ALLOC", 22, 0, 30)]
+    names = ["twice", "twice-2", "freed", "freed-2", "middle", "middle-2", "before", "behind", "stack", "static", "code", "integer",
+             "random", "unused", "control", "size"]
+    forms = ["free", "realloc", "usable", "sized"]
+    for kind, name in enumerate(names):
+        for form, call in enumerate(forms):
+            yield f"{call}-{name}", some + [("FREE", 5), ("BAD_FREE", 5 if "freed" in name else 2, kind + 16 * form, 0x55)]
+    yield "remote-then-owner", some + [("BAD_FREE", 2, 0, 11)]
+    yield "owner-then-remote", some + [("BAD_FREE", 2, 0, 2)]
+    yield "both-remote", some + [("BAD_FREE", 2, 0, 3)]
+    yield "after-release", [("MANY", 0, 0x3f, 0x02), ("FREE_MANY", 0, 31, 0), ("COLLECT", 1), ("BAD_FREE", 2, 2, 0)]
+    yield "large-twice", [("LARGE", 0, 30, 0), ("BAD_FREE", 0, 0, 0)]
+    yield "destroyed", some + [("HEAP_END", 0, 1), ("BAD_FREE", 22, 2, 0)]
+    yield "dead-owner", [("MANY", 0, 0x3f, 0x02), ("EXIT", 0, 1), ("SWITCH", 1), ("BAD_FREE", 1, 0, 0)]
+    for kind in range(4):
+        yield f"handle-{kind}", [("HEAP_NEW", 0), ("SWITCH", 1), ("HEAP_NEW", 0), ("HEAP_NEW", 1), ("HEAP_END", 1, 0), ("SWITCH", 0),
+                                 ("HEAP_NEW", 2), ("HEAP_END", 2, 0), ("BAD_HEAP", kind, kind, 0)]
+
+
+def control():
+    some = [("MANY", 0, 0x3f, 0x02), ("FREE_MANY", 0, 3, 1), ("LARGE", 30, 30, 0)]
+    after = [("MANY", 10, 0x3f, 0x02), ("FREE_MANY", 0, 31, 0), ("COLLECT", 1)]
+    for region in range(8):
+        for at in (0, 3, 8, 9, 12):
+            yield f"word-{region}-{at}", some + [("WORD", region | 2 << 3, at, 0xe1)] + after
+        yield f"flip-{region}", some + [("FLIP", region | 2 << 3, 4, 3)] + after
+    yield "swap", [("MALLOC", 0, 30), ("MALLOC", 1, 90), ("SWAP", 0, 1, 0), ("FREE", 0), ("FREE", 1)]
+    yield "swap-maps", [("MALLOC", 0, 30), ("MALLOC", 1, 90), ("SWAP", 0, 1, 1), ("FREE", 0), ("FREE", 1)]
+
+
+def arith():
+    for x in range(0, 256, 17):
+        yield f"wild-{x}", [("WILD", form << 6 | form, x, (x * 7 + form) & 255) for form in range(4)] + [
+            ("MALLOC", 5, 40), ("WILD", 5, x, 3), ("MALLOC", 6, 40), ("WILD", 0x46, x, 0x42), ("MALLOC", 7, 40), ("WILD", 0x87, 3, x)]
+
+
+def options():
+    texts = ["profile=hardened", "profile=secure:guard=mprotect:purge_delay=0", "quarantine_bytes=64k", "trap_from=1g:trap_from=4096",
+             "large_quarantine_bytes=64g", "log_file=/tmp/x:report=json:log_fd=7", "purge_delay=4294967295", "purge_delay=4294967296",
+             "verbose=3\n# a comment\n show_stats = 1 \nsyslog=1", "PROFILE=Hardened", "nothing=1:=:a:==", "seal=1:foreign=ignore",
+             "trap_from=18446744073709551615k", "profile=hardened\nprofile=secure\n"]
+    for i, text in enumerate(texts):
+        for mode in (1, 2, 4, 8, 15):
+            yield f"text-{i}-{mode}", bytes([mode]) + text.encode()
+
+
+def report():
+    maps = b"00400000-00452000 r-xp 00000000 08:02 173521 /usr/bin/a\\b \"c\"\n7f0000000000-7fffffffffff rw-p 00000000 00:00 0 [stack]\n"
+    for mode in range(0, 256, 5):
+        for where in (0, 0x1234, 0x401000, 0x7f0000001000):
+            yield f"at-{mode}-{where:x}", struct.pack("<BQBBBB", mode, where, mode % 6 | 0x30, 0, mode & 127, 0xff if mode & 1 else 3) + maps
+
+
+def main():
+    folder, out = sys.argv[1:3]
+    assembler = Assembler(folder)
+    programs = {"api": [correct, api_only, api_extra], "inband": [correct, inband], "badfree": [correct, badfree], "control": [correct, control],
+                "arith": [correct, api_only, arith]}
+    count = 0
+    for target, makers in programs.items():
+        os.makedirs(os.path.join(out, target), exist_ok=True)
+        for maker in makers:
+            for name, steps in maker():
+                for profile, mode in (("secure", SECURE), ("secure-look", SECURE), ("hardened", HARDENED), ("secure-cold", COLD), ("hardened-steps", HARDENED | STEPS),
+                                      ("secure-refuse", 0x30 | NOW)):
+                    if profile not in ("secure", "hardened") and maker not in (correct, api_extra):
+                        continue
+                    with open(os.path.join(out, target, f"{name}-{profile}"), "wb") as f:
+                        f.write(assembler.program(target, mode, profile == "secure-look", *steps))
+                    count += 1
+    for target, maker in {"options": options, "report": report}.items():
+        os.makedirs(os.path.join(out, target), exist_ok=True)
+        for name, data in maker():
+            with open(os.path.join(out, target, name), "wb") as f:
+                f.write(data)
+            count += 1
+    print(f"{count} seeds")
+
+
+main()

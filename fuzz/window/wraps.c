@@ -1,0 +1,235 @@
+/* In place of functions of src/ that reach outside the process or end it: the
+ * linker's --wrap sends the calls of other files here. */
+#include "window/window.h"
+
+#include "os/os.h"
+#include "window/inside.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/time.h>
+
+uint64_t window_now;
+window_end_t window_end;
+void (*window_written)(int fd, const char *text, size_t length);
+const char *window_file;
+size_t window_file_length;
+uint64_t inside_entropy;
+
+static size_t file_at;
+
+/* Declared here: nothing else calls them by these names. */
+_Noreturn void __wrap_bhi_violation(bhi_violation_t what, uintptr_t address);
+void __wrap_bhi_violation_report_only(bhi_violation_t what, uintptr_t address);
+_Noreturn void __wrap_bhi_os_abort(void);
+int __wrap_bhi_os_entropy(void *buf, size_t size);
+void __wrap_bhi_os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected);
+uint64_t __wrap_bhi_os_now_ms(void);
+void __wrap_bhi_os_write(int fd, const void *buf, size_t size);
+long __wrap_bhi_os_read_root_file(const char *path, void *buf, size_t size);
+int __wrap_bhi_os_file_open(const char *path);
+long __wrap_bhi_os_file_read(int fd, void *buf, size_t size);
+void __wrap_bhi_os_file_close(int fd);
+intptr_t __wrap_bhi_os_reserve(uintptr_t hint, size_t size);
+intptr_t __real_bhi_os_reserve(uintptr_t hint, size_t size);
+
+_Noreturn static void leave(int id, uintptr_t address)
+{
+    if (!window_end.armed) {
+        fprintf(stderr, "fuzz: FINDING: %s outside of a run, address %#zx\n", window_end_id(id), address);
+        signal(SIGABRT, SIG_DFL);
+        abort();
+    }
+    window_end.id = id;
+    window_end.address = address;
+    siglongjmp(window_end.at, 1);
+}
+
+const char *window_end_id(int id)
+{
+    switch (id) {
+    case WINDOW_FAULT: return "fault";
+    case WINDOW_ABORT: return "abort";
+    case WINDOW_HANG: return "hang";
+    default: return bhi_violation_id((bhi_violation_t)id);
+    }
+}
+
+_Noreturn void __wrap_bhi_violation(bhi_violation_t what, uintptr_t address)
+{
+    leave((int)what, address);
+}
+
+void __wrap_bhi_violation_report_only(bhi_violation_t what, uintptr_t address)
+{
+    (void)what;
+    (void)address;
+}
+
+_Noreturn void __wrap_bhi_os_abort(void)
+{
+    leave(WINDOW_ABORT, 0);
+}
+
+/* SplitMix64. */
+uint64_t inside_next(uint64_t *state)
+{
+    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+}
+
+/* There is one thread: what it waits for never comes. */
+void __wrap_bhi_os_futex_wait(_Atomic(uint32_t) *word, uint32_t expected)
+{
+    (void)word;
+    (void)expected;
+    leave(WINDOW_HANG, 0);
+}
+
+int __wrap_bhi_os_entropy(void *buf, size_t size)
+{
+    unsigned char *out = buf;
+    for (size_t at = 0; at < size; at += 8) {
+        uint64_t word = inside_next(&inside_entropy);
+        memcpy(out + at, &word, size - at < 8 ? size - at : 8);
+    }
+    return 0;
+}
+
+uint64_t __wrap_bhi_os_now_ms(void)
+{
+    return window_now;
+}
+
+void __wrap_bhi_os_write(int fd, const void *buf, size_t size)
+{
+    if (window_written != NULL)
+        window_written(fd, buf, size);
+}
+
+long __wrap_bhi_os_read_root_file(const char *path, void *buf, size_t size)
+{
+    (void)path;
+    if (window_file == NULL)
+        return -ENOENT;
+    size_t n = window_file_length < size ? window_file_length : size;
+    memcpy(buf, window_file, n);
+    return (long)n;
+}
+
+int __wrap_bhi_os_file_open(const char *path)
+{
+    (void)path;
+    file_at = 0;
+    return window_file != NULL ? 1000 : -ENOENT;
+}
+
+/* In short pieces, so that lines are cut anywhere. */
+long __wrap_bhi_os_file_read(int fd, void *buf, size_t size)
+{
+    (void)fd;
+    size_t left = window_file_length - file_at, n = left < size ? left : size;
+    if (n > 61)
+        n = 61;
+    memcpy(buf, window_file + file_at, n);
+    file_at += n;
+    return (long)n;
+}
+
+void __wrap_bhi_os_file_close(int fd)
+{
+    (void)fd;
+}
+
+/* Damaged control data may name terabytes, for which the kernel would make page tables
+ * for minutes, and no signal stops it. */
+int __wrap_bhi_os_guard_install(uintptr_t addr, size_t size);
+int __real_bhi_os_guard_install(uintptr_t addr, size_t size);
+
+int __wrap_bhi_os_guard_install(uintptr_t addr, size_t size)
+{
+    return size <= (size_t)1 << 30 ? __real_bhi_os_guard_install(addr, size) : -ENOMEM;
+}
+
+intptr_t __wrap_bhi_os_reserve(uintptr_t hint, size_t size)
+{
+    intptr_t at = __real_bhi_os_reserve(hint, size);
+    if (!bhi_os_failed(at))
+        inside_reserved((uintptr_t)at, size);
+    return at;
+}
+
+/* ------------------------------------------------------- refused kernel calls */
+
+static unsigned refused_kinds, refused_times;
+static int refused_error;
+
+static int refuse(bhi_os_call_t call)
+{
+    if (refused_times == 0 || (refused_kinds >> call & 1) == 0)
+        return 0;
+    refused_times--;
+    return refused_error;
+}
+
+void window_refuse(unsigned kinds, unsigned times, int error)
+{
+    refused_kinds = kinds;
+    refused_times = times;
+    refused_error = error;
+    bhi_os_fail_hook = times != 0 ? refuse : NULL;
+    if (times != 0)
+        window_distrust();
+}
+
+/* ----------------------------------------------------------------- signals */
+
+static void on_fault(int signal, siginfo_t *info, void *context)
+{
+    (void)signal;
+    (void)context;
+    leave(WINDOW_FAULT, (uintptr_t)info->si_addr);
+}
+
+/* A second of processor time in one run: nothing takes that long. */
+#define TICK_US 20000
+#define TICKS_MOST 50u
+
+static volatile sig_atomic_t ticks;
+static unsigned ticks_most;
+
+static void on_tick(int signal)
+{
+    (void)signal;
+    if (window_end.armed && (unsigned)++ticks > ticks_most)
+        leave(WINDOW_HANG, 0);
+}
+
+void inside_run_begins(void)
+{
+    ticks = 0;
+    ticks_most = TICKS_MOST;
+}
+
+void window_impatient(void)
+{
+    ticks_most = (unsigned)ticks + 2;
+}
+
+void inside_catch_signals(void)
+{
+    struct sigaction fault = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    sigaction(SIGSEGV, &fault, NULL);
+    sigaction(SIGBUS, &fault, NULL);
+    sigaction(SIGFPE, &fault, NULL); /* a division by damaged control data */
+    sigaction(SIGILL, &fault, NULL);
+    struct sigaction tick = {.sa_handler = on_tick, .sa_flags = SA_RESTART | SA_NODEFER};
+    sigaction(SIGPROF, &tick, NULL);
+    struct itimerval every = {{0, TICK_US}, {0, TICK_US}};
+    setitimer(ITIMER_PROF, &every, NULL);
+}
