@@ -4,6 +4,7 @@
 #include "bulkhead.h"
 #include "core/free.h"
 #include "core/hardened.h"
+#include "core/hardened_page.h"
 #include "core/heap.h"
 #include "harden/quarantine.h"
 #include "harden/wipe.h"
@@ -73,10 +74,12 @@ static void look(const bug_t *b)
             (void)!bh_malloc(b->size);
         break;
     default:
-        /* Each free sends a random one of the ring away, each malloc takes a random one
-         * of those that come next: one that is still there after so many is unheard of. */
-        for (int i = 0; i < 20000; i++)
+        for (int i = 0; i < 4000; i++)
             bh_free(bh_malloc(b->size));
+        /* It has left the ring. What comes next is as many as here at most, and those
+         * that lie deep are only reached by who frees less than he takes. */
+        for (unsigned i = 0; i < 2 * BHI_HARD_NEXT; i++)
+            (void)!bh_malloc(b->size);
         break;
     }
 }
