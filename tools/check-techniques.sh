@@ -73,7 +73,7 @@ selftest() { # selftest SOURCE
     notices "$1" 's/`fastbin-dup`/`fastbin-dupe`/' "no row 'fastbin-dupe'"
     notices "$1" 's/`fastbin-dup`, //' 'does not name the row fastbin-dup'
     notices "$1" 's/`forge: to a live block`/`forge: to nothing`/' "lists.c has no row 'forge: to nothing'"
-    notices "$1" 's/`tests\/attack\/guards`/`tests\/attack\/guarded`/' 'there is no tests/attack/guarded'
+    notices "$1" 's/`tests\/attack\/guards`/`tests\/attack\/guardians`/' 'there is no tests/attack/guardians'
     notices "$1" 's/| `holes-in-order` |/| |/' 'holes made to order: no test shows it'
     notices "$1" '/^|/d' 'no table was read'
 }
