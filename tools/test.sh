@@ -178,7 +178,7 @@ test_preset() { # test_preset PRESET [PREFIX...]
         with='^unit'
         without="$without|-purge-at-once$|-hardened$"
         # Tables of these tests are made for pages of 64 KiB.
-        without="$without|^unit-page|^unit-heap_full"
+        without="$without|^unit-page|^unit-heap_full|^unit-hardened_reuse"
         [ "$1" = os16k ] || without="$without|^unit-large"
         ;;
     esac

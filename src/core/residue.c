@@ -48,8 +48,10 @@ static void note(bhi_heap_t *heap, const bhi_page_t *page)
     left->slot[i] = (uint32_t)(at >> BH_PAGE_DESC_SHIFT);
 }
 
-/* Takes one of the notes of class c out, at random. NULL: there is none. */
-static bhi_page_t *noted(bhi_heap_t *heap, unsigned c)
+#define NO_SLOT UINT32_MAX
+
+/* Takes one of the notes of class c out, at random: its slot. */
+static uint32_t noted(bhi_heap_t *heap, unsigned c)
 {
     bhi_left_t *left = &heap->left;
     uint32_t match[BHI_LEFT_MOST], n = 0;
@@ -58,12 +60,12 @@ static bhi_page_t *noted(bhi_heap_t *heap, unsigned c)
         n += left->size_class[i] == c;
     }
     if (n == 0)
-        return NULL;
+        return NO_SLOT;
     uint32_t i = match[BH_HARDEN_RANDOM ? bhi_random_below(&heap->random, n) : 0], slot = left->slot[i];
     left->count--;
     left->size_class[i] = left->size_class[left->count];
     left->slot[i] = left->slot[left->count];
-    return (bhi_page_t *)(bhi_process.descs + ((uintptr_t)slot << BH_PAGE_DESC_SHIFT)); /* NOLINT: as in bhi_desc_at */
+    return slot;
 }
 
 /* ---------------------------------------------------------------------- marks */
@@ -132,13 +134,16 @@ uint64_t bhi_residue_claim(bhi_page_t *first, unsigned slots, const bhi_heap_t *
 bhi_span_t bhi_residue_take(bhi_heap_t *heap, unsigned c, unsigned slots)
 {
     for (unsigned tries = 0; tries < TRIES; tries++) {
-        bhi_page_t *first = noted(heap, c);
-        if (first == NULL)
+        uint32_t at = noted(heap, c);
+        if (at == NO_SLOT)
             break;
-        unsigned slot;
-        bhi_segment_t *segment = bhi_page_segment(first, &slot);
-        /* Of slots that are in use, the marks are their user's to change. */
-        if (bhi_span_is_free(segment, slot, slots) && first->size_class == c && holds(first, slots, heap, c))
+        bhi_segment_t *segment = &bhi_state->arenas[0].headers[at >> BH_SEGMENT_SLOTS_SHIFT];
+        unsigned slot = at % BH_SEGMENT_SLOTS;
+        /* Descriptors of slots that are in use are their user's to change. */
+        if (!bhi_span_is_free(segment, slot, slots))
+            continue;
+        const bhi_page_t *first = bhi_segment_desc(segment, slot);
+        if (first->size_class == c && holds(first, slots, heap, c))
             return bhi_span_take_at(segment, slot, slots);
     }
     return (bhi_span_t){NULL, 0, false, 0};

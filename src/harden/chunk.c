@@ -17,7 +17,7 @@
 
 static bool work(void)
 {
-    return BH_HARDEN_LARGE && bhi_process.guards_by_madvise && !bhi_state->move_refused &&
+    return BH_HARDEN_CHUNKS && bhi_process.guards_by_madvise && !bhi_state->move_refused &&
            bhi_process.block_size >= ARENA_LEAST && bhi_process.options.large_keep_bytes != 0 &&
            atomic_load_explicit(&bhi_settings.purge_delay, memory_order_relaxed) != 0;
 }

@@ -10,6 +10,9 @@
 
 #include "meta/segment.h"
 
+/* Segments of 64 KiB OS pages are 64 MiB: too much for one block. */
+#define BH_HARDEN_CHUNKS (BH_HARDEN_LARGE && BH_SEGMENT_SIZE <= ((size_t)4 << 20))
+
 /* A span of n slots in a chunk, with memory if there is a free one. Segment NULL: none
  * is to be had, and any other span does. */
 bhi_span_t bhi_chunk_span(unsigned n);

@@ -203,7 +203,7 @@ int main(void)
     Suite *s = suite_create("chunk");
     TCase *c = tcase_create("all");
     tcase_set_timeout(c, UNIT_TIMEOUT);
-    if (!BH_HARDEN_LARGE)
+    if (!BH_HARDEN_CHUNKS)
         return 0;
     tcase_add_test(c, memory_serves_again_and_its_addresses_do_not);
     tcase_add_test(c, no_heap_sees_what_another_left);
