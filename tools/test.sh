@@ -253,13 +253,17 @@ stage_fuzz() {
     attempt "the corpus has findings" ctest --test-dir "$fuzz_build" -L '^fuzz$' --no-tests=error --output-on-failure || true
     rm -rf "$fuzz_out"
     fuzz_environment
+    # What damaged control data can do is no promise yet, so findings there are no
+    # failure of a change: its corpus alone is replayed.
     # shellcheck disable=SC2086 # a list of words
-    fuzz_all "$BULKHEAD_TEST_SECONDS" $fuzz_targets
+    fuzz_now=$(printf '%s\n' $fuzz_targets | grep -vx control)
+    # shellcheck disable=SC2086 # a list of words
+    fuzz_all "$BULKHEAD_TEST_SECONDS" $fuzz_now
     # shellcheck disable=SC2086
-    fuzz_status $fuzz_targets >"$log.status"
+    fuzz_status $fuzz_now >"$log.status"
     sed 's/^/   /' "$log.status"
     # shellcheck disable=SC2086
-    fuzz_status $fuzz_targets >/dev/null
+    fuzz_status $fuzz_now >/dev/null
     [ -z "$fuzz_lost" ] || complain "did not run:$fuzz_lost"
     [ "$fuzz_findings" = 0 ] || complain "$fuzz_findings findings, in build-fuzz/findings"
     rm -f "$log.status"
