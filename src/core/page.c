@@ -392,6 +392,8 @@ static uint32_t extension(const bhi_page_t *page, uint32_t have)
     if (page->block_size <= BH_OS_PAGE_SIZE / 64)
         return have;
     uint32_t most = (uint32_t)bhi_max(1, 4 * BH_OS_PAGE_SIZE / page->block_size);
+    if (!BH_HARDEN_RANDOM) /* then they come in the order of their addresses */
+        return (uint32_t)bhi_min(have, most);
     uint32_t n = (uint32_t)bhi_max(1, bhi_min(page->used, most));
     return 2 * n >= have && n > 1 ? have : n;
 }
