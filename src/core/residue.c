@@ -95,7 +95,10 @@ void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page)
         leave_large(heap, page);
         return;
     }
-    bool own = bhi_residue_is_own(heap, page); /* or it has another's still */
+    /* Or it has another's still: in blocks that were not taken over, or never cleared
+     * because they were not reached. */
+    bool reached = page->memory != BHI_MEMORY_ANY || (page->fresh == 0 && bhi_page_capacity(page) == page->reserved);
+    bool own = reached && bhi_residue_is_own(heap, page);
     for (uint32_t i = 0; i < page->span_slots; i++)
         page[i].residue = own ? mark_of(heap, page->size_class, i) : 0;
     if (own && BH_HARDEN_CLEAR)

@@ -279,6 +279,32 @@ START_TEST(recycled_pages_carry_no_residue)
 }
 END_TEST
 
+/* A page of 32-byte blocks that were reached in part only leaves behind what 128-byte
+ * blocks held there before: the next one of its class must not show that. */
+START_TEST(what_was_not_reached_is_another_s)
+{
+    start();
+    enum { wide = 500, narrow = 2000 };
+    static unsigned char *blocks[narrow];
+    if (!BH_HARDEN_CLEAR)
+        return;
+    for (unsigned i = 0; i < wide; i++)
+        memset(blocks[i] = bh_malloc(128), 0xcc, 128);
+    for (unsigned i = 0; i < wide; i++)
+        bh_free(blocks[i]);
+    bh_collect(false);
+    bh_free(bh_malloc(32));
+    bh_collect(false);
+    for (unsigned i = 0; i < narrow; i++) {
+        blocks[i] = bh_malloc(32);
+        for (unsigned k = 0; k < 32; k++)
+            ck_assert_msg(blocks[i][k] != 0xcc, "block %u shows what a wider one held", i);
+    }
+    for (unsigned i = 0; i < narrow; i++)
+        bh_free(blocks[i]);
+}
+END_TEST
+
 /* What an entry says is checked before its block is handed out. */
 static void corrupt_free_head(void *arg)
 {
@@ -325,6 +351,7 @@ int main(void)
     tcase_add_test(c, release_waits_for_a_signal);
     tcase_add_test(c, a_late_signal_finds_no_page);
     tcase_add_test(c, recycled_pages_carry_no_residue);
+    tcase_add_test(c, what_was_not_reached_is_another_s);
     tcase_add_test(c, damaged_lists_end_the_process);
     suite_add_tcase(s, c);
     return unit_main(s);
