@@ -294,6 +294,7 @@ run_tests() {
 
     # Nothing may reach the tests from the caller's own use of the allocator.
     unset LD_PRELOAD BULKHEAD_PROFILE BULKHEAD_OPTIONS
+    export BULKHEAD_TEST_SECONDS="${BULKHEAD_TEST_SECONDS:-20}"
     lock_setup
     for stage; do need_for_stage "$stage"; done
     install_missing
