@@ -32,7 +32,7 @@ size_t bhi_heap_verify(bhi_owner_t self, uint64_t deadline);
 /* Owner: gives a heap up for good. kind ORPHAN or DELETED; see meta/types.h. */
 void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind);
 
-/* Owner: a page of class c whose `free` list is not empty; NULL: no memory. */
+/* Owner: a page of class c whose list is not empty; NULL: no memory. */
 bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c);
 
 /* Owner: a new page of zero-size blocks, as bhi_page_new_zero; NULL: no memory. */
