@@ -14,9 +14,18 @@ BH_INLINE unsigned bhi_bit_last(uint64_t set)
     return 63u - (unsigned)__builtin_clzll(set);
 }
 
+/* Byte i: how many elements are below 8 * (i + 1). No call, which __builtin_popcountll
+ * is without a processor's extension. */
+BH_INLINE uint64_t bhi_bit_sums(uint64_t set)
+{
+    uint64_t sums = set - (set >> 1 & 0x5555555555555555u);
+    sums = (sums & 0x3333333333333333u) + (sums >> 2 & 0x3333333333333333u);
+    return ((sums + (sums >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u;
+}
+
 BH_INLINE unsigned bhi_bit_count(uint64_t set)
 {
-    return (unsigned)__builtin_popcountll(set);
+    return (unsigned)(bhi_bit_sums(set) >> 56);
 }
 
 /* The set {first, ..., first + n - 1}; first + n <= 64, n >= 1. */
@@ -98,10 +107,7 @@ BH_INLINE bool bhi_bit_clear(uint64_t *set, uint64_t i)
 /* The k-th set bit, counted from 0; k < bhi_bit_count(set). */
 BH_INLINE unsigned bhi_bit_nth(uint64_t set, unsigned k)
 {
-    /* Sums of bits by byte, each with those below it; then the byte that has it. */
-    uint64_t sums = set - (set >> 1 & 0x5555555555555555u);
-    sums = (sums & 0x3333333333333333u) + (sums >> 2 & 0x3333333333333333u);
-    sums = ((sums + (sums >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u;
+    uint64_t sums = bhi_bit_sums(set); /* the byte that has it, then the bit */
     unsigned byte = 0;
     while ((sums >> byte & 0xff) <= k)
         byte += 8;
