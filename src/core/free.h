@@ -72,7 +72,7 @@ BH_INLINE void bhi_free(void *p)
                     if (page->retire == 0)
                         bhi_heap_after_free(heap, page);
                     else /* it waits already: a program that goes on with one block of a size */
-                        page->retire = bhi_page_retire_ticks(page);
+                        page->retire = BHI_RETIRE_NEW;
                 }
                 return;
             }

@@ -19,7 +19,11 @@
 #define DRAIN_TICKS 8           /* ticks between looks at the pending stack; before new memory it is looked at too */
 #define MANY 12                 /* pages of a class, from which on sparse ones serve in turn */
 #define ADOPT_MOST 4            /* pages taken from ended threads before a new one is made */
-#define TICK 64                 /* heartbeats between looks at retired pages and at the clock */
+#define TICK 64                 /* heartbeats between looks at the clock */
+#define RETIRE_TICKS 4          /* ticks between looks at retired pages */
+#define RETIRE_LITTLE ((size_t)32 << 10) /* bytes that its blocks took in an empty page that waits long */
+#define RETIRE_LONG 25          /* looks */
+#define RETIRE_SHORT 2
 #define WAIT_SLOTS 8            /* of a class, of empty pages that wait behind the first; profile hardened */
 
 static const bhi_page_t page_empty = {.state = BHI_PAGE_FREE};
@@ -156,17 +160,28 @@ static void retire(bhi_heap_t *heap, bhi_page_t *page)
     unsigned c = page->size_class;
     bhi_queue_t *q = &heap->queues[c];
     if (bhi_heap_has_thread(heap) && (q->first == page || waits_behind(heap, page))) {
-        page->retire = bhi_page_retire_ticks(page);
+        page->retire = BHI_RETIRE_NEW;
         heap->retired[c >> 6] |= (uint64_t)1 << (c & 63);
         return;
     }
     bhi_page_release(heap, page);
 }
 
+/* For how many looks an empty page is kept. Where a size is asked for once in some
+ * thousand allocations, each of them made a page, in a span that others had and whose
+ * OS pages they touched: so one that holds little memory waits long. */
+static uint8_t retire_looks(const bhi_page_t *page)
+{
+    size_t fresh = bhi_is_hardened() ? 0 : bhi_bit_count(page->fresh);
+    return (bhi_page_capacity(page) - fresh) * page->block_size <= RETIRE_LITTLE ? RETIRE_LONG : RETIRE_SHORT;
+}
+
 /* False if the page does not wait any more. */
 static bool page_tick(bhi_heap_t *heap, bhi_page_t *page, bool now)
 {
     bool waits = page->used == 0;
+    if (page->retire == BHI_RETIRE_NEW)
+        page->retire = retire_looks(page);
     if (waits && !now && --page->retire != 0)
         return true;
     page->retire = 0;
@@ -197,7 +212,7 @@ void bhi_heap_after_free(bhi_heap_t *heap, bhi_page_t *page)
 {
     if (page->retire != 0) { /* an ACTIVE page that waited, or still does */
         if (page->used == 0)
-            page->retire = bhi_page_retire_ticks(page);
+            page->retire = BHI_RETIRE_NEW;
         return;
     }
     if (page->state == BHI_PAGE_LARGE) {
@@ -647,7 +662,8 @@ void bhi_heap_heartbeat(bhi_heap_t *heap)
     if (bh_unlikely(heartbeat % TICK == 0)) {
         if (heartbeat % (DRAIN_TICKS * TICK) == 0)
             bhi_heap_drain(heap, DRAIN_AT_ONCE);
-        retire_tick(heap, false);
+        if (heartbeat % (RETIRE_TICKS * TICK) == 0)
+            retire_tick(heap, false);
         purge_due();
     }
 }

@@ -164,14 +164,13 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     chunk_t chunk = chunk_for(reserved, size, (uint8_t)c);
     char *control = bhi_pool_take(chunk.bytes);
     bhi_span_t span = {NULL, 0, false, 0};
-    bhi_memory_t memory = BHI_MEMORY_ANY;
+    bool left_here = false;
     if (control != NULL && none) {
         span = take_closed(align);
     } else if (control != NULL) {
         bhi_span_t left = bhi_residue_take(heap, c, slots);
         span = take_span(left, slots * BH_SLOT_SIZE - BH_OS_PAGE_SIZE, slots, 1, 0, false);
-        if (span.segment != NULL && span.segment == left.segment && span.slot == left.slot)
-            memory = BHI_MEMORY_OWN;
+        left_here = span.segment != NULL && span.segment == left.segment && span.slot == left.slot;
     }
     if (control != NULL) {
         if (span.segment == NULL)
@@ -182,9 +181,12 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
         return NULL;
 
     bhi_page_t *page = bhi_segment_desc(span.segment, span.slot);
-    set_up(page, heap, bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT), slots, control + chunk.map, span.zero ? BHI_MEMORY_ZERO : memory);
+    bhi_left_page_t left = {0, 0, span.zero ? BHI_MEMORY_ZERO : BHI_MEMORY_ANY};
+    if (left_here && !span.zero)
+        left = bhi_residue_resume(page);
+    set_up(page, heap, bhi_segment_base(span.segment) + ((size_t)span.slot << BH_SLOT_SHIFT), slots, control + chunk.map, left.memory);
     page->block_size = (uint32_t)size;
-    page->fresh = 0;
+    page->fresh = left.fresh;
     page->reciprocal = bhi_class_reciprocal(size);
     page->size_class = (uint8_t)c;
     page->reserved = reserved;
@@ -196,8 +198,7 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     page->group_shift = shift;
     bhi_residue_forget(page, slots);
     bhi_residue_own(heap, page);
-    if (none)
-        atomic_store_explicit(&page->capacity, reserved, memory_order_relaxed);
+    atomic_store_explicit(&page->capacity, none ? reserved : left.capacity, memory_order_relaxed);
     publish(page, heap, BHI_PAGE_ACTIVE, none || bhi_is_hardened() ? NULL : heap);
     return page;
 }
@@ -431,8 +432,6 @@ static BH_COLD void take_over(const bhi_heap_t *heap, bhi_page_t *page)
         for (uint64_t set = free_in_word(page, w); set != 0; set &= set - 1)
             memset((void *)bhi_page_block(page, w * 64 + bhi_bit_first(set)), 0, page->block_size); /* NOLINT: blocks are numbers here */
     }
-    if (page->memory == BHI_MEMORY_OWN)
-        page->memory = BHI_MEMORY_ANY;
     bhi_residue_own(heap, page);
 }
 

@@ -129,13 +129,9 @@ BH_INLINE bool bhi_page_index(const bhi_page_t *page, uintptr_t p, uint32_t *ind
     return p == page->start && bhi_page_capacity(page) != 0;
 }
 
-/* How long an empty page is kept, in ticks (heap.c). Where a size is asked for once
- * in some thousand allocations each of them made a page. Larger blocks' pages are
- * more memory. */
-BH_INLINE uint8_t bhi_page_retire_ticks(const bhi_page_t *page)
-{
-    return page->block_size <= 8 * 1024 ? 5 : 2;
-}
+/* What page->retire is when the page has just become empty: the next look at it says
+ * for how many more it waits (heap.c). */
+#define BHI_RETIRE_NEW UINT8_MAX
 
 /* Owner: counts a page that the heap has now, and lets free find it. */
 BH_INLINE void bhi_page_enters(bhi_heap_t *heap)

@@ -95,14 +95,19 @@ void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page)
         leave_large(heap, page);
         return;
     }
-    /* Or it has another's still: in blocks that were not taken over, or never cleared
-     * because they were not reached. */
-    bool reached = page->memory != BHI_MEMORY_ANY || (page->fresh == 0 && bhi_page_capacity(page) == page->reserved);
-    bool own = reached && bhi_residue_is_own(heap, page);
+    /* Or it has another's still, in blocks that were not taken over. */
+    bool own = BH_HARDEN_MAP && bhi_residue_is_own(heap, page);
     for (uint32_t i = 0; i < page->span_slots; i++)
         page[i].residue = own ? mark_of(heap, page->size_class, i) : 0;
-    if (own && BH_HARDEN_CLEAR)
+    if (own && BH_HARDEN_CLEAR) {
+        page->local_free = bhi_page_capacity(page);
         note(heap, page);
+    }
+}
+
+bhi_left_page_t bhi_residue_resume(const bhi_page_t *page)
+{
+    return (bhi_left_page_t){page->local_free, page->fresh, (bhi_memory_t)page->memory};
 }
 
 static bool holds(const bhi_page_t *first, unsigned slots, const bhi_heap_t *heap, unsigned c)

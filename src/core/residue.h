@@ -13,8 +13,21 @@ void bhi_residue_own(const bhi_heap_t *heap, bhi_page_t *page);
 bool bhi_residue_is_own(const bhi_heap_t *heap, const bhi_page_t *page);
 
 /* Marks the span of a page that ends, before it is given back: what it holds are
- * contents of this heap's. Of a page of a class, the heap remembers the place. */
+ * contents of this heap's. Of a page of a class, the heap remembers the place, and the
+ * descriptor how far it was reached. */
 void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page);
+
+/* How far an ended page was reached: blocks that it handed out, and what the others
+ * hold. The next page of its class goes on from there, so that it touches no OS page
+ * anew while it has use for those that are touched. */
+typedef struct bhi_left_page {
+    uint32_t capacity;
+    uint64_t fresh;
+    bhi_memory_t memory;
+} bhi_left_page_t;
+
+/* Of a page in a span that bhi_residue_take has found. */
+bhi_left_page_t bhi_residue_resume(const bhi_page_t *page);
 
 /* Takes a span that was left by a page of class c of this heap and that nobody has
  * used since, if the heap remembers one; which one is random. Lock held. */

@@ -95,7 +95,6 @@ typedef enum bhi_page_state {
 typedef enum bhi_memory {
     BHI_MEMORY_ANY = 0, /* to be cleared before it is handed out */
     BHI_MEMORY_ZERO,    /* it reads zero */
-    BHI_MEMORY_OWN,     /* what blocks of the same class and heap held */
 } bhi_memory_t;
 
 /* remote word: bit 0 = the page is on a pending stack or about to be pushed;
@@ -142,9 +141,9 @@ typedef struct bhi_page {
 
     uint64_t key;               /* const, secret: of the list's entries and of canaries */
     uint32_t listed;            /* owner: blocks on the list */
-    uint32_t local_free;        /* owner: blocks freed since the list was made, in builds without the map; of a single block, see harden/large.h */
+    uint32_t local_free;        /* owner: blocks freed since the list was made, in builds without the map; of a single block, see harden/large.h; of an ended page, core/residue.h */
     uint32_t used;              /* owner */
-    uint8_t retire;             /* owner: ticks left (heap.c), 0 = not retired */
+    uint8_t retire;             /* owner: 0 = not retired; else empty, or was so, and in its queue for so many looks (heap.c) */
     uint8_t state;              /* owner: bhi_page_state_t; readable by all as a hint */
     uint8_t memory;             /* owner: bhi_memory_t, of fresh blocks */
     bool free_zero;             /* owner: every block on the list is zero */

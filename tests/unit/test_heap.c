@@ -104,6 +104,14 @@ START_TEST(direct_table_follows_the_queues)
 }
 END_TEST
 
+static int beats_until_it_ends(const bhi_page_t *page)
+{
+    int n = 0;
+    for (; n < 10000 && page->state != BHI_PAGE_FREE; n++)
+        bhi_heap_heartbeat(heap);
+    return n;
+}
+
 /* The last page of a class is kept for a while, then released. */
 START_TEST(retire)
 {
@@ -119,10 +127,34 @@ START_TEST(retire)
         ck_assert_ptr_eq(page_of(p), page);
         bh_free(p);
     }
-    for (int i = 0; i < (bhi_page_retire_ticks(page) + 1) * 64 && page->state != BHI_PAGE_FREE; i++)
-        bhi_heap_heartbeat(heap);
-    ck_assert_uint_eq(page->state, BHI_PAGE_FREE);
+    ck_assert_int_lt(beats_until_it_ends(page), 8000);
     ck_assert_invariants();
+}
+END_TEST
+
+/* A page that the program touched little of waits for longer than one of which it used
+ * all: others that took its span would touch more, and it costs little. */
+START_TEST(a_page_with_little_in_it_is_kept_for_longer)
+{
+    start();
+    void *p = bh_malloc(1000), *many[80];
+    bhi_page_t *little = page_of(p);
+    bh_free(p);
+    int little_waits = beats_until_it_ends(little);
+    p = bh_malloc(600);
+    bhi_page_t *much = page_of(p);
+    for (int i = 0; i < 80; i++)
+        many[i] = bh_malloc(600);
+    ck_assert_ptr_eq(page_of(many[79]), much);
+    for (int i = 0; i < 80; i++)
+        bh_free(many[i]);
+    bh_free(p);
+    ck_assert_uint_ne(much->retire, 0);
+    int much_waits = beats_until_it_ends(much);
+    ck_assert_int_gt(much_waits, 256);
+    ck_assert_int_lt(much_waits, 1024);
+    ck_assert_int_gt(little_waits, 5 * 1024);
+    ck_assert_int_lt(little_waits, 8000);
 }
 END_TEST
 
@@ -172,7 +204,7 @@ START_TEST(a_retired_page_that_is_used_again_is_safe)
     }
     while (n > 0)
         bh_free(p[--n]);
-    for (int i = 0; i < 6 * 64; i++) /* small pages wait longest: 5 ticks of 64 */
+    for (int i = 0; i < 8000; i++) /* longer than any page waits */
         bhi_heap_heartbeat(heap);
     ck_assert_uint_eq(heap->page_count, 0);
     ck_assert_invariants();
@@ -373,6 +405,7 @@ int main(void)
     if (!unit_is_hardened()) {
         tcase_add_test(c, direct_table_follows_the_queues);
         tcase_add_test(c, retire);
+        tcase_add_test(c, a_page_with_little_in_it_is_kept_for_longer);
         tcase_add_test(c, pages_that_are_used_on_are_not_retired);
         tcase_add_test(c, a_retired_page_that_is_used_again_is_safe);
         tcase_add_test(c, drain_forwards_moved_pages);

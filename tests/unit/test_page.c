@@ -305,6 +305,35 @@ START_TEST(what_was_not_reached_is_another_s)
 }
 END_TEST
 
+/* A page that ends and comes again goes on with the blocks that the program had touched,
+ * rather than with some that lie in other OS pages. */
+START_TEST(a_page_goes_on_where_the_last_one_ended)
+{
+    start();
+    enum { touched = 16 };
+    void *blocks[touched];
+    bool at_once = atomic_load(&bhi_settings.purge_delay) == 0; /* then nothing is left */
+    if (!BH_HARDEN_CLEAR || !BH_HARDEN_MAP || at_once)
+        return;
+    for (unsigned i = 0; i < touched; i++)
+        blocks[i] = bh_malloc(1000);
+    const bhi_page_t *page = page_of(blocks[0]);
+    for (unsigned i = 0; i < touched; i++)
+        bh_free(blocks[i]);
+    bh_collect(false);
+    ck_assert_uint_eq(page->state, BHI_PAGE_FREE);
+    for (unsigned i = 0; i < touched; i++) {
+        const void *p = bh_malloc(1000);
+        ck_assert_ptr_eq(page_of(p), page);
+        unsigned k = 0;
+        while (k < touched && blocks[k] != p)
+            k++;
+        ck_assert_msg(k < touched, "block %u was not touched before", i);
+    }
+    ck_assert_invariants();
+}
+END_TEST
+
 /* What an entry says is checked before its block is handed out. */
 static void corrupt_free_head(void *arg)
 {
@@ -352,6 +381,7 @@ int main(void)
     tcase_add_test(c, a_late_signal_finds_no_page);
     tcase_add_test(c, recycled_pages_carry_no_residue);
     tcase_add_test(c, what_was_not_reached_is_another_s);
+    tcase_add_test(c, a_page_goes_on_where_the_last_one_ended);
     tcase_add_test(c, damaged_lists_end_the_process);
     suite_add_tcase(s, c);
     return unit_main(s);
