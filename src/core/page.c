@@ -399,18 +399,35 @@ static uint32_t extension(const bhi_page_t *page, uint32_t have)
     return 2 * n >= have && n > 1 ? have : n;
 }
 
+/* Byte i of entry n: the i-th set bit of n, for each n of a byte. */
+#define PLACE(n, bit) ((uint64_t)((n) >> (bit) & 1) * (bit) << 8 * ONES((n) & ((1u << (bit)) - 1)))
+#define ONES(n) (((n) & 1) + ((n) >> 1 & 1) + ((n) >> 2 & 1) + ((n) >> 3 & 1) + ((n) >> 4 & 1) + ((n) >> 5 & 1) + ((n) >> 6 & 1))
+#define PLACES(n) (PLACE(n, 1) | PLACE(n, 2) | PLACE(n, 3) | PLACE(n, 4) | PLACE(n, 5) | PLACE(n, 6) | PLACE(n, 7))
+#define PLACES_4(n) PLACES(n), PLACES(n + 1), PLACES(n + 2), PLACES(n + 3)
+#define PLACES_16(n) PLACES_4(n), PLACES_4(n + 4), PLACES_4(n + 8), PLACES_4(n + 12)
+#define PLACES_64(n) PLACES_16(n), PLACES_16(n + 16), PLACES_16(n + 32), PLACES_16(n + 48)
+static const uint64_t places[256] = {PLACES_64(0u), PLACES_64(64u), PLACES_64(128u), PLACES_64(192u)};
+
+typedef uint8_t bytes_t __attribute__((vector_size(16)));
+typedef uint64_t places_t __attribute__((vector_size(16)));
+typedef bhi_index_t entries_t __attribute__((vector_size(16)));
+
+#define SPREAD_BEYOND 8u /* entries behind the last one that spread() may write to */
+
 /* Appends the entries of a set of blocks in one word of the map, `first` being that of
- * the word's first block. Returns the new end. */
+ * the word's first block. Returns the new end. By bytes of the set, without a branch:
+ * how many bits are set is nothing that a processor can foretell. */
 static bhi_index_t *spread(bhi_index_t *end, uint64_t set, bhi_index_t first)
 {
-    if (set == ~(uint64_t)0) {
-        for (unsigned i = 0; i < 64; i++)
-            end[i] = (bhi_index_t)(first ^ i);
-        return end + 64;
+    uint64_t sums = bhi_bit_sums(set), before = sums << 8;
+    entries_t firsts = first - (entries_t){0};
+#pragma GCC unroll 8
+    for (unsigned i = 0; i < 8; i++) {
+        bytes_t in_word = (bytes_t)(places_t){places[set >> 8 * i & 0xff]} | (uint8_t)(8 * i), zero = {0};
+        entries_t entries = (entries_t)__builtin_shufflevector(in_word, zero, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23) ^ firsts;
+        memcpy(end + (before >> 8 * i & 0xff), &entries, sizeof entries);
     }
-    for (; set != 0; set &= set - 1)
-        *end++ = (bhi_index_t)(first ^ bhi_bit_first(set));
-    return end;
+    return end + (sums >> 56);
 }
 
 /* Free blocks of one word of the map. */
@@ -457,7 +474,7 @@ static void extend(bhi_page_t *page)
     }
     uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = cut(page, extension(page, have));
     bhi_random_t *random = random_of(page);
-    bhi_index_t entries[64], first = BH_HARDEN_MAP ? bhi_list_code(page, base) : (bhi_index_t)base;
+    bhi_index_t entries[64 + SPREAD_BEYOND], first = BH_HARDEN_MAP ? bhi_list_code(page, base) : (bhi_index_t)base;
     if (n == 1) {
         entries[0] = (bhi_index_t)(first ^ bhi_bit_nth(page->fresh, BH_HARDEN_RANDOM ? bhi_random_below(random, have) : 0));
         have = 1;
@@ -502,7 +519,7 @@ static uint32_t enough(const bhi_page_t *page)
 static void gather(bhi_page_t *page, uint32_t spare)
 {
     ensure_own(page);
-    bhi_index_t entries[BH_LIST_MOST + 63], *end = entries;
+    bhi_index_t entries[BH_LIST_MOST + 63 + SPREAD_BEYOND], *end = entries;
     uint32_t words = (bhi_page_capacity(page) + 63) / 64;
     uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(random_of(page), words) : 0;
     bhi_index_t *enough_here = entries + bhi_min(spare, BH_LIST_MOST);
