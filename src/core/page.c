@@ -48,7 +48,7 @@ static chunk_t chunk_for(uint32_t reserved, size_t block_size, uint8_t size_clas
     if (bhi_is_hardened())
         return (chunk_t){0, map_bytes(reserved) + bhi_hard_bytes(reserved, block_size)};
     size_t list = bhi_list_room(reserved) * sizeof(bhi_index_t);
-    return (chunk_t){list, list + map_bytes(reserved)};
+    return (chunk_t){list, list + map_bytes((uint32_t)bhi_max(reserved, BH_SLOT_SIZE / block_size + 1))}; /* for bhi_page_place_index */
 }
 
 static chunk_t chunk_of(const bhi_page_t *page)
@@ -129,7 +129,7 @@ static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned
 {
     page->start = start;
     page->map = map;
-    page->key = bhi_random_u64(&heap->random);
+    page->key = bhi_is_hardened() ? bhi_random_u64(&heap->random) : bhi_list_key(bhi_random_u64(&heap->random));
     page->listed = page->local_free = 0;
     page->used = 0;
     page->back = 0;

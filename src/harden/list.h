@@ -44,7 +44,15 @@ BH_INLINE bhi_index_t bhi_list_code(const bhi_page_t *page, uint32_t index)
 /* What an entry says, which is anything if somebody has written there. */
 BH_INLINE uint32_t bhi_list_at(const bhi_page_t *page, uint32_t n)
 {
-    return bhi_list_code(page, *bhi_list(page, n));
+    uint32_t entry = *bhi_list(page, n);
+    return BH_HARDEN_LISTS ? entry ^ (uint32_t)page->key : entry;
+}
+
+/* The key of a page that has a list: as wide as an entry, so that nothing of it needs
+ * to be cut off where one is read. */
+BH_INLINE uint64_t bhi_list_key(uint64_t random)
+{
+    return (bhi_index_t)random;
 }
 
 /* Index of a block on the list. */

@@ -139,7 +139,7 @@ typedef struct bhi_page {
     uint8_t size_class;         /* const */
     uint32_t reserved;          /* const: blocks that fit */
 
-    uint64_t key;               /* const, secret: of the list's entries and of canaries */
+    uint64_t key;               /* const, secret: of the list's entries (16 bits), or of canaries */
     uint32_t listed;            /* owner: blocks on the list */
     uint32_t local_free;        /* owner: blocks freed since the list was made, in builds without the map; of a single block, see harden/large.h; of an ended page, core/residue.h */
     uint32_t used;              /* owner */
