@@ -1,0 +1,231 @@
+/* Refills: which blocks come next, and in what order. Owns I4 of meta/types.h, and what
+ * README says under "Order and reuse". */
+#include "base/bits.h"
+#include "core/hardened.h"
+#include "core/heap.h"
+#include "core/page.h"
+#include "core/residue.h"
+#include "core/sampled.h"
+#include "harden/list.h"
+
+#include <string.h>
+
+static bhi_random_t *random_of(const bhi_page_t *page)
+{
+    return &atomic_load_explicit(&page->heap, memory_order_relaxed)->random;
+}
+
+/* How many of n blocks to list, so that what comes then is a guarded one. */
+static uint32_t cut(const bhi_page_t *page, uint32_t n)
+{
+    return bhi_is_sampling() && n > 0 ? bhi_sampled_cut(atomic_load_explicit(&page->heap, memory_order_relaxed), page->size_class, n) : n;
+}
+
+/* First block of the last word of the map below capacity. */
+static uint32_t last_word(const bhi_page_t *page)
+{
+    return (bhi_page_capacity(page) - 1) & ~(uint32_t)63;
+}
+
+/* How many of `have` fresh blocks to list: an OS page's worth of small ones, of
+ * others as many as are in use, since each may be the first in its OS page. */
+static uint32_t extension(const bhi_page_t *page, uint32_t have)
+{
+    if (page->block_size <= BH_OS_PAGE_SIZE / 64)
+        return have;
+    uint32_t most = (uint32_t)bhi_max(1, 4 * BH_OS_PAGE_SIZE / page->block_size);
+    if (!BH_HARDEN_RANDOM) /* then they come in the order of their addresses */
+        return (uint32_t)bhi_min(have, most);
+    uint32_t n = (uint32_t)bhi_max(1, bhi_min(page->used, most));
+    return 2 * n >= have && n > 1 ? have : n;
+}
+
+/* Byte i of entry n: the i-th set bit of n, for each n of a byte. */
+#define PLACE(n, bit) ((uint64_t)((n) >> (bit) & 1) * (bit) << 8 * ONES((n) & ((1u << (bit)) - 1)))
+#define ONES(n) (((n) & 1) + ((n) >> 1 & 1) + ((n) >> 2 & 1) + ((n) >> 3 & 1) + ((n) >> 4 & 1) + ((n) >> 5 & 1) + ((n) >> 6 & 1))
+#define PLACES(n) (PLACE(n, 1) | PLACE(n, 2) | PLACE(n, 3) | PLACE(n, 4) | PLACE(n, 5) | PLACE(n, 6) | PLACE(n, 7))
+#define PLACES_4(n) PLACES(n), PLACES(n + 1), PLACES(n + 2), PLACES(n + 3)
+#define PLACES_16(n) PLACES_4(n), PLACES_4(n + 4), PLACES_4(n + 8), PLACES_4(n + 12)
+#define PLACES_64(n) PLACES_16(n), PLACES_16(n + 16), PLACES_16(n + 32), PLACES_16(n + 48)
+static const uint64_t places[256] = {PLACES_64(0u), PLACES_64(64u), PLACES_64(128u), PLACES_64(192u)};
+
+typedef uint8_t bytes_t __attribute__((vector_size(16)));
+typedef uint64_t places_t __attribute__((vector_size(16)));
+typedef bhi_index_t entries_t __attribute__((vector_size(16)));
+
+#define SPREAD_BEYOND 8u /* entries behind the last one that spread() may write to */
+
+/* Appends the entries of a set of blocks in one word of the map, `first` being that of
+ * the word's first block. Returns the new end. By bytes of the set, without a branch:
+ * how many bits are set is nothing that a processor can foretell. */
+static bhi_index_t *spread(bhi_index_t *end, uint64_t set, bhi_index_t first)
+{
+    uint64_t sums = bhi_bit_sums(set), before = sums << 8;
+    entries_t firsts = first - (entries_t){0};
+#pragma GCC unroll 8
+    for (unsigned i = 0; i < 8; i++) {
+        bytes_t in_word = (bytes_t)(places_t){places[set >> 8 * i & 0xff]} | (uint8_t)(8 * i), zero = {0};
+        entries_t entries = (entries_t)__builtin_shufflevector(in_word, zero, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23) ^ firsts;
+        memcpy(end + (before >> 8 * i & 0xff), &entries, sizeof entries);
+    }
+    return end + (sums >> 56);
+}
+
+/* Free blocks of one word of the map. */
+static uint64_t free_in_word(const bhi_page_t *page, uint32_t w)
+{
+    uint64_t used = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) |
+                    atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
+    uint32_t base = last_word(page);
+    if (w != base / 64)
+        return ~used;
+    return ~used & ~page->fresh & bhi_bit_range(0, bhi_page_capacity(page) - base);
+}
+
+/* The page was another owner's: what its free blocks hold goes, before one of them is
+ * handed out again. Those that are in use then belong to the program as any other. */
+static BH_COLD void take_over(const bhi_heap_t *heap, bhi_page_t *page)
+{
+    for (uint32_t w = 0; w < (bhi_page_capacity(page) + 63) / 64; w++) {
+        for (uint64_t set = free_in_word(page, w); set != 0; set &= set - 1)
+            memset((void *)bhi_page_block(page, w * 64 + bhi_bit_first(set)), 0, page->block_size); /* NOLINT: blocks are numbers here */
+    }
+    bhi_residue_own(heap, page);
+}
+
+static void ensure_own(bhi_page_t *page)
+{
+    const bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+    if (BH_HARDEN_CLEAR && BH_HARDEN_MAP && bh_unlikely(!bhi_residue_is_own(heap, page)))
+        take_over(heap, page);
+}
+
+/* Lists some of the fresh blocks of one word of the map, which are 64 but for the
+ * page's last ones: so a page of few blocks hands them out in an order that is any
+ * with the same probability, a page of many in one that is so for each 64 of them.
+ * Bounded work. */
+static void extend(bhi_page_t *page)
+{
+    ensure_own(page);
+    uint32_t capacity = bhi_page_capacity(page);
+    if (page->fresh == 0) {
+        uint32_t more = page->reserved - capacity < 64 ? page->reserved - capacity : 64;
+        page->fresh = bhi_bit_range(0, more);
+        atomic_store_explicit(&page->capacity, capacity + more, memory_order_relaxed);
+    }
+    uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = cut(page, extension(page, have));
+    bhi_random_t *random = random_of(page);
+    bhi_index_t entries[64 + SPREAD_BEYOND], first = BH_HARDEN_MAP ? bhi_list_code(page, base) : (bhi_index_t)base;
+    if (n == 1) {
+        entries[0] = (bhi_index_t)(first ^ bhi_bit_nth(page->fresh, BH_HARDEN_RANDOM ? bhi_random_below(random, have) : 0));
+        have = 1;
+    } else {
+        spread(entries, page->fresh, first);
+    }
+    for (uint32_t i = 0; !BH_HARDEN_MAP && i < have; i++)
+        entries[i] = bhi_list_code(page, entries[i] * page->block_size / 8);
+    bhi_list_fill(page, random, entries, have, n);
+    for (uint32_t i = 0; i < n; i++) {
+        uint32_t in_word = bhi_list_index(page, i) - base;
+        page->fresh &= ~((uint64_t)1 << in_word);
+        if (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY)
+            memset((void *)bhi_page_block(page, base + in_word), 0, page->block_size); /* NOLINT: blocks are numbers here */
+    }
+    page->free_zero = page->memory == BHI_MEMORY_ZERO || (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY);
+}
+
+/* Free blocks, while none is listed. */
+static uint32_t spare_blocks(const bhi_page_t *page)
+{
+    return bhi_page_capacity(page) - bhi_bit_count(page->fresh) - page->used;
+}
+
+static bool has_fresh(const bhi_page_t *page)
+{
+    return page->fresh != 0 || bhi_page_capacity(page) < page->reserved;
+}
+
+/* How many blocks of a page must be free before they are handed out again, so that
+ * whoever frees one cannot say when it comes back. */
+static uint32_t enough(const bhi_page_t *page)
+{
+    uint32_t least = bhi_page_reuse_least(page);
+    if (least == 1)
+        return 1;
+    unsigned bits = bhi_bit_last(least); /* at least half of `least`, and less than all of it */
+    return least + bhi_random_bits(random_of(page), bits);
+}
+
+/* Lists free blocks, from a random word of the map on. */
+static void gather(bhi_page_t *page, uint32_t spare)
+{
+    ensure_own(page);
+    bhi_index_t entries[BH_LIST_MOST + 63 + SPREAD_BEYOND], *end = entries;
+    uint32_t words = (bhi_page_capacity(page) + 63) / 64;
+    uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(random_of(page), words) : 0;
+    bhi_index_t *enough_here = entries + bhi_min(spare, BH_LIST_MOST);
+    for (uint32_t i = 0; i < words && end < enough_here; i++) {
+        end = spread(end, free_in_word(page, w), bhi_list_code(page, w * 64));
+        w = w + 1 == words ? 0 : w + 1;
+    }
+    uint32_t have = (uint32_t)(end - entries);
+    bhi_list_fill(page, random_of(page), entries, have, cut(page, (uint32_t)bhi_min(have, BH_LIST_MOST)));
+    page->free_zero = false;
+}
+
+/* Without the map: what was freed. */
+static bool take_local(bhi_page_t *page)
+{
+    if (page->local_free == 0) /* that of the empty page too, which nobody can write to */
+        return false;
+    page->free_zero = false;
+    bhi_list_take_local(page);
+    return true;
+}
+
+bool bhi_page_reuse(bhi_page_t *page)
+{
+    if (!BH_HARDEN_MAP)
+        return take_local(page);
+    uint32_t spare = spare_blocks(page);
+    if (spare == 0 || spare < enough(page))
+        return false;
+    gather(page, spare);
+    return page->listed != 0;
+}
+
+static void collect_announced(bhi_page_t *page)
+{
+    /* Groups only: the page may be on a pending stack, so QUEUED stays. */
+    if ((atomic_load_explicit(&page->remote, memory_order_relaxed) >> 32) != 0)
+        bhi_page_collect(page, (uint32_t)(atomic_fetch_and(&page->remote, BHI_REMOTE_QUEUED) >> 32));
+}
+
+bool bhi_page_refill(bhi_page_t *page)
+{
+    if (page->listed != 0)
+        return true;
+    collect_announced(page);
+    if (page->size_class == BHI_CLASS_ZERO || bhi_is_hardened())
+        return page->used < page->reserved;
+    if (bhi_page_reuse(page))
+        return true;
+    if (has_fresh(page)) {
+        extend(page);
+        return true;
+    }
+    uint32_t spare = spare_blocks(page);
+    if (BH_HARDEN_MAP && spare != 0)
+        gather(page, spare);
+    return page->listed != 0;
+}
+
+bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare)
+{
+    *spare = 0;
+    if (!BH_HARDEN_RANDOM || bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || page->listed != 0 || has_fresh(page))
+        return false;
+    collect_announced(page);
+    *spare = spare_blocks(page);
+    return *spare != 0 && *spare < bhi_page_reuse_least(page);
+}
