@@ -29,8 +29,8 @@ dirty-called-zero@src/meta/segment.c@s/(s->dirty & range) == 0};/true};/@api
 residue-left@src/core/page.h@s/    bhi_link_write(block, 0);.*//@api
 usable-too-large@src/core/page.h@s/return page->size_class != BHI_CLASS_ZERO ? page->block_size : 0;/return page->size_class != BHI_CLASS_ZERO ? page->block_size + 8 : 0;/@api
 stale-capacity@src/core/page.c@s/atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);//@badfree api
-heap-without-generation@src/core/heap.c@s/^    heap->generation++;$//@badfree
-generation-of-deleted@src/core/heap.c@s/^        heap->generation++;$//@badfree
+heap-without-generation@src/core/owner.c@s/^    heap->generation++;$//@badfree
+generation-of-deleted@src/core/owner.c@s/^        heap->generation++;$//@badfree
 forgotten-quarantine@src/core/hardened.c@s/uintptr_t block = bhi_quarantine_take_at(q, i);/uintptr_t block = bhi_quarantine_at(q, i);/@api
 early-quarantine-exit@src/harden/quarantine.c@s/    block = swap(q, bhi_random_bits(random, q->array_bits), block);/    return block;/@api
 canary-one-byte-short@src/harden/canary.h@s/uint64_t after = (uint64_t)(bhi_slack_load32(end - 4)/uint64_t after = 0 * (uint64_t)(bhi_slack_load32(end - 4)/@inband

@@ -29,6 +29,11 @@ BH_INLINE bool bhi_heap_has_thread(const bhi_heap_t *heap)
  * not wholly, looked at: those of other threads. */
 size_t bhi_heap_verify(bhi_owner_t self, uint64_t deadline);
 
+/* A heap whose thread ended, owned by `self` until it is returned; NULL: there is none,
+ * or others have them right now. */
+bhi_heap_t *bhi_heap_borrow_orphan(bhi_owner_t self);
+void bhi_heap_return_orphan(bhi_heap_t *orphan);
+
 /* Owner: gives a heap up for good. kind ORPHAN or DELETED; see meta/types.h. */
 void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind);
 

@@ -1,4 +1,4 @@
-/* core/thread.c and heap.c: a forked child of a process with threads. */
+/* core/thread.c and owner.c: a forked child of a process with threads. */
 #include "bulkhead.h"
 #include "core/free.h"
 #include "core/heap.h"

@@ -1,4 +1,4 @@
-/* core/heap.c: queues (H1, H2), retiring, moved pages, handles, the end. */
+/* core/heap.c and owner.c: queues (H1, H2), retiring, moved pages, handles, the end. */
 #include "bulkhead.h"
 #include "core/free.h"
 #include "core/hardened.h"
