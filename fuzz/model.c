@@ -190,7 +190,7 @@ static bool is_zero(uintptr_t p, size_t n)
 
 static unsigned class_index(size_t usable)
 {
-    size_t size = model_class(usable + 4);
+    size_t size = model_class(usable + CANARY_LEAST);
     return size <= 128 ? (unsigned)(size / 16) : (unsigned)(8 + size / 32);
 }
 
@@ -198,7 +198,7 @@ static unsigned class_index(size_t usable)
  * were freed, unless its heap's quarantines were emptied. */
 static void check_quarantine(uintptr_t p, size_t usable)
 {
-    if (!model.hardened || model.may_fail || usable == 0 || usable + 4 > QUARANTINE_SMALL)
+    if (!model.hardened || model.may_fail || usable == 0 || usable + CANARY_LEAST > QUARANTINE_SMALL)
         return;
     unsigned n = ghost_count < GHOSTS ? ghost_count : GHOSTS, c = class_index(usable);
     for (unsigned i = 0; i < n; i++) {
@@ -318,7 +318,7 @@ void model_refused(const wanted_t *w, int error)
 
 void model_given(block_t *b, unsigned context)
 {
-    unsigned c = model.hardened && b->usable + 4 <= QUARANTINE_SMALL ? class_index(b->usable) : 255;
+    unsigned c = model.hardened && b->usable + CANARY_LEAST <= QUARANTINE_SMALL ? class_index(b->usable) : 255;
     ghosts[ghost_count++ % GHOSTS] = (struct ghost){b->p, ++puts_of[c], ++puts_all, (uint16_t)c, b->orphan || b->irregular};
     model.irregular |= b->irregular;
     model.remote += b->orphan || b->context != context;
@@ -387,10 +387,10 @@ size_t model_extent(const block_t *b)
 {
     if (!model.hardened || b->aligned_at || b->size == 0)
         return b->usable;
-    size_t least = b->size + 4;
+    size_t least = b->size + CANARY_LEAST;
     if (least > 128 * 1024) { /* no slack, or as much as a canary needs */
         size_t slack = (0 - b->size) & (OS_PAGE - 1);
-        return b->size + slack + (slack > 0 && slack < 4 ? OS_PAGE : 0);
+        return b->size + slack + (slack > 0 && slack < CANARY_LEAST ? OS_PAGE : 0);
     }
     return b->irregular ? least : model_class(least);
 }
@@ -417,7 +417,7 @@ bool model_must_find(uintptr_t at, uint8_t was, uint8_t value)
             return false; /* the program may write there */
         if (b->state == BLOCK_LIVE && offset < model_extent(b))
             freed = b;
-        else if (b->state == BLOCK_FREED && offset < b->usable && b->usable + 4 <= 128 * 1024 && !b->aligned_at)
+        else if (b->state == BLOCK_FREED && offset < b->usable && b->usable + CANARY_LEAST <= 128 * 1024 && !b->aligned_at)
             freed = b;
     }
     if (freed == NULL || !model.hardened)

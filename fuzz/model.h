@@ -11,6 +11,7 @@
 
 #define HEAPS 4u
 #define NO_HEAP 255u
+#define CANARY_LEAST ((size_t)8) /* bytes of a block of profile hardened behind the requested ones: hardening-docs/canaries.md */
 
 typedef enum block_state { BLOCK_NONE, BLOCK_LIVE, BLOCK_FREED } block_state_t;
 
