@@ -114,7 +114,7 @@ static size_t origin(uint64_t word)
  * another page's: what is there was written to a block of the same size. */
 static void check_residue(uintptr_t p, size_t usable)
 {
-    if (model.hardened || model.scribbled || usable > 128 * 1024)
+    if (model.hardened || model.scribbled || model.copied || usable > 128 * 1024)
         return;
     for (size_t at = 0; at + 8 <= usable && at < HEAD; at += 8) {
         uint64_t word;

@@ -155,6 +155,7 @@ static void write_word(unsigned place, uintptr_t at, uint64_t word)
 {
     SAY("*(unsigned long *)p[%u] = %#lxu; /* freed; keys differ from run to run */", place % PLACES, (unsigned long)word);
     window_scribbled(at, sizeof word);
+    model.copied = true;
     if (model_attacked(at, sizeof word) != 0)
         model.allowed |= model.hardened ? HARDENED_IDS : 0;
     begin(at, at + sizeof word);

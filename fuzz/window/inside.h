@@ -2,6 +2,8 @@
 #ifndef BH_FUZZ_INSIDE_H
 #define BH_FUZZ_INSIDE_H
 
+#include "meta/types.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +16,10 @@ void inside_run_begins(void);
 
 /* All contexts as new threads, the first one present. */
 void inside_reset_contexts(void);
+
+/* Ends the process unless all is as at a warm start, of which these are the state and the
+ * first segment's header. */
+void inside_verify(const bhi_state_t *state, const bhi_segment_t *first);
 
 /* An address reservation that the allocator made. */
 void inside_reserved(uintptr_t at, size_t size);

@@ -368,6 +368,14 @@ static void open_first_segment(const window_start_t *start)
     bhi_process.options = *start->options;
 }
 
+static bool verifies(void)
+{
+    static int wanted = -1;
+    if (wanted < 0)
+        wanted = getenv("FUZZ_VERIFY") != NULL;
+    return wanted != 0;
+}
+
 void window_reset(const window_start_t *start)
 {
     window_end.armed = false;
@@ -383,6 +391,11 @@ void window_reset(const window_start_t *start)
         open_control(start->cold ? &w.cold_start : &w.warm_start);
         if (!start->cold)
             open_first_segment(start);
+    }
+    if (mild && verifies()) {
+        copy_state(&w.warm_start);
+        *(bhi_segment_t *)window_places.headers = w.warm_start.first; /* NOLINT */
+        inside_verify(&w.warm_start.state, &w.warm_start.first);
     }
     start_from(start->cold ? &w.cold_start : &w.warm_start, start, !mild);
     w.distrust = false;
