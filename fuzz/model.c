@@ -125,6 +125,25 @@ static void check_residue(uintptr_t p, size_t usable)
     }
 }
 
+#define SMALL 4096u /* no large block is as small, but for those of _at functions */
+#define COPIED 8192u /* to here from its slot on, a large block may hold what realloc took along from a small one */
+#define GROWTH_MOST ((size_t)64 * 1024)
+
+/* What realloc adds to a large block where it stands was written to no small one. */
+static void check_growth(uintptr_t p, size_t from, size_t to)
+{
+    if (model.hardened || model.scribbled || model.copied)
+        return;
+    from = (from + 7) & ~(size_t)7;
+    for (size_t at = from; at + 8 <= to && at - from < GROWTH_MOST; at += 8) {
+        uint64_t word;
+        memcpy(&word, (const void *)(p + at), sizeof word); /* NOLINT: blocks are numbers here */
+        size_t was = word != 0 && ((p + at) & 0xffff) >= COPIED ? origin(word) : 0;
+        if (was != 0 && was < SMALL)
+            finding("block %#zx grew to %zu bytes and shows at %zu what one of %zu left", p, to, at, was);
+    }
+}
+
 static void fill_range(uintptr_t p, uint64_t stamp, size_t from, size_t to)
 {
     size_t at = from;
@@ -304,7 +323,7 @@ void model_taken(unsigned place, uintptr_t p, const wanted_t *w)
                  .irregular = !w->exact};
     fill(p, b.stamp, usable);
     if (model.stamps < STAMPS_MOST)
-        usable_of[model.stamps] = (uint32_t)(usable <= UINT32_MAX ? usable : 0);
+        usable_of[model.stamps] = (uint32_t)(usable <= UINT32_MAX && w->offset == 0 ? usable : 0);
     model.block[place] = b;
 }
 
@@ -335,6 +354,8 @@ void model_resized(unsigned place, uintptr_t p, const block_t *before, const wan
     size_t more = w->size > before->usable ? w->size - before->usable : 0;
     if (rest_zero && !model.control && !model.scribbled && !is_zero(p + before->usable, more < SHOWN ? more : SHOWN))
         finding("what block %#zx grew by is not zero", p);
+    if (p == before->p)
+        check_growth(p, before->usable, w->size);
     if (p != before->p) { /* elsewhere: the old place is free */
         block_t old = *before;
         model_given(&old, w->context);
