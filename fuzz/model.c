@@ -132,7 +132,7 @@ static void check_residue(uintptr_t p, size_t usable)
 /* What realloc adds to a large block where it stands was written to no small one. */
 static void check_growth(uintptr_t p, size_t from, size_t to)
 {
-    if (model.hardened || model.scribbled || model.copied)
+    if (model.hardened || model.control || model.scribbled || model.copied)
         return;
     from = (from + 7) & ~(size_t)7;
     for (size_t at = from; at + 8 <= to && at - from < GROWTH_MOST; at += 8) {

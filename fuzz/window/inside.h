@@ -17,6 +17,11 @@ void inside_run_begins(void);
 /* All contexts as new threads, the first one present. */
 void inside_reset_contexts(void);
 
+/* Whether the allocator reserved all of it, for whatever. */
+bool inside_is_ours(uintptr_t at, size_t size);
+
+/* Whether FUZZ_VERIFY is in the environment. */
+bool inside_verifies(void);
 /* Ends the process unless all is as at a warm start, of which these are the state and the
  * first segment's header. */
 void inside_verify(const bhi_state_t *state, const bhi_segment_t *first);

@@ -12,6 +12,14 @@
 
 #define OS_PAGES (BH_SEGMENT_SIZE / BH_OS_PAGE_SIZE)
 
+bool inside_verifies(void)
+{
+    static int wanted = -1;
+    if (wanted < 0)
+        wanted = getenv("FUZZ_VERIFY") != NULL;
+    return wanted != 0;
+}
+
 _Noreturn static void left(const char *where, uintptr_t at, size_t offset)
 {
     fprintf(stderr, "fuzz: FINDING: the reset left something in %s, at %#zx (%#zx behind its start)\n", where, at, offset);

@@ -363,17 +363,11 @@ static void open_first_segment(const window_start_t *start)
     bhi_process.options.guard = BHI_GUARD_AUTO;
     bhi_process.guards_by_madvise = w.guards_by_madvise;
     *bhi_state = w.cold_start.state;
+    *root() = w.cold_start.root;
+    atomic_store(root()->alive, 1);
     bhi_random_init(&bhi_state->random);
     make_warm();
     bhi_process.options = *start->options;
-}
-
-static bool verifies(void)
-{
-    static int wanted = -1;
-    if (wanted < 0)
-        wanted = getenv("FUZZ_VERIFY") != NULL;
-    return wanted != 0;
 }
 
 void window_reset(const window_start_t *start)
@@ -392,7 +386,7 @@ void window_reset(const window_start_t *start)
         if (!start->cold)
             open_first_segment(start);
     }
-    if (mild && verifies()) {
+    if (mild && inside_verifies()) {
         copy_state(&w.warm_start);
         *(bhi_segment_t *)window_places.headers = w.warm_start.first; /* NOLINT */
         inside_verify(&w.warm_start.state, &w.warm_start.first);
@@ -428,13 +422,24 @@ size_t window_segments(void)
     return n;
 }
 
+static bool is_within(uintptr_t at, size_t size, uintptr_t from, size_t all)
+{
+    return at - from < all && size <= all - (at - from);
+}
+
+bool inside_is_ours(uintptr_t at, size_t size)
+{
+    return !w.ready || is_within(at, size, window_places.blocks - BH_OS_PAGE_SIZE, BH_OS_PAGE_SIZE + window_places.blocks_size) ||
+           is_within(at, size, w.control_at, w.control_size) || window_is_inside(at, size);
+}
+
 bool window_is_inside(uintptr_t at, size_t size)
 {
-    if (at - window_places.blocks < window_places.blocks_size)
-        return size <= window_places.blocks_size - (at - window_places.blocks);
+    if (is_within(at, size, window_places.blocks, window_places.blocks_size))
+        return true;
     for (unsigned i = 0; i < w.reserved; i++) { /* further arenas */
-        if (at - w.reserved_at[i] < w.reserved_size[i])
-            return size <= w.reserved_size[i] - (at - w.reserved_at[i]);
+        if (is_within(at, size, w.reserved_at[i], w.reserved_size[i]))
+            return true;
     }
     return false;
 }
