@@ -17,6 +17,13 @@ void inside_run_begins(void);
 /* All contexts as new threads, the first one present. */
 void inside_reset_contexts(void);
 
+/* Ends the process if a kernel call of the window's own failed. */
+void inside_must(int result, const char *what);
+
+/* Makes segment 0 what its header was at the warm start; scribbled: slots that may hold
+ * something though the allocator does not know it. False: it is too far from that. */
+bool inside_clean(const bhi_segment_t *start, uint64_t scribbled);
+
 /* Whether the allocator reserved all of it, for whatever. */
 bool inside_is_ours(uintptr_t at, size_t size);
 
