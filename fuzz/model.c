@@ -110,22 +110,23 @@ static size_t origin(uint64_t word)
     return 0;
 }
 
-/* In profile secure a block may show what another one of its class left, but nothing of
- * another page's: what is there was written to a block of the same size. */
+#define SMALL 4096u /* no large block is as small, but for those of _at functions */
+
+/* In profile secure a block may show what another one of its class left, a large one
+ * what large ones did, but nothing of other pages. */
 static void check_residue(uintptr_t p, size_t usable)
 {
-    if (model.hardened || model.scribbled || model.copied || usable > 128 * 1024)
+    if (model.hardened || model.scribbled || model.copied)
         return;
     for (size_t at = 0; at + 8 <= usable && at < HEAD; at += 8) {
         uint64_t word;
         memcpy(&word, (const void *)(p + at), sizeof word); /* NOLINT: blocks are numbers here */
         size_t was = word != 0 ? origin(word) : 0;
-        if (was != 0 && was != usable)
+        if (was != 0 && (usable > 128 * 1024 ? was < SMALL : was != usable))
             finding("block %#zx of %zu bytes shows what one of %zu left", p, usable, was);
     }
 }
 
-#define SMALL 4096u /* no large block is as small, but for those of _at functions */
 #define COPIED 8192u /* to here from its slot on, a large block may hold what realloc took along from a small one */
 #define GROWTH_MOST ((size_t)64 * 1024)
 
