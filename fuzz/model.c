@@ -110,7 +110,24 @@ static size_t origin(uint64_t word)
     return 0;
 }
 
+
 #define SMALL 4096u /* no large block is as small, but for those of _at functions */
+#define COPIED 8192u /* to here from its slot on, a large block may hold what realloc took along from a small one */
+
+/* What is there at p + at was left by a block of so many usable bytes; 0: not known. */
+static size_t left_by(uintptr_t p, size_t at)
+{
+    uint64_t word;
+    memcpy(&word, (const void *)(p + at), sizeof word); /* NOLINT: blocks are numbers here */
+    return word != 0 ? origin(word) : 0;
+}
+
+/* The same of a large block, where small ones are found out. */
+static size_t left_by_small(uintptr_t p, size_t at)
+{
+    size_t was = ((p + at) & 0xffff) >= COPIED ? left_by(p, at) : 0;
+    return was < SMALL ? was : 0;
+}
 
 /* In profile secure a block may show what another one of its class left, a large one
  * what large ones did, but nothing of other pages. */
@@ -118,29 +135,25 @@ static void check_residue(uintptr_t p, size_t usable)
 {
     if (model.hardened || model.scribbled || model.copied)
         return;
-    for (size_t at = 0; at + 8 <= usable && at < HEAD; at += 8) {
-        uint64_t word;
-        memcpy(&word, (const void *)(p + at), sizeof word); /* NOLINT: blocks are numbers here */
-        size_t was = word != 0 ? origin(word) : 0;
-        if (was != 0 && (usable > 128 * 1024 ? was < SMALL : was != usable))
+    bool large = usable > 128 * 1024;
+    for (size_t at = large ? COPIED : 0; at + 8 <= usable && at < (large ? SHOWN : HEAD); at += 8) {
+        size_t was = large ? left_by_small(p, at) : left_by(p, at);
+        if (was != 0 && was != usable)
             finding("block %#zx of %zu bytes shows what one of %zu left", p, usable, was);
     }
 }
 
-#define COPIED 8192u /* to here from its slot on, a large block may hold what realloc took along from a small one */
 #define GROWTH_MOST ((size_t)64 * 1024)
 
-/* What realloc adds to a large block where it stands was written to no small one. */
+/* The same of what realloc adds to a large block where it stands. */
 static void check_growth(uintptr_t p, size_t from, size_t to)
 {
     if (model.hardened || model.control || model.scribbled || model.copied)
         return;
     from = (from + 7) & ~(size_t)7;
     for (size_t at = from; at + 8 <= to && at - from < GROWTH_MOST; at += 8) {
-        uint64_t word;
-        memcpy(&word, (const void *)(p + at), sizeof word); /* NOLINT: blocks are numbers here */
-        size_t was = word != 0 && ((p + at) & 0xffff) >= COPIED ? origin(word) : 0;
-        if (was != 0 && was < SMALL)
+        size_t was = left_by_small(p, at);
+        if (was != 0)
             finding("block %#zx grew to %zu bytes and shows at %zu what one of %zu left", p, to, at, was);
     }
 }

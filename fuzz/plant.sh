@@ -28,7 +28,7 @@ no-guard-before-large@src/harden/guard.c@s/^    close_before(s, slot);$//@api in
 dirty-called-zero@src/meta/segment.c@s/(s->dirty & range) == 0, (s->dirty & range) >> slot};/true, 0};/@api
 unreached-left@src/core/residue.c@s/bool own = reached && /bool own = /@api
 growth-not-cleared@src/core/page.c@s/^        if (dirty != 0)$/        if (false)/@api
-claimed-of-others@src/core/residue.c@s/is_own = (first\[i\].residue & ~PAGES) == own && marked >= want;/is_own = true;/@api
+claimed-of-others@src/core/residue.c@s/is_own = (first\[i\].residue & ~PAGES) == own && marked >= want;/is_own = own != 0;/@api
 usable-too-large@src/core/page.h@s/return page->size_class != BHI_CLASS_ZERO ? page->block_size : 0;/return page->size_class != BHI_CLASS_ZERO ? page->block_size + 8 : 0;/@api
 stale-capacity@src/core/page.c@s/atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);//@badfree api
 heap-without-generation@src/core/heap.c@s/^    heap->generation++;$//@badfree

@@ -70,6 +70,8 @@ def correct():
     others = [("MALLOC", 1 + i, (i % 8) << 4 | 4 + i // 8, 0x64) for i in range(48)]
     yield "growth", 3 * ([("COLLECT", 1), ("LARGE", 0, 11, 0xff)] + others + [
         ("FREE_MANY", 1, 31, 0), ("FREE_MANY", 33, 30, 0), ("COLLECT", 0), ("REALLOC", 0, 48, 0xc0), ("REALLOC", 0, 56, 0xc0), ("FREE", 0)])
+    yield "large-over-small", 3 * ([("COLLECT", 1)] + others + [("FREE_MANY", 1, 31, 0), ("FREE_MANY", 33, 30, 0), ("COLLECT", 0)] + [
+        ("LARGE", i, 9, 0) for i in range(6)])
     yield "zero-size", [("MALLOC", i, 0, 7) for i in range(6)] + [("FREE", i) for i in range(6)] + [("ALIGNED", 7, 12, 0), ("REALLOC", 7, 30)]
     yield "verify", blocks(5, 30) + [("VERIFY",), ("FREE", 2), ("VERIFY",)]
 
