@@ -110,18 +110,51 @@ static size_t origin(uint64_t word)
     return 0;
 }
 
-/* In profile secure a block may show what another one of its class left, but nothing of
- * another page's: what is there was written to a block of the same size. */
+
+#define SMALL 4096u /* no large block is as small, but for those of _at functions */
+#define COPIED 8192u /* to here from its slot on, a large block may hold what realloc took along from a small one */
+
+/* What is there at p + at was left by a block of so many usable bytes; 0: not known. */
+static size_t left_by(uintptr_t p, size_t at)
+{
+    uint64_t word;
+    memcpy(&word, (const void *)(p + at), sizeof word); /* NOLINT: blocks are numbers here */
+    return word != 0 ? origin(word) : 0;
+}
+
+/* The same of a large block, where small ones are found out. */
+static size_t left_by_small(uintptr_t p, size_t at)
+{
+    size_t was = ((p + at) & 0xffff) >= COPIED ? left_by(p, at) : 0;
+    return was < SMALL ? was : 0;
+}
+
+/* In profile secure a block may show what another one of its class left, a large one
+ * what large ones did, but nothing of other pages. */
 static void check_residue(uintptr_t p, size_t usable)
 {
-    if (model.hardened || model.scribbled || usable > 128 * 1024)
+    if (model.hardened || model.scribbled || model.copied)
         return;
-    for (size_t at = 0; at + 8 <= usable && at < HEAD; at += 8) {
-        uint64_t word;
-        memcpy(&word, (const void *)(p + at), sizeof word); /* NOLINT: blocks are numbers here */
-        size_t was = word != 0 ? origin(word) : 0;
+    bool large = usable > 128 * 1024;
+    for (size_t at = large ? COPIED : 0; at + 8 <= usable && at < (large ? SHOWN : HEAD); at += 8) {
+        size_t was = large ? left_by_small(p, at) : left_by(p, at);
         if (was != 0 && was != usable)
             finding("block %#zx of %zu bytes shows what one of %zu left", p, usable, was);
+    }
+}
+
+#define GROWTH_MOST ((size_t)64 * 1024)
+
+/* The same of what realloc adds to a large block where it stands. */
+static void check_growth(uintptr_t p, size_t from, size_t to)
+{
+    if (model.hardened || model.control || model.scribbled || model.copied)
+        return;
+    from = (from + 7) & ~(size_t)7;
+    for (size_t at = from; at + 8 <= to && at - from < GROWTH_MOST; at += 8) {
+        size_t was = left_by_small(p, at);
+        if (was != 0)
+            finding("block %#zx grew to %zu bytes and shows at %zu what one of %zu left", p, to, at, was);
     }
 }
 
@@ -190,7 +223,7 @@ static bool is_zero(uintptr_t p, size_t n)
 
 static unsigned class_index(size_t usable)
 {
-    size_t size = model_class(usable + 4);
+    size_t size = model_class(usable + CANARY_LEAST);
     return size <= 128 ? (unsigned)(size / 16) : (unsigned)(8 + size / 32);
 }
 
@@ -198,7 +231,7 @@ static unsigned class_index(size_t usable)
  * were freed, unless its heap's quarantines were emptied. */
 static void check_quarantine(uintptr_t p, size_t usable)
 {
-    if (!model.hardened || model.may_fail || usable == 0 || usable + 4 > QUARANTINE_SMALL)
+    if (!model.hardened || model.may_fail || usable == 0 || usable + CANARY_LEAST > QUARANTINE_SMALL)
         return;
     unsigned n = ghost_count < GHOSTS ? ghost_count : GHOSTS, c = class_index(usable);
     for (unsigned i = 0; i < n; i++) {
@@ -304,7 +337,7 @@ void model_taken(unsigned place, uintptr_t p, const wanted_t *w)
                  .irregular = !w->exact};
     fill(p, b.stamp, usable);
     if (model.stamps < STAMPS_MOST)
-        usable_of[model.stamps] = (uint32_t)(usable <= UINT32_MAX ? usable : 0);
+        usable_of[model.stamps] = (uint32_t)(usable <= UINT32_MAX && w->offset == 0 ? usable : 0);
     model.block[place] = b;
 }
 
@@ -318,7 +351,7 @@ void model_refused(const wanted_t *w, int error)
 
 void model_given(block_t *b, unsigned context)
 {
-    unsigned c = model.hardened && b->usable + 4 <= QUARANTINE_SMALL ? class_index(b->usable) : 255;
+    unsigned c = model.hardened && b->usable + CANARY_LEAST <= QUARANTINE_SMALL ? class_index(b->usable) : 255;
     ghosts[ghost_count++ % GHOSTS] = (struct ghost){b->p, ++puts_of[c], ++puts_all, (uint16_t)c, b->orphan || b->irregular};
     model.irregular |= b->irregular;
     model.remote += b->orphan || b->context != context;
@@ -335,6 +368,8 @@ void model_resized(unsigned place, uintptr_t p, const block_t *before, const wan
     size_t more = w->size > before->usable ? w->size - before->usable : 0;
     if (rest_zero && !model.control && !model.scribbled && !is_zero(p + before->usable, more < SHOWN ? more : SHOWN))
         finding("what block %#zx grew by is not zero", p);
+    if (p == before->p)
+        check_growth(p, before->usable, w->size);
     if (p != before->p) { /* elsewhere: the old place is free */
         block_t old = *before;
         model_given(&old, w->context);
@@ -387,10 +422,10 @@ size_t model_extent(const block_t *b)
 {
     if (!model.hardened || b->aligned_at || b->size == 0)
         return b->usable;
-    size_t least = b->size + 4;
+    size_t least = b->size + CANARY_LEAST;
     if (least > 128 * 1024) { /* no slack, or as much as a canary needs */
         size_t slack = (0 - b->size) & (OS_PAGE - 1);
-        return b->size + slack + (slack > 0 && slack < 4 ? OS_PAGE : 0);
+        return b->size + slack + (slack > 0 && slack < CANARY_LEAST ? OS_PAGE : 0);
     }
     return b->irregular ? least : model_class(least);
 }
@@ -417,7 +452,7 @@ bool model_must_find(uintptr_t at, uint8_t was, uint8_t value)
             return false; /* the program may write there */
         if (b->state == BLOCK_LIVE && offset < model_extent(b))
             freed = b;
-        else if (b->state == BLOCK_FREED && offset < b->usable && b->usable + 4 <= 128 * 1024 && !b->aligned_at)
+        else if (b->state == BLOCK_FREED && offset < b->usable && b->usable + CANARY_LEAST <= 128 * 1024 && !b->aligned_at)
             freed = b;
     }
     if (freed == NULL || !model.hardened)

@@ -11,6 +11,7 @@
 
 #define HEAPS 4u
 #define NO_HEAP 255u
+#define CANARY_LEAST ((size_t)8) /* bytes of a block of profile hardened behind the requested ones: hardening-docs/canaries.md */
 
 typedef enum block_state { BLOCK_NONE, BLOCK_LIVE, BLOCK_FREED } block_state_t;
 
@@ -35,6 +36,7 @@ typedef struct model {
     bool control;        /* control data were attacked: only what cannot fail counts */
     bool strict;         /* then too an address outside the reservation is a finding */
     bool scribbled;      /* free memory was written to */
+    bool copied;         /* words of blocks were written to others: contents tell no origin */
     bool irregular;      /* such a block was freed */
     uint32_t remote;     /* blocks freed by other threads than their own */
     uint64_t allowed;    /* violations, a bit for each */

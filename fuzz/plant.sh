@@ -21,22 +21,25 @@ forgotten-remote-group@src/core/page.c@s/(index >> page->group_shift)/(index >> 
 class-too-small@src/meta/size_class.h@s/(unsigned)((n - 1) >> (b - 3)) - 8;/(unsigned)((n - 2) >> (b - 3)) - 8;/@api
 class-off-by-one@src/meta/size_class.h@s/return (unsigned)((n + 15) >> 4);/return (unsigned)((n + 14) >> 4);/@api
 one-block-too-many@src/meta/size_class.h@s/BH_SLOT_SIZE - BH_OS_PAGE_SIZE) \/ bhi_class_size(c))/BH_SLOT_SIZE - BH_OS_PAGE_SIZE) \/ bhi_class_size(c) + 1)/@api
-fresh-not-marked@src/core/page.c@s/        page->fresh &= ~((uint64_t)1 << (chosen\[i\] - base));/        if (i != 3) page->fresh \&= ~((uint64_t)1 << (chosen[i] - base));/@inband api
+fresh-not-marked@src/core/refill.c@s/        page->fresh &= ~((uint64_t)1 << in_word);/        if (i != 3) page->fresh \&= ~((uint64_t)1 << in_word);/@inband api
 missing-guard-note@src/harden/guard.c@s/            s->regions\[slot\] |= region_bit(os_page);/            (void)os_page;/@api inband
 guard-one-page-late@src/core/page.c@s/return (unsigned)((bytes_in_span >> BH_OS_PAGE_SHIFT)/return (unsigned)(((bytes_in_span >> BH_OS_PAGE_SHIFT) + 1)/@inband api
 no-guard-before-large@src/harden/guard.c@s/^    close_before(s, slot);$//@api inband
-dirty-called-zero@src/meta/segment.c@s/(s->dirty & range) == 0};/true};/@api
-residue-left@src/core/page.h@s/    bhi_link_write(block, 0);.*//@api
+dirty-called-zero@src/meta/segment.c@s/(s->dirty & range) == 0, (s->dirty & range) >> slot};/true, 0};/@api
+unreached-left@src/core/residue.c@s/(bhi_memory_t)page->memory}/BHI_MEMORY_ZERO}/@api
+growth-not-cleared@src/core/page.c@s/^        if (dirty != 0)$/        if (false)/@api
+claimed-of-others@src/core/residue.c@s/is_own = (first\[i\].residue & ~PAGES) == own && marked >= want;/is_own = own != 0;/@api
 usable-too-large@src/core/page.h@s/return page->size_class != BHI_CLASS_ZERO ? page->block_size : 0;/return page->size_class != BHI_CLASS_ZERO ? page->block_size + 8 : 0;/@api
 stale-capacity@src/core/page.c@s/atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);//@badfree api
 heap-without-generation@src/core/owner.c@s/^    heap->generation++;$//@badfree
 generation-of-deleted@src/core/owner.c@s/^        heap->generation++;$//@badfree
-forgotten-quarantine@src/core/hardened.c@s/uintptr_t block = bhi_quarantine_take_at(q, i);/uintptr_t block = bhi_quarantine_at(q, i);/@api
-early-quarantine-exit@src/harden/quarantine.c@s/    block = swap(q, bhi_random_bits(random, q->array_bits), block);/    return block;/@api
-canary-one-byte-short@src/harden/canary.h@s/uint64_t after = (uint64_t)(bhi_slack_load32(end - 4)/uint64_t after = 0 * (uint64_t)(bhi_slack_load32(end - 4)/@inband
-neighbour-not-checked@src/core/hardened.c@s/^    verify_page(page);$//@inband
+forgotten-quarantine@src/harden/quarantine.c@s/uintptr_t block = bhi_quarantine_swap(q, i, 0);/uintptr_t block = bhi_quarantine_at(q, i);/@api
+early-quarantine-exit@src/harden/quarantine.h@s/^        block = bhi_quarantine_swap(q, at, block);$/        (void)at;/@api
+canary-one-byte-short@src/harden/canary.h@s/ ^ bhi_canary_tail(canary)) & shown.last;$/ ^ bhi_canary_tail(canary)) \& shown.last \& UINT64_MAX >> 8;/@inband
+neighbour-not-checked@src/core/hardened.c@s/^    if (bh_likely(index != 0))$/    if (false)/@inband
+pages-not-verified@src/core/hardened_look.c@s/^                verify_page(page);$/                (void)page;/@inband
 size-check-loose@src/core/realloc.c@s/    if (size > usable)/    if (size > usable + 16)/@badfree
-realloc-keeps-too-little@src/core/realloc.c@s/memcpy(moved, p, size < block.bytes ? size : block.bytes);/memcpy(moved, p, size < block.bytes ? size : block.bytes - 1);/@api
+realloc-keeps-too-little@src/core/realloc.c@s/memcpy(moved, p, size < bytes ? size : bytes);/memcpy(moved, p, size < bytes ? size : bytes - 1);/@api
 product-wraps@src/api/api.h@s/return bh_likely(bhi_mul_ok(count, size, &total)) ? total : SIZE_MAX;/bhi_mul_ok(count, size, \&total); return total;/@arith api
 alignment-ignored@src/meta/size_class.h@s/while (c < BHI_CLASSES \&\& (bhi_class_size(c) \& (align - 1)) != 0)/while (c < BHI_CLASSES \&\& (bhi_class_size(c) \& (align - 1)) > 64)/@api arith
 option-out-of-range@src/rt/options.c@s/if (length == 0 || n > most >> shift || n << shift < least)/if (length == 0 || n << shift < least)/@options

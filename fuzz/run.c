@@ -149,6 +149,8 @@ static void judge(int id, uintptr_t address)
     if (run.must != 0) {
         if (id >= BHI_VIOLATIONS || (run.must >> id & 1) == 0)
             finding("%s at %#zx, and one of %#lx was promised", window_end_id(id), address, (unsigned long)run.must);
+    } else if (id == WINDOW_STRAY && model.strict) {
+        finding("the kernel was to change memory at %#zx, which is not the allocator's", address);
     } else if (id == WINDOW_FAULT && !model.control) {
         if (!run.attacking || address < run.attack_from || address >= run.attack_to)
             finding("a fault at %#zx", address);

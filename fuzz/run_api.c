@@ -42,10 +42,16 @@ void run_free(unsigned place)
     model_check_contents(b);
     /* With damage behind its end the free must not come back. */
     uintptr_t damage = model_missed(b->p + b->size, model_extent(b) - b->size, run_has_page);
+    /* Also just before it, where its own thread frees it and no block of that page may wait
+     * to be taken back from another. */
+    bool looks = !b->aligned_at && !b->orphan && b->context == window_context() && model.remote == 0;
+    uintptr_t before = looks ? model_missed(b->p - CANARY_LEAST, CANARY_LEAST, run_has_page) : 0;
     SAY("bh_free(p[%u]);", place);
     bh_free(ADDRESS(b->p));
     if (damage != 0)
         finding("block %#zx was freed though %#zx behind its end was changed", b->p, damage);
+    if (before != 0)
+        finding("block %#zx was freed though %#zx just before it was changed", b->p, before);
     model_given(b, window_context());
 }
 

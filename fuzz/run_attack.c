@@ -64,25 +64,30 @@ static void write_range(uintptr_t from, size_t n, uint8_t value, bool down)
     end();
 }
 
+/* Bytes that the block's class has to have. */
+static size_t with_end(const block_t *b)
+{
+    return b->usable + (model.hardened ? CANARY_LEAST : 0);
+}
+
 /* Where a write upwards from a block cannot get beyond: the guard behind its page. Of
  * pages of several slots only the large block's is known. 0: not known. */
 static uintptr_t guard_behind(const block_t *b)
 {
-    size_t with_end = b->usable + (model.hardened ? 4 : 0);
-    if (b->aligned_at || b->irregular || with_end == 0)
+    if (b->aligned_at || b->irregular)
         return 0;
-    if (with_end <= 8192)
+    if (with_end(b) <= 8192)
         return (b->p | (SLOT - 1)) + 1 - OS_PAGE;
-    if (with_end <= 128 * 1024)
+    if (with_end(b) <= 128 * 1024)
         return 0;
     return b->p + model_extent(b);
 }
 
 static uintptr_t guard_before(const block_t *b)
 {
-    if (b->usable + (model.hardened ? 4 : 0) > 128 * 1024 && !b->aligned_at)
+    if (with_end(b) > 128 * 1024 && !b->aligned_at)
         return b->p;
-    bool small = b->usable != 0 && !b->irregular && !b->aligned_at && b->usable <= 8192;
+    bool small = b->usable != 0 && !b->irregular && !b->aligned_at && with_end(b) <= 8192;
     return small ? b->p & ~(SLOT - 1) : 0; /* its page begins there, and before it is a guard */
 }
 
@@ -150,6 +155,7 @@ static void write_word(unsigned place, uintptr_t at, uint64_t word)
 {
     SAY("*(unsigned long *)p[%u] = %#lxu; /* freed; keys differ from run to run */", place % PLACES, (unsigned long)word);
     window_scribbled(at, sizeof word);
+    model.copied = true;
     if (model_attacked(at, sizeof word) != 0)
         model.allowed |= model.hardened ? HARDENED_IDS : 0;
     begin(at, at + sizeof word);

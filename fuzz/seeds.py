@@ -61,6 +61,17 @@ def correct():
     yield "residue", [("MANY", 0, 184, 0x42), ("FREE_MANY", 0, 31, 0), ("COLLECT", 0)] + [("MALLOC", i, 100) for i in range(16)]
     yield "residue-2", [("MANY", i, 0xff, 2) for i in (0, 32)] + [("FREE_MANY", i, 31, 0) for i in (0, 32)] + [("COLLECT", 0)] + [
         ("MALLOC", i, 200, 0x40) for i in range(24)]
+    # What a page of few blocks in use leaves unreached is the former page's: another class's.
+    yield "residue-part", [("MANY", i, 11, 0x64) for i in range(0, 14, 2)] + [("FREE_MANY", 0, 31, 0), ("COLLECT", 0), ("MALLOC", 20, 4, 0x64),
+                           ("FREE", 20), ("COLLECT", 0)] + [("MANY", i, 116, 0) for i in range(0, 64, 16)]
+    yield "residue-part-2", [("MANY", 0, 0x58, 0x64), ("MANY", 16, 0x58, 0x64), ("FREE_MANY", 0, 31, 0), ("COLLECT", 0), ("MALLOC", 20, 0x78, 0x64),
+                             ("FREE", 20), ("COLLECT", 0), ("MANY", 0, 0x78, 0x64), ("MANY", 16, 0x78, 0x64)]
+    # A block grows into slots that pages of small blocks left: to their border, then beyond.
+    others = [("MALLOC", 1 + i, (i % 8) << 4 | 4 + i // 8, 0x64) for i in range(48)]
+    yield "growth", 3 * ([("COLLECT", 1), ("LARGE", 0, 11, 0xff)] + others + [
+        ("FREE_MANY", 1, 31, 0), ("FREE_MANY", 33, 30, 0), ("COLLECT", 0), ("REALLOC", 0, 48, 0xc0), ("REALLOC", 0, 56, 0xc0), ("FREE", 0)])
+    yield "large-over-small", 3 * ([("COLLECT", 1)] + others + [("FREE_MANY", 1, 31, 0), ("FREE_MANY", 33, 30, 0), ("COLLECT", 0)] + [
+        ("LARGE", i, 9, 0) for i in range(6)])
     yield "zero-size", [("MALLOC", i, 0, 7) for i in range(6)] + [("FREE", i) for i in range(6)] + [("ALIGNED", 7, 12, 0), ("REALLOC", 7, 30)]
     yield "verify", blocks(5, 30) + [("VERIFY",), ("FREE", 2), ("VERIFY",)]
 

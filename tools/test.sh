@@ -246,12 +246,28 @@ stage_consumer() {
     attempt "consumer: failed" sh "$root/tests/consumer/run.sh" "$root/build" || true
 }
 
-# The corpus, which is the same each time. What fuzzing finds anew is for who fuzzes
-# (./bulkhead fuzz): no failure of the change at hand.
+# The corpus by ctest, which is the same each time and runs the same whatever ran before;
+# then AFL++, a quarter of a minute for each target, two at a time.
 stage_fuzz() {
     attempt "the harness does not build" build_fuzz || return 0
     attempt "the corpus has findings" ctest --test-dir "$fuzz_build" -L '^fuzz$' --no-tests=error --output-on-failure || return 0
-    count 1 0
+    rm -rf "$fuzz_out"
+    fuzz_environment
+    # shellcheck disable=SC2086 # a list of words
+    fuzz_all "${BULKHEAD_FUZZ_SECONDS:-15}" $fuzz_targets
+    # shellcheck disable=SC2086
+    fuzz_status $fuzz_targets >"$log.status"
+    tee -a "$log" <"$log.status" | sed 's/^/   /'
+    # shellcheck disable=SC2086
+    fuzz_status $fuzz_targets >/dev/null
+    for target in $fuzz_targets; do
+        case " $fuzz_lost " in
+        *" $target "*) complain "$target did not run (log: build-fuzz/findings/$target.log)" ;;
+        *) count 1 0 ;;
+        esac
+    done
+    [ "$fuzz_findings" = 0 ] || complain "$fuzz_findings findings, in build-fuzz/findings"
+    rm -f "$log.status"
 }
 
 stage_command() {

@@ -2,6 +2,8 @@
 #ifndef BH_FUZZ_INSIDE_H
 #define BH_FUZZ_INSIDE_H
 
+#include "meta/types.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -14,6 +16,22 @@ void inside_run_begins(void);
 
 /* All contexts as new threads, the first one present. */
 void inside_reset_contexts(void);
+
+/* Ends the process if a kernel call of the window's own failed. */
+void inside_must(int result, const char *what);
+
+/* Makes segment 0 what its header was at the warm start; scribbled: slots that may hold
+ * something though the allocator does not know it. False: it is too far from that. */
+bool inside_clean(const bhi_segment_t *start, uint64_t scribbled);
+
+/* Whether the allocator reserved all of it, for whatever. */
+bool inside_is_ours(uintptr_t at, size_t size);
+
+/* Whether FUZZ_VERIFY is in the environment. */
+bool inside_verifies(void);
+/* Ends the process unless all is as at a warm start, of which these are the state and the
+ * first segment's header. */
+void inside_verify(const bhi_state_t *state, const bhi_segment_t *first);
 
 /* An address reservation that the allocator made. */
 void inside_reserved(uintptr_t at, size_t size);

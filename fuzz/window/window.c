@@ -20,10 +20,8 @@
 #include <unistd.h>
 
 #define START_MS 1000u
-#define CLEAR_MOST ((size_t)64 * 1024) /* bytes of a slot that are sooner cleared than returned */
 #define MILD_SEGMENTS 8u                      /* in use, up to which the next reset looks at each */
 #define RESERVED_MOST 128u
-#define ALL_SLOTS (~(uint64_t)0)
 #define LAST (BH_SLOT_OS_PAGES - 1)
 
 window_places_t window_places;
@@ -47,7 +45,6 @@ static struct {
     size_t reserved_size[RESERVED_MOST];
     unsigned reserved;
     uint64_t scribbled;   /* slots of segment 0 */
-    size_t extent[BH_SEGMENT_SLOTS]; /* bytes of each that pages which ended may have used */
     uintptr_t control_at; /* the whole control reservation */
     size_t control_size;
 } w;
@@ -58,7 +55,7 @@ static _Noreturn void give_up(const char *what)
     _exit(3);
 }
 
-static void must(int result, const char *what)
+void inside_must(int result, const char *what)
 {
     if (result != 0)
         give_up(what);
@@ -155,9 +152,9 @@ static void start_up(void)
  * what the cold start has. */
 static void reset_kernel(void)
 {
-    must(bhi_os_rereserve(window_places.blocks - BH_OS_PAGE_SIZE, BH_OS_PAGE_SIZE + window_places.blocks_size), "blocks");
+    inside_must(bhi_os_rereserve(window_places.blocks - BH_OS_PAGE_SIZE, BH_OS_PAGE_SIZE + window_places.blocks_size), "blocks");
     uintptr_t end = w.control_at + w.control_size, from = window_places.descs;
-    must(bhi_os_rereserve(from, end - from), "control data");
+    inside_must(bhi_os_rereserve(from, end - from), "control data");
     w.warm = false;
 }
 
@@ -166,127 +163,6 @@ static void forget_reservations(void)
     for (unsigned i = 0; i < w.reserved; i++)
         bhi_os_release(w.reserved_at[i], w.reserved_size[i]);
     w.reserved = 0;
-}
-
-/* Slots of segment 0 that are not as at the start. */
-typedef struct untidy {
-    uint64_t dirty;   /* may hold something */
-    uint64_t closed;  /* OS pages are closed that should be open: taking guards away purges nothing */
-    uint64_t open;    /* the last OS page is not closed */
-} untidy_t;
-
-static void close_slot(unsigned slot)
-{
-    uintptr_t end = window_places.blocks + ((size_t)(slot + 1) << BH_SLOT_SHIFT);
-    must(bhi_os_guard_install(end - BH_OS_PAGE_SIZE, BH_OS_PAGE_SIZE), "guard");
-}
-
-static void clean_slots(untidy_t u)
-{
-    for (uint64_t set = u.dirty | u.closed; set != 0;) {
-        unsigned first = bhi_bit_first(set), n = 1;
-        while (first + n < BH_SEGMENT_SLOTS && (set >> (first + n) & 1) != 0)
-            n++;
-        uint64_t range = bhi_bit_range(first, n);
-        uintptr_t at = window_places.blocks + ((size_t)first << BH_SLOT_SHIFT);
-        if ((u.closed & range) != 0) {
-            must(bhi_os_guard_remove(at, (size_t)n << BH_SLOT_SHIFT), "guards");
-            u.open |= range;
-        }
-        must(bhi_os_purge(at, (size_t)n << BH_SLOT_SHIFT), "purge");
-        set &= ~range;
-    }
-    for (; u.open != 0; u.open &= u.open - 1)
-        close_slot(bhi_bit_first(u.open));
-}
-
-/* Blocks of a word of the map that may hold something: not those never listed. */
-static uint64_t used_in_word(const bhi_page_t *page, uint32_t word)
-{
-    uint32_t left = bhi_page_capacity(page) - word * 64;
-    uint64_t set = left < 64 ? bhi_bit_range(0, left) : ALL_SLOTS;
-    if (left <= 64 && bhi_process.options.profile == BHI_PROFILE_SECURE)
-        set &= ~page->fresh;
-    return set;
-}
-
-/* Of a page of blocks in slots that were clean before: what may be non-zero is
- * what was listed or handed out. False: too much of it, or not known. */
-static bool clear_page(const bhi_page_t *page)
-{
-    if (page->size_class == BHI_CLASS_ZERO)
-        return true;
-    uint32_t words = (bhi_page_capacity(page) + 63) / 64;
-    if (page->state == BHI_PAGE_FREE || page->block_size == 0 || page->memory != BHI_MEMORY_ZERO || words > 16)
-        return false;
-    size_t left = CLEAR_MOST;
-    for (uint32_t word = 0; word < words; word++) {
-        uint64_t set = used_in_word(page, word);
-        size_t bytes = bhi_bit_count(set) * (size_t)page->block_size;
-        if (bytes > left)
-            return false;
-        left -= bytes;
-        for (; set != 0; set &= set - 1)
-            memset((void *)bhi_page_block(page, word * 64 + bhi_bit_first(set)), 0, page->block_size); /* NOLINT: blocks are numbers here */
-    }
-    return true;
-}
-
-/* Pages end by leaving the lists of their heap. */
-void __wrap_bhi_heap_unlink(bhi_heap_t *heap, bhi_page_t *page);
-void __real_bhi_heap_unlink(bhi_heap_t *heap, bhi_page_t *page);
-
-void __wrap_bhi_heap_unlink(bhi_heap_t *heap, bhi_page_t *page)
-{
-    size_t slot = (page->start - window_places.blocks) >> BH_SLOT_SHIFT;
-    bool small = page->block_size != 0 && page->span_slots == 1;
-    size_t bytes = small ? (size_t)bhi_page_capacity(page) * page->block_size : SIZE_MAX;
-    if (page->size_class == BHI_CLASS_ZERO)
-        bytes = 0;
-    for (size_t i = 0; i < page->span_slots && slot + i < BH_SEGMENT_SLOTS; i++)
-        w.extent[slot + i] = bhi_max(w.extent[slot + i], bytes);
-    __real_bhi_heap_unlink(heap, page);
-}
-
-/* The same for slots that had several pages, or have none now. */
-static bool clear_extent(const bhi_segment_t *s, unsigned slot)
-{
-    const bhi_page_t *page = (const bhi_page_t *)window_places.descs + slot;
-    size_t bytes = w.extent[slot];
-    if ((s->heads >> slot & 1) != 0)
-        bytes = page->block_size != 0 && page->span_slots == 1 ? bhi_max(bytes, (size_t)bhi_page_capacity(page) * page->block_size) : SIZE_MAX;
-    else if ((s->free >> slot & 1) == 0)
-        return false; /* not the first slot of its span, or quarantined */
-    if (bytes > CLEAR_MOST)
-        return false;
-    memset((void *)(window_places.blocks + ((size_t)slot << BH_SLOT_SHIFT)), 0, bytes); /* NOLINT */
-    return true;
-}
-
-static bool clean_first_segment(void)
-{
-    const bhi_segment_t *s = (const bhi_segment_t *)window_places.headers, *start = &w.warm_start.first;
-    if (s->kind != BHI_SEGMENT_SLOTS || s->by_slot || s->by_mprotect != 0 || s->purging != 0)
-        return false;
-    untidy_t u = {.dirty = ~s->free | s->dirty | w.scribbled};
-    for (unsigned i = 0; i < BH_SEGMENT_SLOTS; i++) {
-        u.closed |= (uint64_t)((s->regions[i] & ~start->regions[i]) != 0) << i;
-        u.open |= (uint64_t)((start->regions[i] & ~s->regions[i]) != 0) << i;
-    }
-    const bhi_page_t *descs = (const bhi_page_t *)window_places.descs;
-    for (uint64_t set = s->heads & ~w.scribbled; set != 0; set &= set - 1) {
-        unsigned slot = bhi_bit_first(set);
-        uint64_t range = bhi_bit_range(slot, descs[slot].span_slots);
-        if ((w.scribbled & range) == 0 && (range & u.closed) == 0 && clear_page(&descs[slot]))
-            u.dirty &= ~range;
-    }
-    for (uint64_t set = u.dirty & ~(u.closed | w.scribbled); set != 0; set &= set - 1) {
-        unsigned slot = bhi_bit_first(set);
-        if (clear_extent(s, slot))
-            u.dirty &= ~((uint64_t)1 << slot);
-    }
-    clean_slots(u);
-    return true;
 }
 
 /* After a run that used the allocator as it is meant to be: the first segments only.
@@ -299,10 +175,10 @@ static bool reset_mildly(void)
     uintptr_t used = bhi_state->pool.at;
     if (w.distrust || !w.warm || w.reserved != 0 || top > MILD_SEGMENTS || top == 0 || used < start->state.pool.at ||
         atomic_load(&arena->blocks_open) != atomic_load(&start->state.arenas[0].blocks_open) ||
-        arena->headers_open != start->state.arenas[0].headers_open || !clean_first_segment())
+        arena->headers_open != start->state.arenas[0].headers_open || !inside_clean(&start->first, w.scribbled))
         return false;
     if (top > 1)
-        must(bhi_os_rereserve(window_places.blocks + BH_SEGMENT_SIZE, (size_t)(top - 1) << BH_SEGMENT_SHIFT), "segments");
+        inside_must(bhi_os_rereserve(window_places.blocks + BH_SEGMENT_SIZE, (size_t)(top - 1) << BH_SEGMENT_SHIFT), "segments");
     memset((void *)window_places.descs, 0, (size_t)top << (BH_SEGMENT_SLOTS_SHIFT + BH_PAGE_DESC_SHIFT)); /* NOLINT */
     memset((void *)window_places.headers, 0, top * sizeof(bhi_segment_t)); /* NOLINT */
     memset((void *)start->state.pool.at, 0, used - start->state.pool.at); /* NOLINT */
@@ -349,12 +225,12 @@ static void open_control(const snapshot_t *as)
 {
     const bhi_arena_t *arena = &as->state.arenas[0];
     if (as->descs_open != 0)
-        must(bhi_os_open(window_places.descs, as->descs_open), "descriptors");
+        inside_must(bhi_os_open(window_places.descs, as->descs_open), "descriptors");
     if (arena->headers_open != 0)
-        must(bhi_os_open(window_places.headers, arena->headers_open), "headers");
+        inside_must(bhi_os_open(window_places.headers, arena->headers_open), "headers");
     uintptr_t pool = window_places.pool;
     if (as->state.pool.open_end > pool)
-        must(bhi_os_open(pool, as->state.pool.open_end - pool), "pool");
+        inside_must(bhi_os_open(pool, as->state.pool.open_end - pool), "pool");
 }
 
 static void open_first_segment(const window_start_t *start)
@@ -363,6 +239,8 @@ static void open_first_segment(const window_start_t *start)
     bhi_process.options.guard = BHI_GUARD_AUTO;
     bhi_process.guards_by_madvise = w.guards_by_madvise;
     *bhi_state = w.cold_start.state;
+    *root() = w.cold_start.root;
+    atomic_store(root()->alive, 1);
     bhi_random_init(&bhi_state->random);
     make_warm();
     bhi_process.options = *start->options;
@@ -384,10 +262,14 @@ void window_reset(const window_start_t *start)
         if (!start->cold)
             open_first_segment(start);
     }
+    if (mild && inside_verifies()) {
+        copy_state(&w.warm_start);
+        *(bhi_segment_t *)window_places.headers = w.warm_start.first; /* NOLINT */
+        inside_verify(&w.warm_start.state, &w.warm_start.first);
+    }
     start_from(start->cold ? &w.cold_start : &w.warm_start, start, !mild);
     w.distrust = false;
     w.scribbled = 0;
-    memset(w.extent, 0, sizeof w.extent);
     window_written = NULL;
     window_file = NULL;
     inside_run_begins();
@@ -415,13 +297,24 @@ size_t window_segments(void)
     return n;
 }
 
+static bool is_within(uintptr_t at, size_t size, uintptr_t from, size_t all)
+{
+    return at - from < all && size <= all - (at - from);
+}
+
+bool inside_is_ours(uintptr_t at, size_t size)
+{
+    return !w.ready || is_within(at, size, window_places.blocks - BH_OS_PAGE_SIZE, BH_OS_PAGE_SIZE + window_places.blocks_size) ||
+           is_within(at, size, w.control_at, w.control_size) || window_is_inside(at, size);
+}
+
 bool window_is_inside(uintptr_t at, size_t size)
 {
-    if (at - window_places.blocks < window_places.blocks_size)
-        return size <= window_places.blocks_size - (at - window_places.blocks);
+    if (is_within(at, size, window_places.blocks, window_places.blocks_size))
+        return true;
     for (unsigned i = 0; i < w.reserved; i++) { /* further arenas */
-        if (at - w.reserved_at[i] < w.reserved_size[i])
-            return size <= w.reserved_size[i] - (at - w.reserved_at[i]);
+        if (is_within(at, size, w.reserved_at[i], w.reserved_size[i]))
+            return true;
     }
     return false;
 }

@@ -15,7 +15,12 @@
 #define WINDOW_CONTEXTS 3u
 
 /* Beyond the violations: other ways in which a run may end. */
-enum { WINDOW_FAULT = BHI_VIOLATIONS, WINDOW_ABORT, WINDOW_HANG };
+enum {
+    WINDOW_FAULT = BHI_VIOLATIONS,
+    WINDOW_ABORT,
+    WINDOW_HANG,
+    WINDOW_STRAY, /* the kernel was to change what is not the allocator's */
+};
 
 typedef struct window_start {
     uint64_t seed;        /* of everything random */

@@ -54,6 +54,7 @@ const char *window_end_id(int id)
     case WINDOW_FAULT: return "fault";
     case WINDOW_ABORT: return "abort";
     case WINDOW_HANG: return "hang";
+    case WINDOW_STRAY: return "stray";
     default: return bhi_violation_id((bhi_violation_t)id);
     }
 }
@@ -146,14 +147,56 @@ void __wrap_bhi_os_file_close(int fd)
     (void)fd;
 }
 
-/* Damaged control data may name terabytes, for which the kernel would make page tables
- * for minutes, and no signal stops it. */
+/* Damaged control data may name any range, the harness's own memory among them. */
+static void must_be_ours(uintptr_t addr, size_t size)
+{
+    if (!inside_is_ours(addr, size))
+        leave(WINDOW_STRAY, addr);
+}
+
+#define RANGED(name)                                                                                                   \
+    int __wrap_bhi_os_##name(uintptr_t addr, size_t size);                                                             \
+    int __real_bhi_os_##name(uintptr_t addr, size_t size);                                                             \
+    int __wrap_bhi_os_##name(uintptr_t addr, size_t size)                                                              \
+    {                                                                                                                  \
+        must_be_ours(addr, size);                                                                                      \
+        return __real_bhi_os_##name(addr, size);                                                                       \
+    }
+RANGED(rereserve)
+RANGED(protect_none)
+RANGED(open)
+RANGED(purge)
+RANGED(guard_remove)
+#undef RANGED
+
+/* For terabytes the kernel would make page tables for minutes, and no signal stops it. */
 int __wrap_bhi_os_guard_install(uintptr_t addr, size_t size);
 int __real_bhi_os_guard_install(uintptr_t addr, size_t size);
 
 int __wrap_bhi_os_guard_install(uintptr_t addr, size_t size)
 {
+    must_be_ours(addr, size);
     return size <= (size_t)1 << 30 ? __real_bhi_os_guard_install(addr, size) : -ENOMEM;
+}
+
+int __wrap_bhi_os_guard_install_many(const uintptr_t *addrs, size_t n, size_t size);
+int __real_bhi_os_guard_install_many(const uintptr_t *addrs, size_t n, size_t size);
+
+int __wrap_bhi_os_guard_install_many(const uintptr_t *addrs, size_t n, size_t size)
+{
+    for (size_t i = 0; i < n; i++)
+        must_be_ours(addrs[i], size);
+    return __real_bhi_os_guard_install_many(addrs, n, size);
+}
+
+int __wrap_bhi_os_move(uintptr_t from, uintptr_t to, size_t size);
+int __real_bhi_os_move(uintptr_t from, uintptr_t to, size_t size);
+
+int __wrap_bhi_os_move(uintptr_t from, uintptr_t to, size_t size)
+{
+    must_be_ours(from, size);
+    must_be_ours(to, size);
+    return __real_bhi_os_move(from, to, size);
 }
 
 intptr_t __wrap_bhi_os_reserve(uintptr_t hint, size_t size)

@@ -357,6 +357,8 @@ bool bhi_page_grow(bhi_page_t *page, size_t size)
     uintptr_t end = page->start + page->single_bytes, start = page->start - before, added = start + ((size_t)had << BH_SLOT_SHIFT);
     if (slots > had) {
         const bhi_heap_t *heap = bhi_is_hardened() ? NULL : atomic_load_explicit(&page->heap, memory_order_relaxed);
+        if (dirty != 0)
+            page->memory = BHI_MEMORY_ANY; /* the rest of the last slot, which it may grow into next */
         dirty = bhi_residue_claim(page + had, slots - had, heap, start + bytes - added, dirty);
         if (BH_HARDEN_CLEAR)
             clear_slots(added, dirty, start + bytes - added);

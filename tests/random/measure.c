@@ -4,7 +4,7 @@
  *
  *   measure [--seeds N] [--seed S] [--all] [--plant] [--early PROGRAM] [GROUP...]
  *
- * GROUP: order reuse address fork early; all by default. --all prints every size
+ * GROUP: order reuse address fork early chance; all by default. --all prints every size
  * class, not the worst one only. --plant looks at a predictable allocator in
  * Bulkhead's place, and wants every judged figure to fail. A seed decides what the
  * test does; the allocator draws its own from the kernel. */
@@ -27,6 +27,7 @@
 
 #define MOST_SEEDS 100000u
 #define ENTROPY_BOUND 24.0
+#define END_BOUND 52.0 /* of 54: of the four highest bits, a sample of processes shows less than there are */
 
 extern char **environ;
 
@@ -295,17 +296,58 @@ static void group_early(void)
         chances("two runs, before any constructor", &list[i], 1);
 }
 
+/* A probability that is to be neither more nor less. */
+static void exactly(const char *what, const char *promise, uint64_t x, uint64_t n, double p)
+{
+    char figure[60];
+    snprintf(figure, sizeof figure, "%.6f of %" PRIu64, (double)x / (double)n, n);
+    bool held = stats_at_least(x, n, p) > STATS_ALPHA && stats_at_most(x, n, p) > STATS_ALPHA;
+    line(what, figure, promise, judge(held) ? "ok" : "FAIL");
+}
+
+static void group_chance(void)
+{
+    probe_chance_t sum = {0, 0, 0, 0};
+    uint64_t *ends = table(seeds * sizeof *ends);
+    setenv("BULKHEAD_GUARDED_SAMPLE_RATE", "60", 1);
+    for (uint64_t i = 0; i < seeds; i++) {
+        probe_chance_t s;
+        sample("chance", i, &s, sizeof s);
+        sum.guarded += s.guarded;
+        sum.ring += s.ring;
+        sum.later += s.later;
+        ends[i] = s.end;
+    }
+    unsetenv("BULKHEAD_GUARDED_SAMPLE_RATE");
+    exactly("guarded, at a sample rate of 60", "= 1/60", sum.guarded, seeds * PROBE_SAMPLED, 1.0 / PROBE_SAMPLE_RATE);
+    if (is_hardened() || plant) {
+        const chance_t list[] = {
+            {sum.ring, seeds, exp2(-40), "64 B within 64 frees"},
+            {sum.later, seeds, 1 - pow(1 - 1.0 / PROBE_ARRAY, PROBE_LATER), "64 B within 80 frees"}};
+        for (size_t i = 0; i < 2; i++)
+            chances("back from the quarantine", &list[i], 1);
+        chance_t same = {0, seeds * (seeds - 1) / 2, exp2(-54), "two of 8 bytes"};
+        char figure[60];
+        double bits = stats_entropy(ends, seeds, 54);
+        snprintf(figure, sizeof figure, "%.1f bits", bits);
+        line("min-entropy, the end of a block", figure, "52 bits", judge(bits >= END_BOUND) ? "ok" : "FAIL");
+        same.x = stats_collisions(ends, seeds);
+        chances("equal ends", &same, 1);
+    }
+    munmap(ends, seeds * sizeof *ends);
+}
+
 static const struct {
     const char *name;
     void (*measure)(void);
-} groups[] = {{"order", group_order}, {"reuse", group_reuse}, {"address", group_address}, {"fork", group_fork}, {"early", group_early}};
+} groups[] = {{"order", group_order}, {"reuse", group_reuse}, {"address", group_address}, {"fork", group_fork}, {"early", group_early}, {"chance", group_chance}};
 #define GROUPS (sizeof groups / sizeof groups[0])
 
 /* ---------------------------------------------------------------------- main */
 
 _Noreturn static void usage(void)
 {
-    fputs("usage: measure [--seeds N] [--seed S] [--all] [--plant] [--early PROGRAM] [order|reuse|address|fork|early ...]\n", stderr);
+    fputs("usage: measure [--seeds N] [--seed S] [--all] [--plant] [--early PROGRAM] [order|reuse|address|fork|early|chance ...]\n", stderr);
     exit(2);
 }
 

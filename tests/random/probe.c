@@ -5,6 +5,8 @@
 #include "bulkhead.h"
 #include "core/free.h"
 #include "core/hardened.h"
+#include "harden/guarded.h"
+#include "harden/slack.h"
 #include "meta/size_class.h"
 
 #include <string.h>
@@ -237,6 +239,55 @@ static void fork_both(probe_fork_t *out)
     out->fresh_all = memcmp(ours.fresh, theirs->fresh, sizeof ours.fresh) == 0;
 }
 
+/* ------------------------------------------------------------------- chance */
+
+#define CHANCE_SIZE 56u /* of a class of 64, less the shortest end */
+
+static bool is_guarded(uintptr_t p, unsigned i)
+{
+    return planted ? i % 2 != 0 : bhi_guarded_contains(p);
+}
+
+/* An ordinary block: in profile hardened the first ones of a class are guarded. */
+static uintptr_t take_plain(void)
+{
+    uintptr_t p = take(NULL, CHANCE_SIZE);
+    for (unsigned i = 0; i < PROBE_SAMPLED && !planted && bhi_guarded_contains(p); i++) {
+        give(p);
+        p = take(NULL, CHANCE_SIZE);
+    }
+    return p;
+}
+
+static uint64_t end_of(uintptr_t p)
+{
+    if (planted)
+        return draw() & 0x3ff;
+    uint64_t word = bhi_slack_load64(p + CHANCE_SIZE);
+    return (word >> 1 & 0x7f) | (word >> 16 & 0xffffffffff) << 7 | word >> 57 << 47;
+}
+
+static void chance(probe_chance_t *out)
+{
+    for (unsigned i = 0; i < 100; i++) /* of a class and heap that have begun */
+        give(take_plain());
+    uintptr_t p = take_plain();
+    if (bhi_is_hardened() || planted)
+        out->end = end_of(p);
+    give(p);
+    for (unsigned frees = 0; frees <= PROBE_RING + PROBE_LATER; frees++) {
+        uintptr_t q = take_plain();
+        out->ring |= q == p && frees <= PROBE_RING;
+        out->later |= q == p;
+        give(q);
+    }
+    for (unsigned i = 0; i < PROBE_SAMPLED; i++) {
+        p = take(NULL, CHANCE_SIZE);
+        out->guarded += is_guarded(p, i);
+        give(p);
+    }
+}
+
 size_t probe_run(const char *mode, uint64_t seed, bool plant, probe_sample_t *out)
 {
     size_t size = 0;
@@ -255,6 +306,9 @@ size_t probe_run(const char *mode, uint64_t seed, bool plant, probe_sample_t *ou
     } else if (strcmp(mode, "fork") == 0) {
         fork_both(&out->fork);
         size = sizeof out->fork;
+    } else if (strcmp(mode, "chance") == 0) {
+        chance(&out->chance);
+        size = sizeof out->chance;
     }
     return out_of_memory ? 0 : size;
 }

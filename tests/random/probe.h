@@ -40,14 +40,29 @@ typedef struct probe_fork {
     uint64_t fresh_same, fresh_all;
 } probe_fork_t;
 
+/* Other promises that are probabilities: of N allocations one is guarded; how soon a block
+ * leaves its quarantine; what bytes stand behind a block of profile hardened. */
+#define PROBE_SAMPLE_RATE 60u
+#define PROBE_SAMPLED 6000u
+#define PROBE_RING 64u   /* frees of a small class within which a block stays in quarantine, for certain */
+#define PROBE_ARRAY 32u
+#define PROBE_LATER 16u  /* frees beyond */
+typedef struct probe_chance {
+    uint64_t guarded;     /* of PROBE_SAMPLED */
+    uint64_t ring, later; /* whether the block came back within the ring, and so many frees later */
+    uint64_t end;         /* the 54 bits of the shortest end that are not fixed; profile hardened */
+} probe_chance_t;
+
 typedef union probe_sample {
     probe_order_t order;
     probe_reuse_t reuse;
     probe_address_t address;
     probe_fork_t fork;
+    probe_chance_t chance;
 } probe_sample_t;
 
-/* Fills the sample of one mode ("order", "reuse", "address", "fork"); its size.
+/* Fills the sample of one mode ("order", "reuse", "address", "fork", "chance"); its
+ * size.
  * With `plant` it looks at a predictable allocator in Bulkhead's place. 0: no such
  * mode, or no memory. */
 size_t probe_run(const char *mode, uint64_t seed, bool plant, probe_sample_t *out);

@@ -114,6 +114,33 @@ START_TEST(large_blocks_grow_in_place)
 }
 END_TEST
 
+/* Memory behind a block that nobody had used yet, left by pages of a class: growing into
+ * it by part of a slot, and then by more of that slot, must show nothing of them. */
+START_TEST(what_a_block_grows_by_is_nobody_s)
+{
+    enum { OTHERS = 600, FIRST = 184 << 10, SECOND = 200 << 10, THIRD = 240 << 10 };
+    static unsigned char *others[OTHERS];
+    unsigned grown = 0;
+    for (int round = 0; round < 10; round++) {
+        bh_collect(true);
+        unsigned char *p = bh_malloc(FIRST);
+        for (unsigned i = 0; i < OTHERS; i++)
+            memset(others[i] = bh_malloc(8192), 0xcc, 8192);
+        for (unsigned i = 0; i < OTHERS; i++)
+            bh_free(others[i]);
+        bh_collect(false);
+        if (bh_expand(p, SECOND) != NULL && bh_expand(p, THIRD) != NULL) {
+            grown++;
+            for (size_t i = 0; i < THIRD; i++)
+                ck_assert_msg(p[i] != 0xcc, "byte %zu is another block's", i);
+        }
+        bh_free(p);
+    }
+    ck_assert_uint_gt(grown, 3);
+    ck_assert_invariants();
+}
+END_TEST
+
 static int no_guards(bhi_os_call_t call)
 {
     return call == BHI_OS_GUARD || call == BHI_OS_MPROTECT ? EPERM : 0;
@@ -188,6 +215,8 @@ int main(void)
         tcase_add_test(c, large_blocks_grow_in_place);
     if (!unit_is_hardened())
         tcase_add_test(c, a_refusal_to_grow_moves_the_block);
+    if (!unit_is_hardened() && BH_HARDEN_CLEAR)
+        tcase_add_test(c, what_a_block_grows_by_is_nobody_s);
     tcase_add_test(c, a_refusal_leaves_the_block_alone);
     if (!unit_is_hardened())
         tcase_add_test(c, sizes_that_fit);
