@@ -76,10 +76,10 @@ static bool start(void)
     bhi_os_start_info(&info);
     if (info.page_size > BH_OS_PAGE_SIZE)
         bhi_violation(BHI_UNSUPPORTED_SYSTEM, info.page_size);
+    bhi_options_read(&bhi_process.options, info.secure ? NULL : info.env);
     bhi_random_root_t root;
     if (!bhi_random_init_root(&root, info.at_random))
         bhi_violation(BHI_NO_ENTROPY, 0);
-    bhi_options_read(&bhi_process.options, info.secure ? NULL : info.env);
     bhi_settings_init(&bhi_process.options);
     bhi_process.canary_mul = bhi_random_u64(&root.state) | 1;
     if (!bhi_arena_init(&root))

@@ -265,7 +265,7 @@ void bhi_sampled_verify(const bhi_heap_t *heap)
 void bhi_sampled_after_fork(bhi_owner_t self)
 {
     thread_number = 0;
-    if (!bhi_is_sampling() || options->guarded_sample_seed != 0)
+    if (!bhi_is_sampling() || options->guarded_sample_seed != 0 || options->seed != 0)
         return;
     uint32_t n = atomic_load_explicit(&bhi_state->heap_count, memory_order_relaxed);
     for (uint32_t id = 0; id < n; id++) {

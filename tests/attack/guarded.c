@@ -123,6 +123,12 @@ static void after_realloc(void)
     bh_free(bh_realloc(hidden(p), 320));
     read_at(p + 7, "use-after-free");
 }
+static void after_same_realloc(void)
+{
+    byte_t *p = take(160);
+    bh_free(bh_realloc(hidden(p), 160));
+    read_at(p + 7, "use-after-free");
+}
 static void after_heap(void)
 {
     bh_heap_t *heap = bh_heap_new();
@@ -224,6 +230,9 @@ static const row_t rows[] = {
     {"overflow without a guard, at free", RATE, slack, SIGABRT, {"0 bytes after its end", STACKS, "requested 160"}},
     {"underflow without a guard, at free", RATE, front, SIGABRT, {"1 bytes before it", STACKS, "requested 160"}},
     {"use after free, hardened, one of the first", "profile=hardened", after_read, SIGSEGV, {"access: read", "7 bytes inside it", "state: free"}},
+    {"overflow, fuzz", "profile=fuzz", over_write, SIGABRT, {"access: write", "0 bytes after its end", "requested 160"}},
+    {"use after free, fuzz, with stacks", "profile=fuzz:stacks=unwind", after_write, SIGABRT, {"access: write", "159 bytes inside it", FREED}},
+    {"use after realloc to the same size, fuzz", "profile=fuzz", after_same_realloc, SIGABRT, {"access: read", "7 bytes inside it", "state: free"}},
     {"overflow, guards by mprotect", RATE ":guard=mprotect", over_write, SIGSEGV, {"access: write", "0 bytes after its end", STACKS}},
     {"use after free, guards by mprotect", RATE ":guard=mprotect", after_write, SIGSEGV, {"access: write", "159 bytes inside it", FREED}},
 };
