@@ -48,6 +48,22 @@ static void say_weaker(const char *key, const char *effect)
     say("weaker than the default: ", effect);
 }
 
+/* Each option as it is in force, and who said so. */
+static void say_options(void)
+{
+    static const char *const from[] = {" (profile)\n", " (" BH_CONFIGURATION_FILE ")\n", " (program)\n", " (environment)\n"};
+    for (int i = 0; i < (int)BHI_OPTIONS; i++) {
+        bhi_format_t line;
+        bhi_format_start(&line);
+        bhi_format_text(&line, "bulkhead: option ");
+        bhi_format_text(&line, bhi_options_key(i));
+        bhi_format_text(&line, "=");
+        bhi_options_text(&line, &bhi_process.options, i);
+        bhi_format_text(&line, from[bhi_process.options.from[i]]);
+        bhi_os_write(2, line.text, line.length);
+    }
+}
+
 static void say_settings(void)
 {
     say_option("profile");
@@ -58,6 +74,8 @@ static void say_settings(void)
         say_option("guarded_first");
     }
     bhi_options_weaker(&bhi_process.options, say_weaker);
+    if (bhi_process.options.verbose > 1)
+        say_options();
 }
 
 /* From here on read-only; sealed, so that nothing makes it writable again. */

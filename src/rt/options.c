@@ -22,7 +22,7 @@ static const option_t options[] = {
 #include "rt/options.def"
 #undef BH_OPTION
 };
-#define OPTIONS ((int)(sizeof options / sizeof options[0]))
+#define OPTIONS ((int)BHI_OPTIONS)
 
 /* Defaults of single profiles where the table's columns do not fit.
  *
@@ -150,6 +150,8 @@ void bhi_options_defaults(bhi_options_t *out, bhi_profile_t profile)
             store(out, o, default_of(o, profile));
     }
     out->profile = profile;
+    for (unsigned i = 0; i < BHI_OPTIONS; i++)
+        out->from[i] = BHI_FROM_PROFILE;
 }
 
 /* ------------------------------------------------------------------- parsing */

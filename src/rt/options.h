@@ -33,6 +33,16 @@ enum { BHI_STACKS_AUTO, BHI_STACKS_NONE, BHI_STACKS_FP, BHI_STACKS_UNWIND };
 #define BH_ALLOC_CAP_NONE BH_GIB(1 << 26) /* more than an address space has */
 #define BH_OPTION_TEXT 255
 
+typedef enum bhi_option {
+#define BH_OPTION(field, kind, words, least, most, secure, strict) BHI_OPTION_##field,
+#include "rt/options.def"
+#undef BH_OPTION
+    BHI_OPTIONS
+} bhi_option_t;
+
+/* Who said an option's value; by default, the profile. */
+typedef enum bhi_option_from { BHI_FROM_PROFILE, BHI_FROM_FILE, BHI_FROM_PROGRAM, BHI_FROM_ENVIRONMENT } bhi_option_from_t;
+
 /* purge_delay: milliseconds that an empty page's memory is kept for reuse; 0
  * returns it at once. quarantine_bytes: for each size class of a heap;
  * large_quarantine_bytes: address space, for the process. large_keep_bytes: memory
@@ -52,6 +62,7 @@ typedef struct bhi_options {
 #define BH_OPTION(field, kind, words, least, most, secure, strict) BH_OPTION_FIELD_##kind(field)
 #include "rt/options.def"
 #undef BH_OPTION
+    uint8_t from[BHI_OPTIONS]; /* bhi_option_from_t */
 } bhi_options_t;
 
 /* ------------------------------------------------------------------- reading */
