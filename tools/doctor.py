@@ -50,6 +50,11 @@ def write(address, value=0x41, count=1):
     ctypes.memset(address, value, count)
 
 
+def change(address):
+    """Another value than what is there: who writes the same changes nothing."""
+    write(address, ctypes.string_at(address, 1)[0] ^ 0xff)
+
+
 def read(address):
     return ctypes.string_at(address, 1)
 
@@ -169,7 +174,7 @@ def sealed_mappings():
 
 def over_by_one(lib):
     p = lib.malloc(7000)
-    write(p + 7000)
+    change(p + 7000)
     mark()
     lib.free(p)
 
@@ -178,7 +183,7 @@ def under_by_one(lib):
     blocks = sorted(lib.malloc(7000) for _ in range(30))
     apart = min(b - a for a, b in zip(blocks, blocks[1:]))
     p = next(b for a, b in zip(blocks, blocks[1:]) if b - a == apart)  # behind a live one
-    write(p - 1)
+    change(p - 1)
     mark()
     lib.free(p)
 
@@ -227,7 +232,7 @@ def guarded_under(lib):
 
 def guarded_slack(lib):
     p = placed(lib, False)
-    write(p + 7008)
+    change(p + 7008)
     mark()
     lib.free(p)
 
