@@ -92,7 +92,8 @@ typedef struct bhi_guarded_pool {
     bhi_guarded_chunk_t *chunks;  /* const; entries see above */
     bhi_guarded_class_t classes[BHI_GUARDED_CLASSES];
     _Atomic(uint32_t) chunks_used; /* lock writes, all read */
-    size_t live, live_bytes, live_data; /* lock: blocks, bytes asked for, bytes of data */
+    _Atomic(size_t) live;         /* lock writes, all read: blocks */
+    size_t live_bytes, live_data; /* lock: bytes asked for, bytes of data */
     _Atomic(size_t) refused;      /* chosen, but there was no slot */
     _Atomic(uint32_t) first[BHI_CLASSES]; /* allocations of each class that option guarded_first has chosen */
 } bhi_guarded_pool_t;
@@ -126,6 +127,9 @@ void bhi_guarded_give(bhi_guarded_t *g);
 /* The slot whose data, or guard behind them, contain p, an address of the
  * reservation; NULL: nothing was ever there. Any thread. */
 bhi_guarded_t *bhi_guarded_at(uintptr_t p);
+
+/* Live blocks, as a hint: read without the lock. */
+size_t bhi_guarded_live(void);
 
 /* The next slot in the same chunk, or NULL. */
 bhi_guarded_t *bhi_guarded_behind(const bhi_guarded_t *g);

@@ -40,6 +40,7 @@ static const struct special {
     {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, alloc_cap), BH_GIB(1)},
     {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, purge_delay), 0},
     {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, guarded_sample_rate), 1},
+    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, guarded_first_site), 8},
     {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, guarded_slots), 1u << 16},
     {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, stacks), BHI_STACKS_NONE},
 };
