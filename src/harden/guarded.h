@@ -7,7 +7,7 @@
  *     |G| slot 0 data |G| slot 1 data |G| ... | rest |     G = guard, one OS page
  *
  * A chunk is 512 OS pages, so that its page table is one of the kernel's, and has
- * slots of one class: 1, 2, 4, 8 or 16 OS pages of data. Where guard regions work
+ * slots of one class: 1, 2, 4, 8, 16 or 32 OS pages of data. Where guard regions work
  * a chunk is opened whole, becomes one mapping with those before it, and all of it
  * is made a guard region; the data of a slot are opened by taking that away and
  * closed by putting it back, which drops their memory. Elsewhere a chunk has no
@@ -43,7 +43,7 @@
 
 #include "meta/types.h"
 
-#define BHI_GUARDED_CLASSES 5u
+#define BHI_GUARDED_CLASSES 6u
 #define BHI_GUARDED_CHUNK_SHIFT (BH_OS_PAGE_SHIFT + 9)
 #define BHI_GUARDED_CHUNK ((size_t)1 << BHI_GUARDED_CHUNK_SHIFT)
 _Static_assert(BH_GUARDED_MOST <= BH_OS_PAGE_SIZE << (BHI_GUARDED_CLASSES - 1), "the largest class holds it");

@@ -60,7 +60,7 @@ START_TEST(the_first_of_each_site)
     expect_first(zeroed_site, 3000, 100, FIRST);
     expect_first(busy_site, 40, 100, FIRST); /* another caller is another site */
     for (unsigned round = 0; round < 4; round++)
-        expect_first(busy_site, 70000, 10, 0); /* too large for a slot */
+        expect_first(busy_site, 140000, 10, 0); /* too large for a slot */
     expect_first(rare_site, 9000, 100, FIRST);
 }
 END_TEST
