@@ -2,8 +2,10 @@
  * getauxval and pthread_key_create, which need no constructor. */
 #include "core/init.h"
 
+#include "core/alloc.h"
 #include "core/describe.h"
 #include "core/fault.h"
+#include "core/free.h"
 #include "core/thread.h"
 #include "harden/guard.h"
 #include "harden/wipe.h"
@@ -131,10 +133,20 @@ bool bhi_init(void)
     return ok;
 }
 
+/* A fork server forks before the program has allocated: what the first block needs is
+ * better made once than in each child. */
+static void warm_up(void)
+{
+    if (bhi_process.options.profile == BHI_PROFILE_FUZZ)
+        bhi_free(bhi_alloc(bhi_thread_heap, BH_OS_PAGE_SIZE));
+}
+
 /* Handlers are registered once, when libc is up; a fork before any constructor
  * has no other thread to fear. */
 __attribute__((constructor(101))) static void constructor(void)
 {
-    if (bhi_init())
+    if (bhi_init()) {
         bhi_thread_init_fork();
+        warm_up();
+    }
 }
