@@ -126,7 +126,8 @@ static void after_realloc(void)
 static void after_same_realloc(void)
 {
     byte_t *p = take(160);
-    bh_free(bh_realloc(hidden(p), 160));
+    if (bh_realloc(hidden(p), 160) == NULL)
+        attack_broken("no memory");
     read_at(p + 7, "use-after-free");
 }
 static void after_heap(void)
