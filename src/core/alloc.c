@@ -104,7 +104,7 @@ static void *serve(bhi_heap_t *heap, const request_t *r)
  * and be prepared. */
 static BH_COLD bool is_refused(size_t size, size_t align)
 {
-    if (!bhi_process.ready)
+    if (bhi_process.options.alloc_cap == 0)
         bhi_init();
     size_t cap = bhi_process.options.alloc_cap;
     if (size > cap && size <= MOST && bhi_process.options.alloc_cap_abort != 0)
