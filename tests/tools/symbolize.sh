@@ -58,7 +58,10 @@ strip linked && objcopy --add-gnu-debuglink=linked.debug linked
 id=$(readelf -n whole | sed -n 's/.*Build ID: //p')
 rest=${id#??}
 mkdir -p "store/.build-id/${id%"$rest"}" && cp linked.debug "store/.build-id/${id%"$rest"}/$rest.debug"
-mkdir away && cp whole by-id && strip by-id
+cp whole by-id && strip by-id
+# Where only --debug-dir leads.
+cp whole by-path && mkdir -p "paths$work" && objcopy --only-keep-debug by-path "paths$work/by-path.debug"
+strip by-path && objcopy --add-gnu-debuglink="paths$work/by-path.debug" by-path
 cp whole bare && strip bare
 # shellcheck disable=SC2086
 g++ $build -DLIBRARY -shared -fPIC -o libshop.so "$here/uaf.cc"
@@ -77,6 +80,9 @@ for tool in $tools; do
         "$symbolize" --tool "$tool" --debug-dir "$work/store" text >out
         stacks "$tool-$program" out
     done
+    report text report=text ./by-path
+    "$symbolize" --tool "$tool" --debug-dir "$work/paths" text >out
+    stacks "$tool-by-path" out
     report text report=text ./shop
     "$symbolize" --tool "$tool" <text >out
     demand "$tool-cxx" out '#0 shop::Basket<int>::first\(\) const at .*/uaf\.cc:9 \(.*/libshop\.so\+0x' \
