@@ -239,7 +239,7 @@ check broken_build 0 1 '' grep -c 'bulkhead: the build failed' said
 mkdir -p installed/bin installed/lib/somewhere
 cp "$bulkhead" installed/bin/
 cp -L "$root/build/libbulkhead.so" installed/lib/somewhere/libbulkhead.so.1
-mkdir -p installed/share/bulkhead && cp "$root/tools/symbolize.py" "$root/tools/doctor.py" installed/share/bulkhead/
+mkdir -p installed/share/bulkhead && cp "$root/tools/symbolize.py" "$root/tools/doctor.py" "$root/tools/doctor_bugs.py" installed/share/bulkhead/
 check installed_symbolize 0 'a line' '' sh -c 'echo a line | installed/bin/bulkhead symbolize'
 # shellcheck disable=SC2016
 check symbolize 0 'a line' '' sh -c 'echo a line | "$1" symbolize' - "$bulkhead"
