@@ -18,6 +18,8 @@ install(FILES ${PROJECT_SOURCE_DIR}/include/bulkhead.h ${PROJECT_SOURCE_DIR}/inc
   DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 if(EXISTS ${PROJECT_SOURCE_DIR}/bulkhead)
   install(PROGRAMS ${PROJECT_SOURCE_DIR}/bulkhead DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(PROGRAMS ${PROJECT_SOURCE_DIR}/tools/symbolize.py ${PROJECT_SOURCE_DIR}/tools/doctor.py DESTINATION share/bulkhead)
+  install(FILES ${PROJECT_SOURCE_DIR}/tools/doctor_bugs.py DESTINATION share/bulkhead)
 endif()
 
 set(BULKHEAD_CMAKE_DIR ${CMAKE_INSTALL_LIBDIR}/cmake/Bulkhead)

@@ -20,6 +20,7 @@ static const struct {
 #define NUMBER false, true, false
 #define BYTES false, true, false
 #define LOWER false, true, false
+#define REPLAY false, true, false
 #define STRING false, false, true
 #define BH_OPTION(field, kind, words, low, high, secure, strict) {#field, kind, low, high},
 #include "rt/options.def"
@@ -65,7 +66,7 @@ static void check_one(const bhi_options_t *o, int i)
 
 static void check_all(const bhi_options_t *o)
 {
-    if (o->profile > BHI_PROFILE_HARDENED || o->guard > BHI_GUARD_MPROTECT || o->foreign > BHI_FOREIGN_IGNORE || o->report > BHI_REPORT_JSON)
+    if (o->profile > BHI_PROFILE_FUZZ || o->guard > BHI_GUARD_MPROTECT || o->foreign > BHI_FOREIGN_IGNORE || o->report > BHI_REPORT_JSON)
         finding("a word that is no choice");
     for (int i = 0; bhi_options_key(i) != NULL; i++)
         check_one(o, i);

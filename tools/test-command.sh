@@ -239,6 +239,12 @@ check broken_build 0 1 '' grep -c 'bulkhead: the build failed' said
 mkdir -p installed/bin installed/lib/somewhere
 cp "$bulkhead" installed/bin/
 cp -L "$root/build/libbulkhead.so" installed/lib/somewhere/libbulkhead.so.1
+mkdir -p installed/share/bulkhead && cp "$root/tools/symbolize.py" "$root/tools/doctor.py" "$root/tools/doctor_bugs.py" installed/share/bulkhead/
+check installed_symbolize 0 'a line' '' sh -c 'echo a line | installed/bin/bulkhead symbolize'
+# shellcheck disable=SC2016
+check symbolize 0 'a line' '' sh -c 'echo a line | "$1" symbolize' - "$bulkhead"
+check symbolize_nothing 1 '' 'symbolize: .*No such file' "$bulkhead" symbolize no-such-report
+check installed_doctor 0 '' '' sh -c 'installed/bin/bulkhead doctor >doctor.txt'
 check installed 0 'loaded' '' env PATH="$work/traps:$work/installed/bin:$PATH" bulkhead run ./dynamic
 ln -s installed/bin/bulkhead link
 check linked 0 'loaded' '' ./link run ./dynamic

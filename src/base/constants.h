@@ -85,8 +85,8 @@ _Static_assert(BH_SLOT_SIZE / 8 - 1 <= (bhi_index_t)-1, "that of the smallest bl
 #define BH_REUSE_BYTES ((size_t)8 * 1024)
 #define BH_REUSE_BLOCKS 64u
 
-/* Most that a guarded block can hold, and most frames of a stack that is kept. */
-#define BH_GUARDED_MOST ((size_t)64 * 1024)
+/* Most that a guarded block can hold (larger ones have guards of their own), and most frames of a stack that is kept. */
+#define BH_GUARDED_MOST BH_CLASS_MAX_SIZE
 #define BH_STACK_DEPTH 32u
 
 /* Multi-block spans in slots: up to 8 KiB, 32 KiB, 128 KiB blocks. A 128 KiB

@@ -3,11 +3,13 @@
 
 #include "base/checked.h"
 #include "core/hardened.h"
+#include "core/init.h"
 #include "core/sampled.h"
 #include "core/zero.h"
 #include "harden/large.h"
 #include "meta/segment.h"
 #include "meta/size_class.h"
+#include "rt/violation.h"
 
 #include <errno.h>
 #include <string.h>
@@ -19,6 +21,7 @@ typedef struct request {
 } request_t;
 
 #define MOST (PTRDIFF_MAX - 2 * BH_SEGMENT_SIZE) /* bytes: room to round up and for a guard */
+_Static_assert(BH_ALLOC_CAP_NONE <= MOST, "every cap leaves that room");
 
 static void *in_class(bhi_heap_t *heap, unsigned c, const request_t *r)
 {
@@ -96,12 +99,26 @@ static void *serve(bhi_heap_t *heap, const request_t *r)
     return p;
 }
 
+/* Of a size above the cap, which is 0 until start-up. What no address space has is
+ * refused in any case, and only that: the program may have computed it from nonsense
+ * and be prepared. */
+static BH_COLD bool is_refused(size_t size, size_t align)
+{
+    if (bhi_process.options.alloc_cap == 0)
+        bhi_init();
+    size_t cap = bhi_process.options.alloc_cap;
+    if (size > cap && size <= MOST && bhi_process.options.alloc_cap_abort != 0)
+        bhi_violation(BHI_ALLOCATION_CAP, size);
+    if (size <= cap && align <= PTRDIFF_MAX / 4)
+        return false;
+    errno = ENOMEM;
+    return true;
+}
+
 void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
 {
-    if (bh_unlikely(size > MOST || align > PTRDIFF_MAX / 4)) {
-        errno = ENOMEM;
+    if (bh_unlikely(size > bhi_process.options.alloc_cap || align > PTRDIFF_MAX / 4) && is_refused(size, align))
         return NULL;
-    }
     bool counted = false;
     if (size == 0) {
         void *p = bhi_zero_at_hand(heap, align);
@@ -172,9 +189,11 @@ void *bhi_alloc_at(bhi_heap_t *heap, size_t size, size_t align, size_t offset, b
     size_t shift = (0 - offset) & (align - 1);
     if (shift == 0)
         return bhi_alloc_aligned(heap, size, align, zero);
-    if (size > MOST || align > BH_SLOT_SIZE) {
+    if (align > BH_SLOT_SIZE) {
         errno = ENOMEM;
         return NULL;
     }
+    if (size > bhi_process.options.alloc_cap && is_refused(size, align))
+        return NULL;
     return serve(heap, &(request_t){size, align, shift, zero, true});
 }

@@ -142,6 +142,9 @@ bool bhi_fault_handle(int signal, const void *info, const void *context)
         bhi_violation_fault(what, f.address, !f.write_known ? "access" : f.write ? "write" : "read", &registers, !recover);
         bhi_os_blocked(blocked);
     }
+    /* What a fuzzer counts as a crash must not depend on the program's own handler. */
+    if (!recover && bhi_process.options.profile == BHI_PROFILE_FUZZ)
+        bhi_os_abort();
     return recover && bhi_guarded_open_page(f.address);
 }
 

@@ -2,8 +2,10 @@
  * getauxval and pthread_key_create, which need no constructor. */
 #include "core/init.h"
 
+#include "core/alloc.h"
 #include "core/describe.h"
 #include "core/fault.h"
+#include "core/free.h"
 #include "core/thread.h"
 #include "harden/guard.h"
 #include "harden/wipe.h"
@@ -48,6 +50,22 @@ static void say_weaker(const char *key, const char *effect)
     say("weaker than the default: ", effect);
 }
 
+/* Each option as it is in force, and who said so. */
+static void say_options(void)
+{
+    static const char *const from[] = {" (profile)\n", " (" BH_CONFIGURATION_FILE ")\n", " (program)\n", " (environment)\n"};
+    for (int i = 0; i < (int)BHI_OPTIONS; i++) {
+        bhi_format_t line;
+        bhi_format_start(&line);
+        bhi_format_text(&line, "bulkhead: option ");
+        bhi_format_text(&line, bhi_options_key(i));
+        bhi_format_text(&line, "=");
+        bhi_options_text(&line, &bhi_process.options, i);
+        bhi_format_text(&line, from[bhi_process.options.from[i]]);
+        bhi_os_write(2, line.text, line.length);
+    }
+}
+
 static void say_settings(void)
 {
     say_option("profile");
@@ -58,6 +76,8 @@ static void say_settings(void)
         say_option("guarded_first");
     }
     bhi_options_weaker(&bhi_process.options, say_weaker);
+    if (bhi_process.options.verbose > 1)
+        say_options();
 }
 
 /* From here on read-only; sealed, so that nothing makes it writable again. */
@@ -76,10 +96,10 @@ static bool start(void)
     bhi_os_start_info(&info);
     if (info.page_size > BH_OS_PAGE_SIZE)
         bhi_violation(BHI_UNSUPPORTED_SYSTEM, info.page_size);
+    bhi_options_read(&bhi_process.options, info.secure ? NULL : info.env);
     bhi_random_root_t root;
     if (!bhi_random_init_root(&root, info.at_random))
         bhi_violation(BHI_NO_ENTROPY, 0);
-    bhi_options_read(&bhi_process.options, info.secure ? NULL : info.env);
     bhi_settings_init(&bhi_process.options);
     bhi_process.canary_mul = bhi_random_u64(&root.state) | 1;
     if (!bhi_arena_init(&root))
@@ -113,10 +133,20 @@ bool bhi_init(void)
     return ok;
 }
 
+/* A fork server forks before the program has allocated: what the first block needs is
+ * better made once than in each child. */
+static void warm_up(void)
+{
+    if (bhi_process.options.profile == BHI_PROFILE_FUZZ)
+        bhi_free(bhi_alloc(bhi_thread_heap, BH_OS_PAGE_SIZE));
+}
+
 /* Handlers are registered once, when libc is up; a fork before any constructor
  * has no other thread to fear. */
 __attribute__((constructor(101))) static void constructor(void)
 {
-    if (bhi_init())
+    if (bhi_init()) {
         bhi_thread_init_fork();
+        warm_up();
+    }
 }

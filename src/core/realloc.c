@@ -39,6 +39,8 @@ static bool stays(const bhi_block_t *block, size_t size)
 {
     if (bhi_page_has_ends(block->page))
         return bhi_page_is_mine(block->page) && bhi_hard_resize(block->page, block->index, size);
+    if (size > bhi_process.options.alloc_cap)
+        return false;
     if (size <= block->bytes)
         return bhi_size_fits(block->bytes, size);
     return bhi_page_is_mine(block->page) && bhi_page_grow(block->page, size);
@@ -68,13 +70,19 @@ static void *move(bhi_heap_t *heap, void *p, size_t bytes, size_t size)
     return moved;
 }
 
+/* Option realloc_moves: whoever goes on using the old address uses a freed block. */
+static bool moves_always(void)
+{
+    return bhi_is_hardened() && bhi_process.options.realloc_moves != 0;
+}
+
 /* A guarded block ends at its guard: any other size moves. */
 static void *realloc_guarded(bhi_heap_t *heap, void *p, size_t size)
 {
     size_t bytes = bhi_sampled_bytes((uintptr_t)p, BHI_USE_REALLOC);
     if (size == 0)
         bhi_free(p);
-    return size == 0 ? NULL : size == bytes ? p : move(heap, p, bytes, size);
+    return size == 0 ? NULL : size == bytes && !moves_always() ? p : move(heap, p, bytes, size);
 }
 
 void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size)
@@ -94,5 +102,5 @@ void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size)
         bhi_free(p);
         return NULL;
     }
-    return stays(&block, size) ? p : move(heap, p, block.bytes, size);
+    return !moves_always() && stays(&block, size) ? p : move(heap, p, block.bytes, size);
 }

@@ -5,9 +5,11 @@
 #include "core/thread.h"
 #include "harden/choice.h"
 #include "harden/depot.h"
+#include "harden/sites.h"
 #include "os/os.h"
 #include "rt/stack.h"
 
+#define SITE_DEPTH 8u /* frames that tell call sites apart: more would tell turns of a recursion apart */
 #define LEFT_BITS 3u /* one in 2^3 is aligned to the guard before it */
 
 #define options (&bhi_process.options)
@@ -49,10 +51,15 @@ static bool is_early(unsigned c)
            atomic_fetch_add_explicit(count, 1, memory_order_relaxed) < most;
 }
 
+static bool looks_at_sites(void)
+{
+    return bh_unlikely(bhi_process.sites != NULL);
+}
+
 /* With rate 0, after the first ones, the next is one of 2^32. */
 static uint32_t draw(bhi_heap_t *heap, unsigned c)
 {
-    if (is_early(c))
+    if (looks_at_sites() || is_early(c)) /* C3, or is it */
         return 1;
     return options->guarded_sample_rate == 0 ? UINT32_MAX : bhi_choice_draw(bhi_process.sample_bits, next, heap) + 1;
 }
@@ -66,7 +73,7 @@ bool bhi_sampled_find_due(bhi_heap_t *heap, unsigned c)
 
 static void count_back(bhi_heap_t *heap, unsigned c, uint32_t n)
 {
-    if (heap->sample[c] != 0 && heap->sample[c] < UINT32_MAX - n)
+    if (!looks_at_sites() && heap->sample[c] != 0 && heap->sample[c] < UINT32_MAX - n)
         heap->sample[c] += n;
 }
 
@@ -88,12 +95,28 @@ uint32_t bhi_sampled_thread(void)
     return thread_number;
 }
 
+typedef struct frames {
+    uintptr_t frames[BH_STACK_DEPTH];
+    unsigned n;
+} frames_t;
+
+static void walk(frames_t *out)
+{
+    out->n = bhi_stack_here(out->frames, BH_STACK_DEPTH);
+}
+
+static uint32_t keep(const frames_t *stack)
+{
+    return bhi_depot_put(bhi_process.depot, stack->frames, stack->n);
+}
+
 static uint32_t stack_here(void)
 {
-    uintptr_t frames[BH_STACK_DEPTH];
+    frames_t stack;
     if (bhi_process.depot == NULL)
         return 0;
-    return bhi_depot_put(bhi_process.depot, frames, bhi_stack_here(frames, BH_STACK_DEPTH));
+    walk(&stack);
+    return keep(&stack);
 }
 
 static bool is_wanted(size_t size, size_t align)
@@ -110,11 +133,8 @@ static size_t place(bhi_heap_t *heap, const bhi_guarded_t *g, size_t size, size_
     return bhi_align_down(bhi_guarded_bytes(g) - size, bhi_max(align, least));
 }
 
-static void *guard(bhi_heap_t *heap, size_t size, size_t align)
+static void *guard_with(bhi_heap_t *heap, size_t size, size_t align, uint32_t stack)
 {
-    if (!is_wanted(size, align))
-        return NULL;
-    uint32_t stack = stack_here();
     bhi_guarded_t *g = bhi_guarded_take(heap, size);
     if (g == NULL)
         return NULL;
@@ -127,11 +147,39 @@ static void *guard(bhi_heap_t *heap, size_t size, size_t align)
     return (void *)g->block; /* NOLINT: this is where a number becomes a pointer */
 }
 
+static void *guard(bhi_heap_t *heap, size_t size, size_t align)
+{
+    return is_wanted(size, align) ? guard_with(heap, size, align, stack_here()) : NULL;
+}
+
+/* One of the first of its call site; such blocks may have half of all slots. */
+static bool is_first_of_site(const frames_t *stack)
+{
+    bool room = bhi_guarded_live() < options->guarded_slots / 2;
+    unsigned n = (unsigned)bhi_min(stack->n, SITE_DEPTH);
+    return n != 0 && room && bhi_sites_choose(bhi_process.sites, stack->frames, n, options->guarded_first_site);
+}
+
+/* C3: this allocation of class c alone is judged. */
+static void *guard_by_site(bhi_heap_t *heap, unsigned c, size_t size, size_t align)
+{
+    if (!is_wanted(size, align))
+        return NULL;
+    uint32_t rate = options->guarded_sample_rate;
+    uint64_t rest;
+    bool chosen = is_early(c) || (rate != 0 && bhi_mul_wide(next_bits(heap), rate, &rest) == 0);
+    frames_t stack;
+    walk(&stack);
+    return chosen || is_first_of_site(&stack) ? guard_with(heap, size, align, keep(&stack)) : NULL;
+}
+
 void *bhi_sampled_listed(bhi_heap_t *heap, unsigned c, size_t size, size_t align)
 {
     const bhi_page_t *page = heap->queues[c].first;
     if (!bhi_sampled_due(heap, c) || (page != NULL && page->listed != 0))
         return NULL;
+    if (looks_at_sites())
+        return guard_by_site(heap, c, size, align);
     heap->sample[c] = draw(heap, c);
     void *p = guard(heap, size, align);
     if (p == NULL)
@@ -145,6 +193,8 @@ void *bhi_sampled_single(bhi_heap_t *heap, unsigned c, size_t size, size_t align
         heap->sample[c]--;
         return NULL;
     }
+    if (looks_at_sites())
+        return guard_by_site(heap, c, size, align);
     heap->sample[c] = draw(heap, c);
     return guard(heap, size, align);
 }
@@ -265,7 +315,7 @@ void bhi_sampled_verify(const bhi_heap_t *heap)
 void bhi_sampled_after_fork(bhi_owner_t self)
 {
     thread_number = 0;
-    if (!bhi_is_sampling() || options->guarded_sample_seed != 0)
+    if (!bhi_is_sampling() || options->guarded_sample_seed != 0 || options->seed != 0)
         return;
     uint32_t n = atomic_load_explicit(&bhi_state->heap_count, memory_order_relaxed);
     for (uint32_t id = 0; id < n; id++) {

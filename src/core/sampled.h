@@ -16,6 +16,12 @@
  * no list (profile hardened) count one by one. A chosen one that cannot be guarded
  * (size, alignment, budget) is served as any other.
  *
+ * Where the first allocations of each call site are to be guarded as well
+ * (guarded_first_site, with stacks; harden/sites.h), none may be handed out unseen:
+ *
+ *   C3  sample[c] is 0 or 1, so each list has one block and each allocation comes here,
+ *       where it is judged alone: with probability 1/rate, or by its stack
+ *
  * A forked child draws anew, which changes no probability as the distribution has no
  * memory; unless there is a seed: the same program gets the same choice. The first `guarded_first`
  * allocations of each class in the process are chosen before the rate applies. */

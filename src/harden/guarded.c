@@ -6,6 +6,7 @@
 #include "harden/choice.h"
 #include "harden/depot.h"
 #include "harden/guard.h"
+#include "harden/sites.h"
 #include "meta/arena.h"
 #include "meta/pool.h"
 #include "meta/segment.h"
@@ -97,7 +98,8 @@ void bhi_guarded_init(void)
 {
     const bhi_options_t *o = &bhi_process.options;
     size_t chunks = wanted_chunks(), size = chunks << BHI_GUARDED_CHUNK_SHIFT;
-    if (!BH_HARDEN_SAMPLED || (o->guarded_sample_rate == 0 && o->guarded_first == 0) || chunks == 0)
+    bool by_site = o->guarded_first_site != 0 && o->stacks != BHI_STACKS_NONE;
+    if (!BH_HARDEN_SAMPLED || (o->guarded_sample_rate == 0 && o->guarded_first == 0 && !by_site) || chunks == 0)
         return;
     uintptr_t own = reserve_open(sizeof *pool), table = own != 0 ? reserve_open(chunks * sizeof(bhi_guarded_chunk_t)) : 0;
     uintptr_t at = table != 0 ? bhi_arena_reserve_anywhere(size + BHI_GUARDED_CHUNK) : 0;
@@ -114,6 +116,8 @@ void bhi_guarded_init(void)
     bool room = bhi_os_address_space_left() / 16 >= sizeof(bhi_depot_t);
     if (o->stacks != BHI_STACKS_NONE && room)
         bhi_process.depot = (bhi_depot_t *)reserve_open(sizeof(bhi_depot_t));
+    if (by_site && o->guarded_sample_rate != 1) /* every one is chosen then */
+        bhi_process.sites = (bhi_sites_t *)reserve_open(sizeof(bhi_sites_t));
     if (o->guarded_sample_rate != 0)
         bhi_choice_init(bhi_process.sample_bits, o->guarded_sample_rate);
 }
@@ -302,9 +306,14 @@ static bool open_data(bhi_guarded_t *g)
     return open;
 }
 
+size_t bhi_guarded_live(void)
+{
+    return atomic_load_explicit(&pool->live, memory_order_relaxed);
+}
+
 static void count_live(const bhi_guarded_t *g, size_t sign)
 {
-    pool->live += sign;
+    atomic_store_explicit(&pool->live, bhi_guarded_live() + sign, memory_order_relaxed);
     pool->live_bytes += sign * g->size;
     pool->live_data += sign * bhi_guarded_bytes(g);
 }

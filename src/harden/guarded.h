@@ -7,7 +7,7 @@
  *     |G| slot 0 data |G| slot 1 data |G| ... | rest |     G = guard, one OS page
  *
  * A chunk is 512 OS pages, so that its page table is one of the kernel's, and has
- * slots of one class: 1, 2, 4, 8 or 16 OS pages of data. Where guard regions work
+ * slots of one class: 1, 2, 4, 8, 16 or 32 OS pages of data. Where guard regions work
  * a chunk is opened whole, becomes one mapping with those before it, and all of it
  * is made a guard region; the data of a slot are opened by taking that away and
  * closed by putting it back, which drops their memory. Elsewhere a chunk has no
@@ -43,7 +43,7 @@
 
 #include "meta/types.h"
 
-#define BHI_GUARDED_CLASSES 5u
+#define BHI_GUARDED_CLASSES 6u
 #define BHI_GUARDED_CHUNK_SHIFT (BH_OS_PAGE_SHIFT + 9)
 #define BHI_GUARDED_CHUNK ((size_t)1 << BHI_GUARDED_CHUNK_SHIFT)
 _Static_assert(BH_GUARDED_MOST <= BH_OS_PAGE_SIZE << (BHI_GUARDED_CLASSES - 1), "the largest class holds it");
@@ -92,7 +92,8 @@ typedef struct bhi_guarded_pool {
     bhi_guarded_chunk_t *chunks;  /* const; entries see above */
     bhi_guarded_class_t classes[BHI_GUARDED_CLASSES];
     _Atomic(uint32_t) chunks_used; /* lock writes, all read */
-    size_t live, live_bytes, live_data; /* lock: blocks, bytes asked for, bytes of data */
+    _Atomic(size_t) live;         /* lock writes, all read: blocks */
+    size_t live_bytes, live_data; /* lock: bytes asked for, bytes of data */
     _Atomic(size_t) refused;      /* chosen, but there was no slot */
     _Atomic(uint32_t) first[BHI_CLASSES]; /* allocations of each class that option guarded_first has chosen */
 } bhi_guarded_pool_t;
@@ -126,6 +127,9 @@ void bhi_guarded_give(bhi_guarded_t *g);
 /* The slot whose data, or guard behind them, contain p, an address of the
  * reservation; NULL: nothing was ever there. Any thread. */
 bhi_guarded_t *bhi_guarded_at(uintptr_t p);
+
+/* Live blocks, as a hint: read without the lock. */
+size_t bhi_guarded_live(void);
 
 /* The next slot in the same chunk, or NULL. */
 bhi_guarded_t *bhi_guarded_behind(const bhi_guarded_t *g);

@@ -14,6 +14,11 @@
 #define GUARD_BEFORE BH_OS_PAGE_SIZE /* without access: what lies before the first slot is not ours */
 #define POOL_LEAST ((size_t)1 << 20)
 #define PLACE_TRIES 16
+/* With a seed bases lie where address space randomisation puts nothing of its own (it
+ * begins at a third of the 47-bit user space), so that the same ones are free in each
+ * run; and close together, as each fork copies the page tables that lead to them. */
+#define REPLAYED_END ((uint64_t)1 << 39)
+#define REPLAYED_BLOCKS ((size_t)64 << 30)
 #define RUN_TRIES 8 /* runs looked at in the bin that may or may not fit */
 
 typedef struct layout {
@@ -43,7 +48,8 @@ static uintptr_t reserve_random(size_t size, size_t align, size_t before, bhi_ra
 #if defined(__x86_64__) && !BH_SANITIZED
     /* 47-bit user space; the lowest 64 GiB and the highest TiB, where programs,
      * stacks and libraries live, are left alone. */
-    const uint64_t low = (uint64_t)1 << 36, high = ((uint64_t)1 << 47) - ((uint64_t)1 << 40);
+    const uint64_t low = (uint64_t)1 << 36;
+    const uint64_t high = bhi_process.options.seed != 0 ? REPLAYED_END : ((uint64_t)1 << 47) - ((uint64_t)1 << 40);
     if (size < high - low) {
         uint64_t places = (high - low - size) / align;
         for (int i = 0; i < PLACE_TRIES; i++) {
@@ -88,7 +94,7 @@ static size_t wanted_blocks(size_t least, size_t first)
 {
     size_t left = bhi_os_address_space_left();
     if (left == SIZE_MAX)
-        return bhi_max(first, least);
+        return bhi_max(bhi_process.options.seed != 0 ? REPLAYED_BLOCKS : first, least);
     size_t quarter = left / 4;
     size_t overhead = quarter / 16 + 2 * POOL_LEAST + 8 * CONTROL_GAP;
     size_t blocks = quarter > overhead ? bhi_align_down(quarter - overhead, BH_SEGMENT_SIZE) : 0;

@@ -5,7 +5,7 @@
 
 #include "rt/format.h"
 
-typedef enum kind { WORD, NUMBER, BYTES, LOWER, STRING } kind_t;
+typedef enum kind { WORD, NUMBER, BYTES, LOWER, REPLAY, STRING } kind_t;
 
 typedef struct option {
     const char *key;
@@ -22,7 +22,29 @@ static const option_t options[] = {
 #include "rt/options.def"
 #undef BH_OPTION
 };
-#define OPTIONS ((int)(sizeof options / sizeof options[0]))
+#define OPTIONS ((int)BHI_OPTIONS)
+
+/* Defaults of single profiles where the table's columns do not fit.
+ *
+ * fuzz: nothing goes by a clock, which would differ from run to run (purge_delay), and
+ * what is used grows no further after so many allocations as slots wait (guarded_slots).
+ * A stack costs more than all the rest of an allocation, and what a campaign wants is
+ * executions: the stacks are asked for when a crash is looked at. */
+static const struct special {
+    bhi_profile_t profile;
+    size_t offset;
+    uint64_t value;
+} specials[] = {
+    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, seed), 1},
+    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, realloc_moves), 1},
+    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, alloc_cap), BH_GIB(1)},
+    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, purge_delay), 0},
+    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, guarded_sample_rate), 1},
+    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, guarded_first_site), 8},
+    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, guarded_slots), 1u << 16},
+    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, stacks), BHI_STACKS_NONE},
+};
+#define SPECIALS (sizeof specials / sizeof specials[0])
 
 #ifdef BH_TESTING
 const char *bhi_options_profiles;
@@ -58,9 +80,21 @@ static const char *words_of(const option_t *o)
     return o->offset == offsetof(bhi_options_t, profile) && bhi_options_profiles != NULL ? bhi_options_profiles : o->words;
 }
 
+static uint64_t default_of(const option_t *o, bhi_profile_t profile)
+{
+    for (size_t i = 0; i < SPECIALS; i++) {
+        if (specials[i].profile == profile && specials[i].offset == o->offset)
+            return specials[i].value;
+    }
+    return o->defaults[profile != BHI_PROFILE_SECURE];
+}
+
 static uint64_t most_of(const option_t *o, bhi_profile_t profile)
 {
-    return o->kind == LOWER ? o->defaults[profile != BHI_PROFILE_SECURE] : o->most;
+    bool production = profile == BHI_PROFILE_SECURE || profile == BHI_PROFILE_HARDENED;
+    if (o->kind == REPLAY && production)
+        return 0;
+    return o->kind == LOWER ? default_of(o, profile) : o->most;
 }
 
 static void *field_of(bhi_options_t *of, const option_t *o)
@@ -68,15 +102,20 @@ static void *field_of(bhi_options_t *of, const option_t *o)
     return (char *)of + o->offset;
 }
 
+static bool is_narrow(const option_t *o)
+{
+    return o->kind == WORD || o->kind == NUMBER || o->kind == REPLAY;
+}
+
 static uint64_t load(const bhi_options_t *from, const option_t *o)
 {
     const void *field = (const char *)from + o->offset;
-    return o->kind == WORD || o->kind == NUMBER ? *(const uint32_t *)field : *(const uint64_t *)field;
+    return is_narrow(o) ? *(const uint32_t *)field : *(const uint64_t *)field;
 }
 
 static void store(bhi_options_t *to, const option_t *o, uint64_t value)
 {
-    if (o->kind == WORD || o->kind == NUMBER)
+    if (is_narrow(o))
         *(uint32_t *)field_of(to, o) = (uint32_t)value;
     else
         *(uint64_t *)field_of(to, o) = value;
@@ -109,9 +148,11 @@ void bhi_options_defaults(bhi_options_t *out, bhi_profile_t profile)
         if (o->kind == STRING)
             store_text(out, o, "", 0);
         else
-            store(out, o, o->defaults[profile != BHI_PROFILE_SECURE]);
+            store(out, o, default_of(o, profile));
     }
     out->profile = profile;
+    for (unsigned i = 0; i < BHI_OPTIONS; i++)
+        out->from[i] = BHI_FROM_PROFILE;
 }
 
 /* ------------------------------------------------------------------- parsing */
@@ -181,7 +222,7 @@ bool bhi_options_assign(bhi_options_t *out, int option, bhi_profile_t profile, c
             return false;
         break;
     default:
-        if (!parse_number(text, length, o->kind != NUMBER, o->least, most_of(o, profile), &value))
+        if (!parse_number(text, length, !is_narrow(o), o->least, most_of(o, profile), &value))
             return false;
     }
     store(out, o, value);
@@ -213,10 +254,11 @@ void bhi_options_accepted(bhi_format_t *out, int option, bhi_profile_t profile)
         bhi_format_text(out, "at most 255 bytes, no control characters");
         return;
     case NUMBER:
+    case REPLAY:
         bhi_format_text(out, "a number from ");
         bhi_format_number(out, o->least);
         bhi_format_text(out, " to ");
-        bhi_format_number(out, o->most);
+        bhi_format_number(out, most_of(o, profile));
         return;
     default:
         bhi_format_text(out, "a number of bytes (or with k, m, g) from ");
@@ -266,6 +308,8 @@ void bhi_options_weaker(const bhi_options_t *now, void (*say)(const char *key, c
         say("quarantine_bytes", "freed blocks are reused sooner");
     if (now->large_quarantine_bytes < promised.large_quarantine_bytes)
         say("large_quarantine_bytes", "addresses of large blocks are reused sooner");
+    if (now->seed != 0)
+        say("seed", "all random choices can be foretold");
     if (now->guarded_recover != 0)
         say("guarded_recover", "an access to a guarded block that is free, or beside one, does not end the process");
 }

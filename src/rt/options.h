@@ -7,9 +7,9 @@
 
 /* In the order of their numbers; those that are built come first and are the
  * only ones accepted. */
-typedef enum bhi_profile { BHI_PROFILE_SECURE, BHI_PROFILE_HARDENED, BHI_PROFILE_DEBUG, BHI_PROFILE_FUZZ } bhi_profile_t;
-/* hardened rests on the map, which a measuring build may have compiled out. */
-#define BH_PROFILE_WORDS (BH_HARDEN_MAP ? "secure|hardened" : "secure")
+typedef enum bhi_profile { BHI_PROFILE_SECURE, BHI_PROFILE_HARDENED, BHI_PROFILE_FUZZ, BHI_PROFILE_DEBUG } bhi_profile_t;
+/* The others rest on the map, which a measuring build may have compiled out. */
+#define BH_PROFILE_WORDS (BH_HARDEN_MAP ? "secure|hardened|fuzz" : "secure")
 
 /* guard=none only in builds that ask for it (debuggers, measuring). */
 #ifdef BH_ALLOW_GUARD_NONE
@@ -29,23 +29,40 @@ enum { BHI_STACKS_AUTO, BHI_STACKS_NONE, BHI_STACKS_FP, BHI_STACKS_UNWIND };
 #define BH_KIB(n) ((uint64_t)(n) << 10)
 #define BH_MIB(n) ((uint64_t)(n) << 20)
 #define BH_GIB(n) ((uint64_t)(n) << 30)
+#define BH_ALLOC_CAP_LEAST BH_KIB(128) /* no path that hands out lists looks at the cap */
+#define BH_ALLOC_CAP_NONE BH_GIB(1 << 26) /* more than an address space has */
 #define BH_OPTION_TEXT 255
+
+typedef enum bhi_option {
+#define BH_OPTION(field, kind, words, least, most, secure, strict) BHI_OPTION_##field,
+#include "rt/options.def"
+#undef BH_OPTION
+    BHI_OPTIONS
+} bhi_option_t;
+
+/* Who said an option's value; by default, the profile. */
+typedef enum bhi_option_from { BHI_FROM_PROFILE, BHI_FROM_FILE, BHI_FROM_PROGRAM, BHI_FROM_ENVIRONMENT } bhi_option_from_t;
 
 /* purge_delay: milliseconds that an empty page's memory is kept for reuse; 0
  * returns it at once. quarantine_bytes: for each size class of a heap;
  * large_quarantine_bytes: address space, for the process. large_keep_bytes: memory
  * that waits to be used again up to which that of freed large blocks is kept.
  * trap_from: blocks of so many bytes and more cannot be accessed from the moment they
- * are freed. guarded_*: harden/guarded.h, core/sampled.h; stacks: rt/stack.h. */
+ * are freed. seed: of all random choices; 0: the kernel's entropy. realloc_moves: where
+ * no block has a list (all profiles but secure). alloc_cap: larger requests fail, or
+ * with alloc_cap_abort end the process. guarded_*: harden/guarded.h, core/sampled.h;
+ * stacks: rt/stack.h. */
 typedef struct bhi_options {
 #define BH_OPTION_FIELD_WORD(field) uint32_t field;
 #define BH_OPTION_FIELD_NUMBER(field) uint32_t field;
 #define BH_OPTION_FIELD_BYTES(field) uint64_t field;
 #define BH_OPTION_FIELD_LOWER(field) uint64_t field;
+#define BH_OPTION_FIELD_REPLAY(field) uint32_t field;
 #define BH_OPTION_FIELD_STRING(field) char field[BH_OPTION_TEXT + 1];
 #define BH_OPTION(field, kind, words, least, most, secure, strict) BH_OPTION_FIELD_##kind(field)
 #include "rt/options.def"
 #undef BH_OPTION
+    uint8_t from[BHI_OPTIONS]; /* bhi_option_from_t */
 } bhi_options_t;
 
 /* ------------------------------------------------------------------- reading */

@@ -27,6 +27,7 @@ typedef struct reader {
     bhi_options_t *out;
     bhi_profile_t profile; /* decides ranges */
     const char *where;     /* for warnings; NULL: the environment */
+    bhi_option_from_t from;
     unsigned warnings;
     bool profile_only;     /* first pass: looks for the profile and warns of nothing */
 } reader_t;
@@ -102,6 +103,8 @@ static void set(reader_t *r, text_t key, text_t value)
         return;
     if (option < 0 || !bhi_options_assign(r->out, option, r->profile, value.at, value.length))
         warn_option(r, key, value, option);
+    else
+        r->out->from[option] = (uint8_t)r->from;
 }
 
 static text_t trim(text_t t)
@@ -169,6 +172,7 @@ typedef struct file {
 static void from_file(reader_t *r, const file_t *file)
 {
     r->where = BH_CONFIGURATION_FILE;
+    r->from = BHI_FROM_FILE;
     if (file->length == -EUCLEAN)
         warn_source(r, r->where, " is ignored: it is not a regular file that root owns and only root may write");
     else if (file->length == -EACCES || file->length == -EIO)
@@ -187,6 +191,7 @@ static void from_file(reader_t *r, const file_t *file)
 static void from_program(reader_t *r, const char *program)
 {
     r->where = "bh_program_options";
+    r->from = BHI_FROM_PROGRAM;
     size_t length = length_of(program, BH_OPTIONS_BYTES);
     if (length == BH_OPTIONS_BYTES)
         warn_source(r, r->where, " is ignored: it is longer than 4095 bytes");
@@ -209,6 +214,7 @@ static const char *value_of(const char *entry, const char *name)
 static void from_environment(reader_t *r, char *const *env)
 {
     r->where = NULL;
+    r->from = BHI_FROM_ENVIRONMENT;
     for (char *const *e = env; *e != NULL; e++) {
         const char *list = value_of(*e, "BULKHEAD_OPTIONS=");
         if (list != NULL)

@@ -11,6 +11,7 @@
 
 struct bhi_guarded_pool;
 struct bhi_depot;
+struct bhi_sites;
 struct bhi_state;
 struct bhi_random_root;
 struct bh_report;
@@ -33,6 +34,7 @@ typedef struct bhi_process {
     size_t guarded_size;                 /* const: bytes, a multiple of a chunk */
     struct bhi_guarded_pool *guarded;    /* const: in control data */
     struct bhi_depot *depot;             /* const: the same; NULL: stacks are not kept */
+    struct bhi_sites *sites;             /* const: the same; NULL: call sites are not looked at */
     uint64_t sample_bits[BHI_CHOICE_BITS]; /* const: harden/choice.h */
     bool sampling;         /* const: allocations are chosen to be guarded */
     bool is_object;        /* const: this library is an object of its own, not part of the program */

@@ -9,6 +9,9 @@
 #include <string.h>
 
 #define root (bhi_process.random_root)
+/* Option seed: not 0, all streams follow from it and from the order of draws, and a
+ * copy of the process goes on with its parent's: the same input, the same layout. */
+#define seed (bhi_process.options.seed)
 
 /* What sodium_init does for the cipher: choose its code for this processor. The
  * rest of it opens a random device of its own and ends the process where a sandbox
@@ -74,8 +77,11 @@ bool bhi_random_init_root(bhi_random_root_t *fresh_root, const unsigned char *at
         _sodium_runtime_get_cpu_features();
         _crypto_stream_chacha20_pick_best_implementation();
     }
-    uint8_t fresh[32];
-    if (bhi_os_entropy(fresh, sizeof fresh) != 0) {
+    uint8_t fresh[32] = {0};
+    if (seed != 0) {
+        for (unsigned i = 0; i < 4; i++)
+            fresh[i] = (uint8_t)(seed >> 8 * i);
+    } else if (bhi_os_entropy(fresh, sizeof fresh) != 0) {
         if (at_random == NULL)
             return false;
         /* 128 bits that the kernel drew for this process; libc's own canary
@@ -94,13 +100,17 @@ void bhi_random_place_root(bhi_random_root_t *to, bhi_random_root_t *from, uintp
     memcpy(to, from, sizeof *to);
     explicit_bzero(from, sizeof *from);
     to->alive = (_Atomic(uint64_t) *)wiped_page;
-    to->wiped_page_works = bhi_os_wipe_on_fork(wiped_page, BH_OS_PAGE_SIZE) == 0;
+    to->wiped_page_works = seed != 0 || bhi_os_wipe_on_fork(wiped_page, BH_OS_PAGE_SIZE) == 0;
     bhi_process.random_root = to;
     new_epoch();
 }
 
 void bhi_random_after_fork(void)
 {
+    if (seed != 0) {
+        bhi_lock_reset(&root->lock);
+        return;
+    }
     uint8_t fresh[32];
     memset(fresh, 0, sizeof fresh);
     if (bhi_os_entropy(fresh, sizeof fresh) != 0) {
@@ -133,7 +143,7 @@ void bhi_random_init(bhi_random_t *r)
     take_bytes(&root->state, fresh, sizeof fresh);
     bhi_lock_give(&root->lock);
     stir(r, fresh);
-    if (bhi_os_entropy(fresh, sizeof fresh) == 0)
+    if (seed == 0 && bhi_os_entropy(fresh, sizeof fresh) == 0)
         stir(r, fresh);
     explicit_bzero(fresh, sizeof fresh);
     r->epoch = epoch;

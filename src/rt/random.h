@@ -19,7 +19,7 @@ typedef struct bhi_random {
     uint8_t buf[480]; /* secret; bytes before `at` are zero */
 } bhi_random_t;
 
-/* The root keys generators when the kernel will not. Its second OS page reads
+/* The root keys generators when the kernel will not, or is not to (option seed). Its second OS page reads
  * zero in any child process, also one that runs no fork handler (_Fork, clone);
  * where the kernel has no such page the process id is compared instead. */
 typedef struct bhi_random_root {
@@ -30,7 +30,7 @@ typedef struct bhi_random_root {
     _Atomic(uint64_t) *alive; /* const: on the wiped page; 1 in the process that set it */
 } bhi_random_root_t;
 
-/* Start-up: keys a root from the kernel. `at_random` (16 bytes
+/* Start-up: keys a root from the kernel, or from option seed. `at_random` (16 bytes
  * from the kernel, may be NULL) serves where a sandbox refuses everything else.
  * Returns false when there is no entropy at all. */
 bool bhi_random_init_root(bhi_random_root_t *root, const unsigned char *at_random);

@@ -105,7 +105,7 @@ static void over_nul(void)
     attack_record("went on", 0);
 }
 static void over_far(void) { write_at(block_at(160, true) + 160 + OS_PAGE - 1, "guard-overflow"); }
-static void over_large(void) { read_at(block_at(65536, true) + 65536, "guard-overflow"); }
+static void over_large(void) { read_at(block_at(131072, true) + 131072, "guard-overflow"); }
 static void under_write(void) { write_at(block_at(160, false) - 1, "guard-underflow"); }
 static void under_read(void) { read_at(block_at(160, false) - 64, "guard-underflow"); }
 static void after_read(void) { read_at(freed(160) + 7, "use-after-free"); }
@@ -121,6 +121,13 @@ static void after_realloc(void)
 {
     byte_t *p = take(160);
     bh_free(bh_realloc(hidden(p), 320));
+    read_at(p + 7, "use-after-free");
+}
+static void after_same_realloc(void)
+{
+    byte_t *p = take(160);
+    if (bh_realloc(hidden(p), 160) == NULL)
+        attack_broken("no memory");
     read_at(p + 7, "use-after-free");
 }
 static void after_heap(void)
@@ -203,7 +210,7 @@ static const row_t rows[] = {
     {"overflow by one byte, precise, odd size", RATE ":guarded_precise=1", over_odd, SIGSEGV, {"access: write", "0 bytes after its end", "requested 33"}},
     {"overflow by a NUL, precise", RATE ":guarded_precise=1", over_nul, SIGSEGV, {"access: write", "0 bytes after its end", "requested 10"}},
     {"overflow by 4096 bytes", RATE, over_far, SIGSEGV, {"access: write", "bytes after its end", STACKS}},
-    {"overflow of a block of 64 KiB", RATE, over_large, SIGSEGV, {"access: read", "0 bytes after its end", "requested 65536"}},
+    {"overflow of a block of 128 KiB", RATE, over_large, SIGSEGV, {"access: read", "0 bytes after its end", "requested 131072"}},
     {"underflow by one byte, write", RATE, under_write, SIGSEGV, {"access: write", "1 bytes before it", STACKS}},
     {"underflow by 64 bytes, read", RATE, under_read, SIGSEGV, {"access: read", "64 bytes before it", "state: live"}},
     {"use after free, read", RATE, after_read, SIGSEGV, {"access: read", "7 bytes inside it", FREED}},
@@ -224,6 +231,9 @@ static const row_t rows[] = {
     {"overflow without a guard, at free", RATE, slack, SIGABRT, {"0 bytes after its end", STACKS, "requested 160"}},
     {"underflow without a guard, at free", RATE, front, SIGABRT, {"1 bytes before it", STACKS, "requested 160"}},
     {"use after free, hardened, one of the first", "profile=hardened", after_read, SIGSEGV, {"access: read", "7 bytes inside it", "state: free"}},
+    {"overflow, fuzz", "profile=fuzz", over_write, SIGABRT, {"access: write", "0 bytes after its end", "requested 160"}},
+    {"use after free, fuzz, with stacks", "profile=fuzz:stacks=unwind", after_write, SIGABRT, {"access: write", "159 bytes inside it", FREED}},
+    {"use after realloc to the same size, fuzz", "profile=fuzz", after_same_realloc, SIGABRT, {"access: read", "7 bytes inside it", "state: free"}},
     {"overflow, guards by mprotect", RATE ":guard=mprotect", over_write, SIGSEGV, {"access: write", "0 bytes after its end", STACKS}},
     {"use after free, guards by mprotect", RATE ":guard=mprotect", after_write, SIGSEGV, {"access: write", "159 bytes inside it", FREED}},
 };

@@ -9,7 +9,7 @@
 # --keep   leave the work folder and print its name
 # PROGRAM  names of files in programs/; default: all of them
 #
-# BULKHEAD_MODES  guard modes, or profiles, or "guarded" for every block with pages
+# BULKHEAD_MODES  guard modes, or profiles (hardened, fuzz), or "guarded" for every block with pages
 #                 of its own; default "auto mprotect hardened" (guarded takes ten times as long)
 #
 # Exit status: 0 all passed, 1 some failed, 2 wrong usage.
@@ -99,6 +99,7 @@ one() {
     case $3 in
     hardened) options=profile=hardened ;;
     guarded) options=guarded_sample_rate=1 ;;
+    fuzz) options=profile=fuzz ;;
     *) options=guard=$3 ;;
     esac
     dir=$work/$2

@@ -77,10 +77,10 @@ static void assert_slot(const bhi_guarded_t *g)
 START_TEST(slots_open_and_trap)
 {
     start();
-    static const size_t sizes[] = {1, 100, 4096, 4097, 10000, 20000, 65535, 65536};
-    bhi_guarded_t *g[8];
+    static const size_t sizes[] = {1, 100, 4096, 4097, 10000, 20000, 65535, 65536, 65537, 131072};
+    bhi_guarded_t *g[10];
     for (int round = 0; round < 3; round++) {
-        for (int i = 0; i < 8; i++) {
+        for (int i = 0; i < 10; i++) {
             g[i] = take(sizes[i]);
             ck_assert_ptr_nonnull(g[i]);
             ck_assert_uint_ge(bhi_guarded_bytes(g[i]), sizes[i]);
@@ -88,12 +88,12 @@ START_TEST(slots_open_and_trap)
             memset((void *)g[i]->block, 0x55, sizes[i]);
             ck_assert_uint_eq(bhi_guarded_damage(g[i]), 0);
         }
-        for (int i = 0; i < 8; i++) {
+        for (int i = 0; i < 10; i++) {
             assert_slot(g[i]);
             for (size_t at = 0; at < bhi_guarded_bytes(g[i]) + BH_OS_PAGE_SIZE; at += 1000)
                 ck_assert_ptr_eq(bhi_guarded_at(bhi_guarded_data(g[i]) + at), g[i]);
         }
-        for (int i = 0; i < 8; i++) {
+        for (int i = 0; i < 10; i++) {
             give(g[i]);
             assert_slot(g[i]);
         }

@@ -152,7 +152,7 @@ END_TEST
 
 START_TEST(a_profile_sets_defaults_whatever_the_order)
 {
-    bhi_options_profiles = "secure|hardened|debug|fuzz";
+    bhi_options_profiles = "secure|hardened|fuzz|debug";
     static const char *const alone[] = {"BULKHEAD_PROFILE=hardened", "BULKHEAD_OPTIONS=profile=hardened", "BULKHEAD_PROFILE=debug",
                                         "BULKHEAD_OPTIONS=profile=secure:profile=hardened"};
     for (size_t i = 0; i < 4; i++) {
@@ -176,8 +176,31 @@ END_TEST
 
 START_TEST(only_profiles_that_are_built)
 {
-    expect_text("BULKHEAD_PROFILE=fuzz", "option PROFILE does not accept 'fuzz'; accepted: secure|hardened\n");
-    expect_text("BULKHEAD_PROFILE=nonsense", "accepted: secure|hardened\n");
+    expect_text("BULKHEAD_PROFILE=debug", "option PROFILE does not accept 'debug'; accepted: secure|hardened|fuzz\n");
+    expect_text("BULKHEAD_PROFILE=nonsense", "accepted: secure|hardened|fuzz\n");
+}
+END_TEST
+
+START_TEST(fuzz_has_defaults_of_its_own)
+{
+    read_quietly("BULKHEAD_PROFILE=fuzz");
+    ck_assert(got.profile == BHI_PROFILE_FUZZ && got.seed == 1 && got.realloc_moves == 1 && got.alloc_cap == 1u << 30);
+    ck_assert(got.purge_delay == 0 && got.guarded_sample_rate == 1 && got.stacks == BHI_STACKS_NONE && got.quarantine_bytes == 32768);
+    read_quietly("BULKHEAD_OPTIONS=profile=fuzz:seed=4294967295:guarded_sample_rate=50:realloc_moves=0:alloc_cap=128k:alloc_cap_abort=1");
+    ck_assert(got.seed == UINT32_MAX && got.guarded_sample_rate == 50 && got.realloc_moves == 0 && got.alloc_cap == 128u << 10 &&
+              got.alloc_cap_abort == 1);
+    read_quietly("BULKHEAD_PROFILE=hardened");
+    ck_assert(got.seed == 0 && got.realloc_moves == 0 && got.alloc_cap == BH_ALLOC_CAP_NONE && got.guarded_sample_rate == 0);
+}
+END_TEST
+
+START_TEST(no_seed_in_production)
+{
+    expect_text("BULKHEAD_SEED=1", "option SEED does not accept '1'; accepted: a number from 0 to 0\n");
+    expect("profile=1 guard=0 foreign=0 purge_delay=10 verbose=0", 1, "BULKHEAD_SEED=1", "BULKHEAD_PROFILE=hardened");
+    expect("profile=2 guard=0 foreign=0 purge_delay=0 verbose=0", 0, "BULKHEAD_SEED=7", "BULKHEAD_PROFILE=fuzz");
+    expect("profile=2 guard=0 foreign=0 purge_delay=0 verbose=0", 1, "BULKHEAD_SEED=4294967296", "BULKHEAD_PROFILE=fuzz");
+    expect_text("BULKHEAD_ALLOC_CAP=131071", "(or with k, m, g) from 128k to 67108864g\n");
 }
 END_TEST
 
@@ -199,7 +222,9 @@ static void expect_weaker(const char *entry, const char *keys)
 
 START_TEST(what_weakens_is_told)
 {
-    bhi_options_profiles = "secure|hardened";
+    bhi_options_profiles = "secure|hardened|fuzz";
+    expect_weaker("BULKHEAD_PROFILE=fuzz", "seed ");
+    expect_weaker("BULKHEAD_OPTIONS=profile=fuzz:seed=0", "");
     expect_weaker("BULKHEAD_VERBOSE=1", "");
     expect_weaker("BULKHEAD_PROFILE=hardened", "");
     expect_weaker("BULKHEAD_OPTIONS=foreign=report:guard=mprotect", "foreign guard ");
@@ -226,6 +251,8 @@ int main(void)
     tcase_add_test(c, strings);
     tcase_add_test(c, a_profile_sets_defaults_whatever_the_order);
     tcase_add_test(c, only_profiles_that_are_built);
+    tcase_add_test(c, fuzz_has_defaults_of_its_own);
+    tcase_add_test(c, no_seed_in_production);
     tcase_add_test(c, what_weakens_is_told);
     suite_add_tcase(s, c);
     return unit_main(s);

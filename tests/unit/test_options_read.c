@@ -142,6 +142,22 @@ static void expect_refused(const char *why)
     ck_assert_msg(unit_lines(child.err, DEFAULTS "\n") == 1 && unit_lines(child.err, "") == 2, "%s", child.err);
 }
 
+static uint8_t from(const char *key)
+{
+    return got.from[bhi_options_find(key, strlen(key))];
+}
+
+START_TEST(each_option_tells_who_set_it)
+{
+    const char *env[] = {"BULKHEAD_OPTIONS=foreign=report:guard=nonsense", "BULKHEAD_VERBOSE=1", NULL};
+    bhi_options_read_from(&got, &(bhi_option_sources_t){NULL, "purge_delay=2:foreign=ignore", (char *const *)(uintptr_t)env});
+    ck_assert(from("purge_delay") == BHI_FROM_PROGRAM && from("foreign") == BHI_FROM_ENVIRONMENT && from("verbose") == BHI_FROM_ENVIRONMENT);
+    ck_assert(from("guard") == BHI_FROM_PROFILE && from("profile") == BHI_FROM_PROFILE);
+    bhi_options_read_from(&got, &(bhi_option_sources_t){NULL, NULL, NULL});
+    ck_assert(from("purge_delay") == BHI_FROM_PROFILE && from("foreign") == BHI_FROM_PROFILE);
+}
+END_TEST
+
 START_TEST(file_that_others_may_write)
 {
     static const mode_t modes[] = {0664, 0646, 0622, 0777};
@@ -248,6 +264,7 @@ int main(void)
     tcase_add_test(c, warnings_are_bounded);
     tcase_add_test(c, file_of_lines);
     tcase_add_test(c, later_sources_override);
+    tcase_add_test(c, each_option_tells_who_set_it);
     tcase_add_test(c, file_that_others_may_write);
     tcase_add_test(c, long_file);
     tcase_add_test(c, no_file_costs_one_open);

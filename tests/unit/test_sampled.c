@@ -246,7 +246,7 @@ START_TEST(blocks_are_as_others)
 {
     if (rate() > 100)
         return;
-    for (size_t size = 1; size <= 65536; size = size * 5 / 4 + 1) {
+    for (size_t size = 1; size <= 131072; size = size * 5 / 4 + 1) {
         char *p = guarded_block(size);
         ck_assert_uint_eq((uintptr_t)p % (size <= 8 ? 8 : 16), 0);
         ck_assert_uint_eq(bh_usable_size(p), size);

@@ -38,6 +38,7 @@ static const struct {
     {BHI_GUARD_UNDERFLOW, "guard-underflow"},
     {BHI_CORRUPT_LIST, "corrupt-list"},
     {BHI_CORRUPT_CONTROL, "corrupt-control"},
+    {BHI_ALLOCATION_CAP, "allocation-cap"},
     {BHI_UNSUPPORTED_SYSTEM, "unsupported-system"},
     {BHI_NO_ENTROPY, "no-entropy"},
 };
