@@ -147,7 +147,7 @@ BH_INLINE void *hand_out(bhi_page_t *page, bhi_hard_page_t *hard, size_t size)
             bhi_hard_written(page, index, at);
     }
     bhi_hard_set_size(hard, bytes, index, size);
-    bhi_canary_write(block, size, bytes, page->key, index);
+    bhi_canary_write_new(block, size, bytes, page->key, index);
     if (bh_unlikely(!bhi_map_set_live(page->map, index)))
         bhi_page_not_free(page, index);
     page->used++;

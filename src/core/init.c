@@ -5,6 +5,7 @@
 #include "core/describe.h"
 #include "core/fault.h"
 #include "core/thread.h"
+#include "harden/canary.h"
 #include "harden/guard.h"
 #include "harden/wipe.h"
 #include "meta/arena.h"
@@ -82,6 +83,7 @@ static bool start(void)
     bhi_options_read(&bhi_process.options, info.secure ? NULL : info.env);
     bhi_settings_init(&bhi_process.options);
     bhi_process.canary_mul = bhi_random_u64(&root.state) | 1;
+    bhi_canary_init(&root.state);
     if (!bhi_arena_init(&root))
         return false;
     bhi_guard_init();

@@ -49,6 +49,9 @@ BH_INLINE void bhi_wipe_eight_zero(uintptr_t at)
     bhi_wipe_two_zero(at + 48);
 }
 
+/* size > 256. */
+void bhi_wipe_long(uintptr_t block, size_t size);
+
 /* The same for a block that nobody else looks at, slack and all, or whoever does takes
  * nothing for true. From both ends, which may overlap: cheaper than a loop or a call.
  * size: a multiple of 16, not 0. */
@@ -57,8 +60,8 @@ BH_INLINE void bhi_wipe_own(uintptr_t block, size_t size)
     if (!BH_HARDEN_WIPE)
         return;
     uintptr_t end = block + size;
-    if (bh_unlikely(size > 256)) {
-        memset((void *)block, 0, size); /* NOLINT */
+    if (size > 256) {
+        bhi_wipe_long(block, size);
     } else if (size > 64) {
         bhi_wipe_eight_zero(block);
         bhi_wipe_eight_zero(end - 64);
