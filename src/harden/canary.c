@@ -22,27 +22,25 @@ void bhi_canary_init(bhi_random_t *random)
         bhi_process.canary_words[i] = bhi_random_u64(random);
 }
 
-/* Words 9 and 10 for i = 2, 11 and 12 for i = 3, and so on, as words 0 and 1 are made. */
+/* Words n and n + 1, n = 9, 11, 13, ..., as words 0 and 1 are made. */
 typedef struct pair {
     uint64_t word[2];
 } pair_t;
 
-static inline pair_t two_words(bhi_canary_t canary, uint64_t i)
+static inline pair_t two_words(bhi_canary_t canary, uint64_t n)
 {
-    uint64_t at = canary.start + i * BH_CANARY_STEP, low, high = bhi_mul_wide(at, at ^ canary.key, &low);
+    uint64_t at = canary.start + n * BH_CANARY_STEP, low, high = bhi_mul_wide(at, at ^ canary.key, &low);
     return (pair_t){{high ^ low, high + (low << 32 | low >> 32)}};
 }
 
 /* n >= 1. In memory words come in falling order, so those of the process do. */
 static uint64_t word_of(bhi_canary_t canary, uint64_t n)
 {
-    if (n == 1)
-        return bhi_canary_tail(canary);
-    if (n == 2)
-        return bhi_canary_middle(canary);
-    if (n <= WIDE_WORDS)
+    if (n > WIDE_WORDS)
+        return two_words(canary, (n - 1) | 1).word[(n - 1) % 2];
+    if (n > 2)
         return bhi_canary_middle(canary) ^ bhi_process.canary_words[WIDE_WORDS - n];
-    return two_words(canary, 2 + (n - WIDE_WORDS - 1) / 2).word[(n - WIDE_WORDS - 1) % 2];
+    return n == 2 ? bhi_canary_middle(canary) : bhi_canary_tail(canary);
 }
 
 BH_INLINE words2_t shown(size_t slack, unsigned i)
@@ -64,36 +62,33 @@ BH_INLINE bool is_wide(size_t slack, size_t size)
     return !BH_SANITIZED && bh_likely(slack <= WIDE + 8) && bh_likely(size >= WIDE);
 }
 
-/* Words 1 to n of a slack lie in it whole; of the next one `cut` bytes do not show. */
-typedef struct extent {
-    uint64_t n;
-    unsigned cut; /* 1 to 8 */
-} extent_t;
-
-static extent_t extent_of(size_t slack)
+/* The highest word of a slack, which word 0 covers in part or as a whole. */
+BH_INLINE uint64_t last_word(size_t slack)
 {
-    size_t behind = slack - 8;
-    return (extent_t){behind / 8, (unsigned)(8 - behind % 8)};
+    return slack / 8;
 }
 
+BH_INLINE void write_wide(uintptr_t end, size_t slack, bhi_canary_t canary)
+{
+#pragma GCC unroll 8
+    for (unsigned i = 0; i < VECTORS; i++)
+        *(words2_t *)(end - WIDE + (uintptr_t)16 * i) = wide(canary, i) & shown(slack, i); /* NOLINT: block memory is addressed by number */
+}
+
+/* All but word 0; bytes before the slack are kept. */
 static void write_words(uintptr_t end, size_t slack, bhi_canary_t canary)
 {
-    extent_t extent = extent_of(slack);
-    uint64_t n = 1, most = bhi_min(extent.n, WIDE_WORDS);
-    for (; n <= most; n++)
-        bhi_slack_store_aligned(end - 8 * n, word_of(canary, n));
-    for (; n + 1 <= extent.n; n += 2) {
-        pair_t words = two_words(canary, 2 + (n - WIDE_WORDS - 1) / 2);
-        bhi_slack_store_aligned(end - 8 * n, words.word[0]);
-        bhi_slack_store_aligned(end - 8 * (n + 1), words.word[1]);
+    uint64_t n = 1, last = last_word(slack);
+    if (last > WIDE_WORDS) {
+        write_wide(end, WIDE + 8, canary);
+        for (n = WIDE_WORDS + 1; n < last; n += 2) {
+            pair_t words = two_words(canary, n);
+            bhi_slack_store_aligned(end - 8 * n, words.word[0]);
+            bhi_slack_store_aligned(end - 8 * (n + 1), words.word[1]);
+        }
     }
-    for (; n <= extent.n; n++)
+    for (; n <= last; n++)
         bhi_slack_store_aligned(end - 8 * n, word_of(canary, n));
-    if (extent.cut != 8) { /* whole: what is not to show of it is word 0's, which comes last */
-        uint64_t word = word_of(canary, n);
-        for (unsigned i = extent.cut; i < 8; i++)
-            bhi_slack_store8(end - 8 * n + i, (uint8_t)(word >> (8 * i)));
-    }
 }
 
 void bhi_canary_write_any(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)
@@ -107,43 +102,38 @@ void bhi_canary_write_new_any(uintptr_t block, size_t requested, size_t size, ui
 {
     size_t slack = size - requested;
     bhi_canary_t canary = bhi_canary_of(requested, key, place);
-    uintptr_t from = block + size - WIDE;
-    if (is_wide(slack, size)) {
-#pragma GCC unroll 8
-        for (unsigned i = 0; i < VECTORS; i++)
-            *(words2_t *)(from + (uintptr_t)16 * i) = wide(canary, i) & shown(slack, i); /* NOLINT: block memory is addressed by number */
-    } else {
+    if (is_wide(slack, size))
+        write_wide(block + size, slack, canary);
+    else
         write_words(block + size, slack, canary);
-    }
     bhi_slack_store64(block + requested, bhi_canary_head(canary));
 }
 
-/* All but word 0, of slack of any length. */
-static bool words_intact(uintptr_t end, size_t slack, bhi_canary_t canary)
-{
-    extent_t extent = extent_of(slack);
-    uint64_t n = 1, most = bhi_min(extent.n, WIDE_WORDS), damage = 0;
-    for (; n <= most; n++)
-        damage |= bhi_slack_load_aligned(end - 8 * n) ^ word_of(canary, n);
-    for (; n + 1 <= extent.n; n += 2) {
-        pair_t words = two_words(canary, 2 + (n - WIDE_WORDS - 1) / 2);
-        damage |= (bhi_slack_load_aligned(end - 8 * n) ^ words.word[0]) | (bhi_slack_load_aligned(end - 8 * (n + 1)) ^ words.word[1]);
-    }
-    for (; n <= extent.n; n++)
-        damage |= bhi_slack_load_aligned(end - 8 * n) ^ word_of(canary, n);
-    if (extent.cut != 8)
-        damage |= (bhi_slack_load_aligned(end - 8 * n) ^ word_of(canary, n)) >> (8 * extent.cut);
-    return damage == 0;
-}
-
-/* The same of slack that is_wide. */
-BH_INLINE bool wide_intact(uintptr_t end, size_t slack, bhi_canary_t canary)
+/* 0: all but word 0 is intact, of slack that is_wide. */
+BH_INLINE uint64_t wide_damage(uintptr_t end, size_t slack, bhi_canary_t canary)
 {
     words2_t damage = {0, 0};
 #pragma GCC unroll 8
     for (unsigned i = 0; i < VECTORS; i++)
         damage |= (*(const volatile words2_t *)(end - WIDE + (uintptr_t)16 * i) ^ wide(canary, i)) & shown(slack, i); /* NOLINT */
-    return (damage[0] | damage[1]) == 0;
+    return damage[0] | damage[1];
+}
+
+/* The same, of slack of any length. */
+static uint64_t words_damage(uintptr_t end, size_t slack, bhi_canary_t canary)
+{
+    uint64_t n = 1, damage = 0, last = last_word(slack);
+    if (!BH_SANITIZED && last > WIDE_WORDS) {
+        damage = wide_damage(end, WIDE + 8, canary);
+        for (n = WIDE_WORDS + 1; n + 1 < last; n += 2) {
+            pair_t words = two_words(canary, n);
+            damage |= (bhi_slack_load_aligned(end - 8 * n) ^ words.word[0]) | (bhi_slack_load_aligned(end - 8 * (n + 1)) ^ words.word[1]);
+        }
+    }
+    for (; n < last; n++)
+        damage |= bhi_slack_load_aligned(end - 8 * n) ^ word_of(canary, n);
+    unsigned hidden = (unsigned)(8 - slack % 8); /* bytes of the last one that word 0 covers */
+    return damage | ((bhi_slack_load_aligned(end - 8 * last) ^ word_of(canary, last)) >> (4 * hidden)) >> (4 * hidden);
 }
 
 static BH_COLD size_t find(uintptr_t block, size_t requested, size_t size, bhi_canary_t canary)
@@ -161,7 +151,7 @@ size_t bhi_canary_check_any(uintptr_t block, size_t requested, size_t size, uint
 {
     size_t slack = size - requested;
     bhi_canary_t canary = bhi_canary_of(requested, key, place);
-    bool head = bhi_slack_load64(block + requested) == bhi_canary_head(canary);
-    bool rest = is_wide(slack, size) ? wide_intact(block + size, slack, canary) : words_intact(block + size, slack, canary);
-    return bh_likely(head && rest) ? BH_CANARY_INTACT : find(block, requested, size, canary);
+    uint64_t damage = bhi_slack_load64(block + requested) ^ bhi_canary_head(canary);
+    damage |= is_wide(slack, size) ? wide_damage(block + size, slack, canary) : words_damage(block + size, slack, canary);
+    return bh_likely(damage == 0) ? BH_CANARY_INTACT : find(block, requested, size, canary);
 }
