@@ -105,10 +105,10 @@ static BH_NOINLINE void check_fresh(const bhi_page_t *page, uint32_t index)
         bhi_hard_written(page, index, from - block + at);
 }
 
-/* The last of the page's next blocks, of which there is one. */
-BH_INLINE void *hand_out(bhi_page_t *page, bhi_hard_page_t *hard, size_t size)
+/* A block that was one of the page's next. */
+static BH_NOINLINE void *give(bhi_page_t *page, uint32_t index, size_t size)
 {
-    uint32_t index = hard->next[--hard->count];
+    bhi_hard_page_t *hard = page->hard;
     size_t bytes = page->block_size;
     uintptr_t block = page->start + index * bytes;
     if (bh_unlikely(bhi_hard_size(hard, bytes, index) == 0 && page->memory == BHI_MEMORY_ZERO)) {
@@ -118,12 +118,18 @@ BH_INLINE void *hand_out(bhi_page_t *page, bhi_hard_page_t *hard, size_t size)
         if (bh_unlikely(at != BH_WIPE_CLEAN))
             bhi_hard_written(page, index, at);
     }
-    bhi_hard_set_size(hard, bytes, index, size);
-    bhi_canary_write_new(block, size, bytes, page->key, index);
     if (bh_unlikely(!bhi_map_set_live(page->map, index)))
         bhi_page_not_free(page, index);
+    bhi_hard_set_size(hard, bytes, index, size);
+    bhi_canary_write_new(block, size, bytes, page->key, index);
     page->used++;
     return (void *)block; /* NOLINT: this is where a number becomes a pointer */
+}
+
+/* The last of the page's next blocks, of which there is one. */
+BH_INLINE void *hand_out(bhi_page_t *page, bhi_hard_page_t *hard, size_t size)
+{
+    return give(page, hard->next[--hard->count], size);
 }
 
 void *bhi_hard_at_hand(bhi_heap_t *heap, size_t size)
@@ -149,37 +155,30 @@ static BH_NOINLINE void *malloc_any(size_t size)
     return bhi_alloc_generic(bhi_thread_heap, size, 0, false);
 }
 
-/* The commonest case first, without a call and so without registers to save: a small
- * block that was in use before, and nothing wrong with it. Nothing has happened where it
- * turns out to be another. */
+/* The commonest case first, without a call and so with few registers to save: a small
+ * block that was in use before, and nothing wrong with it. */
 void *bhi_hard_malloc(size_t size)
 {
     bhi_heap_t *heap = bhi_thread_heap;
-    if (bh_unlikely(size - 1 >= BH_CANARY_SMALL - BH_CANARY_LEAST))
+    size_t c = (size + BH_CANARY_LEAST + 15) >> 4, bytes = c << 4; /* small classes are as many times 16 */
+    if (bh_unlikely(size - 1 >= BH_CANARY_SMALL - BH_CANARY_LEAST) || bh_unlikely(heap->queues[c].first == NULL))
         return malloc_any(size);
-    size_t c = (size + BH_CANARY_LEAST + 15) >> 4, bytes = c << 4; /* classes are as many times 16 */
     bhi_page_t *page = heap->queues[c].first;
-    bool sampling = bhi_process.sampling;
-    if (bh_unlikely(page == NULL) || (sampling && bh_unlikely(heap->sample[c] <= 1)))
-        return malloc_any(size);
     bhi_hard_page_t *hard = page->hard;
-    uint32_t count = hard->count;
-    if (bh_unlikely(count <= hard->least))
+    if (bh_unlikely(hard->count <= hard->least))
         return malloc_any(size);
-    uint32_t index = hard->next[count - 1];
+    if (bhi_process.sampling) {
+        if (bh_unlikely(heap->sample[c] <= 1))
+            return malloc_any(size);
+        heap->sample[c]--;
+    }
+    uint32_t index = hard->next[--hard->count];
     uintptr_t block = page->start + index * bytes;
-    bhi_map_word_t *w = bhi_map_word(page->map, index);
-    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
-    uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
-    if (bh_unlikely(hard->sizes[index] == 0) || bh_unlikely(!bhi_wipe_is_clean(block, bytes)) || bh_unlikely(bhi_bit_has(held, index)) ||
-        bh_unlikely(bhi_bit_set(&live, index)))
-        return malloc_any(size);
-    heap->sample[c] -= sampling;
-    hard->count = (uint16_t)(count - 1);
+    if (bh_unlikely(hard->sizes[index] == 0) || bh_unlikely(!bhi_wipe_is_clean(block, bytes)) || bh_unlikely(!bhi_map_set_live(page->map, index)))
+        return give(page, index, size);
     hard->sizes[index] = (uint8_t)size;
-    atomic_store_explicit(&w->live, live, memory_order_relaxed);
     page->used++;
-    bhi_canary_write_new(block, size, bytes, page->key, index);
+    bhi_canary_write_short(block, size, bytes, page->key, index);
     return (void *)block; /* NOLINT: this is where a number becomes a pointer */
 }
 

@@ -37,9 +37,10 @@ BH_INLINE bool insert(bhi_hard_page_t *hard, uint32_t index, bool among_many, ui
     uint32_t count = hard->count, at = count;
     if (bh_unlikely(count == BHI_HARD_NEXT))
         return false;
-    if (!among_many)
+    if (!among_many) {
         at -= bh_likely(count >= BHI_HARD_AMONG - 1) ? bits % BHI_HARD_AMONG : bhi_random_below(random, count + 1);
-    hard->next[count] = hard->next[at];
+        hard->next[count] = hard->next[at];
+    }
     hard->next[at] = (uint16_t)index;
     hard->count = (uint16_t)(count + 1);
     return true;
@@ -213,7 +214,6 @@ void bhi_hard_free_any(uintptr_t p)
         bhi_free_slow_hardened(p);
         return;
     }
-    bhi_heap_t *heap = bhi_thread_heap;
     uint32_t index = (uint32_t)place;
     size_t bytes = page->block_size;
     bhi_map_word_t *w = bhi_map_word(page->map, index);
@@ -225,17 +225,18 @@ void bhi_hard_free_any(uintptr_t p)
         return;
     }
     const bhi_hard_page_t *hard = page->hard;
-    bool whole = is_whole(p, page, hard, bytes, index);
-    if (whole && (live >> before & 1) != 0)
+    bool whole = is_whole(p, page, hard, bytes, index); /* `live` is loaded anew, which costs less than to keep it */
+    if (whole && (atomic_load_explicit(&w->live, memory_order_relaxed) >> before & 1) != 0)
         whole = is_whole(p - bytes, page, hard, bytes, index - 1);
     else if (whole)
         whole = bhi_slack_load_aligned(p - 8) == 0;
+    bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed); /* the thread's */
     bhi_quarantine_t *q = bh_likely(heap->hard != NULL) ? heap->hard->quarantine[page->size_class] : NULL;
     if (bh_unlikely(!whole) || bh_unlikely(q == NULL)) {
         free_any(p, page, index);
         return;
     }
-    live = atomic_load_explicit(&w->live, memory_order_relaxed); /* as it was; that costs less than to keep it */
+    live = atomic_load_explicit(&w->live, memory_order_relaxed);
     (void)bhi_bit_clear(&live, index);
     atomic_store_explicit(&w->live, live, memory_order_relaxed);
     atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */

@@ -128,21 +128,28 @@ BH_INLINE void bhi_canary_write(uintptr_t block, size_t requested, size_t size, 
 }
 
 /* The same of a block that reads zero, or whose contents do not matter: bytes of the
- * request may be zero afterwards. */
-BH_INLINE void bhi_canary_write_new(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)
+ * request may be zero afterwards. Slack of 24 bytes at most. */
+BH_INLINE void bhi_canary_write_short(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)
 {
     if (!BH_HARDEN_CANARIES)
         return;
-    if (bhi_canary_is_long(size - requested, size)) {
-        bhi_canary_write_new_any(block, requested, size, key, place);
-        return;
-    }
     bhi_canary_t canary = bhi_canary_of(requested, key, place);
     uintptr_t end = block + size;
     bhi_canary_mask_t shown = bhi_canary_mask_of(size - requested);
     bhi_slack_store_aligned(end - 16, bhi_canary_middle(canary) & shown.before);
     bhi_slack_store_aligned(end - 8, bhi_canary_tail(canary) & shown.last);
     bhi_slack_store64(block + requested, bhi_canary_head(canary));
+}
+
+/* Of any length. */
+BH_INLINE void bhi_canary_write_new(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)
+{
+    if (!BH_HARDEN_CANARIES)
+        return;
+    if (bhi_canary_is_long(size - requested, size))
+        bhi_canary_write_new_any(block, requested, size, key, place);
+    else
+        bhi_canary_write_short(block, requested, size, key, place);
 }
 
 /* Of slack of 24 bytes at most, not under a sanitizer: 0 if it is intact. */
