@@ -12,8 +12,6 @@
 #include "meta/pool.h"
 #include "meta/size_class.h"
 
-/* Under a sanitizer nothing is read that is not slack. */
-#define FAST (BH_HARDEN_CANARIES && BH_HARDEN_WIPE && BH_HARDEN_QUARANTINE && !BH_SANITIZED)
 #define GRANT 192u /* blocks of a class without a heartbeat, at most; fewer where a page has fewer */
 
 /* --------------------------------------------------------------- quarantine */
@@ -127,6 +125,16 @@ static BH_NOINLINE void park(bhi_heap_t *heap, bhi_page_t *page, uint32_t index,
         turn(heap, q, c, kept);
 }
 
+/* The same in the thread's default heap. */
+BH_INLINE void park_own(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
+{
+    bhi_quarantine_t *q = BH_HARDEN_QUARANTINE && bh_likely(heap->hard != NULL) ? heap->hard->quarantine[page->size_class] : NULL;
+    if (bh_unlikely(q == NULL))
+        park(heap, page, index, NULL);
+    else if (bhi_quarantine_put(q, bhi_hard_entry(page, index)))
+        turn(heap, q, page->size_class, NULL);
+}
+
 /* --------------------------------------------------------------------- free */
 
 /* The block before one that is freed: its own end, or where it is free the bytes that
@@ -147,8 +155,9 @@ BH_INLINE void check_before(const bhi_page_t *page, const bhi_hard_page_t *hard,
     }
 }
 
-/* False, and nothing has happened, if the block is not live. */
-static bool free_live(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
+/* Ends a live block, which is then to be parked. False, and nothing has happened, if it
+ * is not live. */
+BH_INLINE bool end_live(const bhi_page_t *page, uint32_t index)
 {
     bhi_map_word_t *w = bhi_map_word(page->map, index);
     uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
@@ -166,14 +175,14 @@ static bool free_live(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
     atomic_store_explicit(&w->live, live, memory_order_relaxed);
     atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
     bhi_wipe_own(block, bytes);
-    park(heap, page, index, NULL);
     return true;
 }
 
 void bhi_hard_free(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
 {
-    if (!free_live(heap, page, index))
+    if (!end_live(page, index))
         bhi_violation(BHI_DOUBLE_FREE, bhi_page_block(page, index));
+    park(heap, page, index, NULL);
 }
 
 /* The page and index of p if it is the start of a block, live or not, in a page of
@@ -192,15 +201,20 @@ BH_INLINE bool find_local(uintptr_t p, bhi_page_t **page, uint64_t *index)
 
 static BH_NOINLINE void free_any(uintptr_t p, bhi_page_t *page, uint32_t index)
 {
-    if (bh_unlikely(!free_live(bhi_thread_heap, page, index)))
+    if (bh_likely(end_live(page, index)))
+        park_own(bhi_thread_heap, page, index);
+    else
         bhi_free_slow_hardened(p);
 }
 
-/* Whether the slack of a small block is whole; false also where it is long. */
+/* Whether the slack of a small block is whole; false also where it is long, and under a
+ * sanitizer, where nothing is read that is not slack. */
 BH_INLINE bool is_whole(uintptr_t block, const bhi_page_t *page, const bhi_hard_page_t *hard, size_t bytes, uint32_t index)
 {
     size_t size = hard->sizes[index];
-    return bh_likely(bytes - size <= 24) && bh_likely(bhi_canary_damage(block, size, bytes, page->key, index) == 0);
+    if (!BH_HARDEN_CANARIES)
+        return true;
+    return !BH_SANITIZED && bh_likely(bytes - size <= 24) && bh_likely(bhi_canary_damage(block, size, bytes, page->key, index) == 0);
 }
 
 /* The commonest case first, without a call and so without registers to save: a small
@@ -219,7 +233,7 @@ void bhi_hard_free_any(uintptr_t p)
     bhi_map_word_t *w = bhi_map_word(page->map, index);
     uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed), held = atomic_load_explicit(&w->held, memory_order_relaxed);
     uint32_t before = (index - 1) % 64; /* bits: of the block before, then its own */
-    if (!FAST || bh_unlikely(bytes > BH_CANARY_SMALL) || bh_unlikely(before == 63) || bh_unlikely((held >> before & 3) != 0) ||
+    if (bh_unlikely(bytes > BH_CANARY_SMALL) || bh_unlikely(before == 63) || bh_unlikely((held >> before & 3) != 0) ||
         bh_unlikely((live >> before & 2) == 0)) {
         free_any(p, page, index);
         return;
@@ -229,10 +243,8 @@ void bhi_hard_free_any(uintptr_t p)
     if (whole && (atomic_load_explicit(&w->live, memory_order_relaxed) >> before & 1) != 0)
         whole = is_whole(p - bytes, page, hard, bytes, index - 1);
     else if (whole)
-        whole = bhi_slack_load_aligned(p - 8) == 0;
-    bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed); /* the thread's */
-    bhi_quarantine_t *q = bh_likely(heap->hard != NULL) ? heap->hard->quarantine[page->size_class] : NULL;
-    if (bh_unlikely(!whole) || bh_unlikely(q == NULL)) {
+        whole = !BH_HARDEN_WIPE || bhi_slack_load_aligned(p - 8) == 0;
+    if (bh_unlikely(!whole)) {
         free_any(p, page, index);
         return;
     }
@@ -241,8 +253,7 @@ void bhi_hard_free_any(uintptr_t p)
     atomic_store_explicit(&w->live, live, memory_order_relaxed);
     atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
     bhi_wipe_own(p, bytes);
-    if (bhi_quarantine_put(q, bhi_hard_entry(page, index)))
-        turn(heap, q, page->size_class, NULL);
+    park_own(bhi_thread_heap, page, index);
 }
 
 bool bhi_hard_local(uintptr_t p, bhi_page_t **page, uint32_t *index, size_t *size)

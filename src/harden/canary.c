@@ -101,11 +101,12 @@ void bhi_canary_write_any(uintptr_t block, size_t requested, size_t size, uint64
 void bhi_canary_write_new_any(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)
 {
     size_t slack = size - requested;
+    if (!is_wide(slack, size)) {
+        bhi_canary_write_any(block, requested, size, key, place);
+        return;
+    }
     bhi_canary_t canary = bhi_canary_of(requested, key, place);
-    if (is_wide(slack, size))
-        write_wide(block + size, slack, canary);
-    else
-        write_words(block + size, slack, canary);
+    write_wide(block + size, slack, canary);
     bhi_slack_store64(block + requested, bhi_canary_head(canary));
 }
 
@@ -147,11 +148,22 @@ static BH_COLD size_t find(uintptr_t block, size_t requested, size_t size, bhi_c
     return BH_CANARY_INTACT;
 }
 
+static BH_NOINLINE size_t check_words(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)
+{
+    bhi_canary_t canary = bhi_canary_of(requested, key, place);
+    uint64_t damage = bhi_slack_load64(block + requested) ^ bhi_canary_head(canary);
+    damage |= words_damage(block + size, size - requested, canary);
+    return bh_likely(damage == 0) ? BH_CANARY_INTACT : find(block, requested, size, canary);
+}
+
 size_t bhi_canary_check_any(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)
 {
     size_t slack = size - requested;
-    bhi_canary_t canary = bhi_canary_of(requested, key, place);
-    uint64_t damage = bhi_slack_load64(block + requested) ^ bhi_canary_head(canary);
-    damage |= is_wide(slack, size) ? wide_damage(block + size, slack, canary) : words_damage(block + size, slack, canary);
-    return bh_likely(damage == 0) ? BH_CANARY_INTACT : find(block, requested, size, canary);
+    if (is_wide(slack, size)) {
+        bhi_canary_t canary = bhi_canary_of(requested, key, place);
+        uint64_t damage = bhi_slack_load64(block + requested) ^ bhi_canary_head(canary);
+        if (bh_likely((damage | wide_damage(block + size, slack, canary)) == 0))
+            return BH_CANARY_INTACT;
+    }
+    return check_words(block, requested, size, key, place);
 }
