@@ -8,6 +8,7 @@
 #include "core/heap.h"
 #include "core/init.h"
 #include "core/page.h"
+#include "harden/canary.h"
 #include "harden/guard.h"
 #include "meta/arena.h"
 #include "meta/segment.h"
@@ -215,6 +216,8 @@ static void start_from(const snapshot_t *from, const window_start_t *start, bool
     uint64_t seed = start->seed;
     inside_entropy = inside_next(&seed);
     bhi_process.canary_mul = inside_next(&inside_entropy) | 1;
+    for (unsigned i = 0; i < BH_CANARY_WORDS; i++)
+        bhi_process.canary_words[i] = inside_next(&inside_entropy);
     memcpy(root()->state.key, &seed, sizeof seed);
     root()->state.at = sizeof root()->state.buf;
     root()->state.bits = 0;

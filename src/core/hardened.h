@@ -11,8 +11,7 @@
  *       memory = ZERO
  *   E3  held: freed by a thread that is not the owner. Either that one wipes it (not
  *       ready), or it waits for the owner (ready) and reads zero
- *   E4  arrays and rings of quarantines are empty in heaps that no thread allocates
- *       from. A block in one is not live, and its page's `used` counts it (I3): the page
+ *   E4  quarantines are empty in heaps that no thread allocates from. A block in one is not live, and its page's `used` counts it (I3): the page
  *       cannot end
  *   E5  open: below capacity and none of live, held (but for the trace of a double
  *       free, see meta/types.h), in quarantine, or among the page's `next`; these are
@@ -59,6 +58,9 @@ typedef struct bhi_hard {
     bhi_quarantine_t *quarantine[BHI_CLASSES]; /* owner; NULL: none yet, or none at all */
     uint32_t chosen;                           /* owner: blocks, since the last heartbeat */
 } bhi_hard_t;
+
+/* Owner; NULL: no memory. */
+bhi_hard_t *bhi_hard_of(bhi_heap_t *heap);
 
 /* Bytes of control data behind a page's map. block_size 0: of a single block. */
 size_t bhi_hard_bytes(uint32_t reserved, size_t block_size);

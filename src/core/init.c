@@ -7,6 +7,7 @@
 #include "core/fault.h"
 #include "core/free.h"
 #include "core/thread.h"
+#include "harden/canary.h"
 #include "harden/guard.h"
 #include "harden/wipe.h"
 #include "meta/arena.h"
@@ -102,6 +103,7 @@ static bool start(void)
         bhi_violation(BHI_NO_ENTROPY, 0);
     bhi_settings_init(&bhi_process.options);
     bhi_process.canary_mul = bhi_random_u64(&root.state) | 1;
+    bhi_canary_init(&root.state);
     if (!bhi_arena_init(&root))
         return false;
     bhi_guard_init();

@@ -2,88 +2,168 @@
  * what a damage means: the caller does. */
 #include "harden/canary.h"
 
+#include "base/checked.h"
+
+#define WIDE 64u /* bytes at the end of a block that are compared at once */
+#define VECTORS (WIDE / 16)
+#define WIDE_WORDS (WIDE / 8)
+_Static_assert(WIDE_WORDS == 2 + BH_CANARY_WORDS, "what the process keeps serves all of them but the two last");
+
 const uint8_t bhi_canary_shown[32] BH_ALIGNED(32) = {[16 ... 31] = 0xff};
 
-/* The first aligned word that word 0 does not cover whole. */
-static uintptr_t aligned_front(uintptr_t slack)
+/* The same for so much: the last n bytes are set in those from n on. */
+static const uint8_t wide_shown[2 * WIDE] BH_ALIGNED(32) = {[WIDE ... 2 * WIDE - 1] = 0xff};
+
+typedef uint64_t words2_t __attribute__((vector_size(16), aligned(8), may_alias));
+
+void bhi_canary_init(bhi_random_t *random)
 {
-    return (slack & ~(uintptr_t)7) + 8;
+    for (unsigned i = 0; i < BH_CANARY_WORDS; i++)
+        bhi_process.canary_words[i] = bhi_random_u64(random);
 }
 
-/* Words 3 and 4 for i = 2, 5 and 6 for i = 3, and so on, as words 0 and 1 are made. */
+/* Words n and n + 1, n = 9, 11, 13, ..., as words 0 and 1 are made. */
 typedef struct pair {
     uint64_t word[2];
 } pair_t;
 
-static inline pair_t two_words(bhi_canary_t canary, uint64_t i)
+static inline pair_t two_words(bhi_canary_t canary, uint64_t n)
 {
-    uint64_t at = canary.start + i * BH_CANARY_STEP, low, high = bhi_mul_wide(at, at ^ canary.key, &low);
+    uint64_t at = canary.start + n * BH_CANARY_STEP, low, high = bhi_mul_wide(at, at ^ canary.key, &low);
     return (pair_t){{high ^ low, high + (low << 32 | low >> 32)}};
+}
+
+/* n >= 1. In memory words come in falling order, so those of the process do. */
+static uint64_t word_of(bhi_canary_t canary, uint64_t n)
+{
+    if (n > WIDE_WORDS)
+        return two_words(canary, (n - 1) | 1).word[(n - 1) % 2];
+    if (n > 2)
+        return bhi_canary_middle(canary) ^ bhi_process.canary_words[WIDE_WORDS - n];
+    return n == 2 ? bhi_canary_middle(canary) : bhi_canary_tail(canary);
+}
+
+BH_INLINE words2_t shown(size_t slack, unsigned i)
+{
+    return *(const words2_t *)(const void *)(wide_shown + (slack - 8) + (size_t)16 * i);
+}
+
+/* The pattern of the i-th vector of the last WIDE bytes. */
+BH_INLINE words2_t wide(bhi_canary_t canary, unsigned i)
+{
+    uint64_t middle = bhi_canary_middle(canary);
+    if (i == VECTORS - 1)
+        return (words2_t){middle, bhi_canary_tail(canary)};
+    return (words2_t){middle, middle} ^ *(const words2_t *)(const void *)(bhi_process.canary_words + (size_t)2 * i);
+}
+
+BH_INLINE bool is_wide(size_t slack, size_t size)
+{
+    return !BH_SANITIZED && bh_likely(slack <= WIDE + 8) && bh_likely(size >= WIDE);
+}
+
+/* The highest word of a slack, which word 0 covers in part or as a whole. */
+BH_INLINE uint64_t last_word(size_t slack)
+{
+    return slack / 8;
+}
+
+BH_INLINE void write_wide(uintptr_t end, size_t slack, bhi_canary_t canary)
+{
+#pragma GCC unroll 8
+    for (unsigned i = 0; i < VECTORS; i++)
+        *(words2_t *)(end - WIDE + (uintptr_t)16 * i) = wide(canary, i) & shown(slack, i); /* NOLINT: block memory is addressed by number */
+}
+
+/* All but word 0; bytes before the slack are kept. */
+static void write_words(uintptr_t end, size_t slack, bhi_canary_t canary)
+{
+    uint64_t n = 1, last = last_word(slack);
+    if (last > WIDE_WORDS) {
+        write_wide(end, WIDE + 8, canary);
+        for (n = WIDE_WORDS + 1; n < last; n += 2) {
+            pair_t words = two_words(canary, n);
+            bhi_slack_store_aligned(end - 8 * n, words.word[0]);
+            bhi_slack_store_aligned(end - 8 * (n + 1), words.word[1]);
+        }
+    }
+    for (; n <= last; n++)
+        bhi_slack_store_aligned(end - 8 * n, word_of(canary, n));
 }
 
 void bhi_canary_write_any(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)
 {
     bhi_canary_t canary = bhi_canary_of(requested, key, place);
-    uintptr_t at = aligned_front(block + requested), end = block + size;
-    uint64_t i = 2;
-    if (at < end - 8)
-        bhi_slack_store_aligned(at, bhi_canary_middle(canary));
-    for (at += 8; at + 16 <= end - 8; at += 16) {
-        pair_t words = two_words(canary, i++);
-        bhi_slack_store_aligned(at, words.word[0]);
-        bhi_slack_store_aligned(at + 8, words.word[1]);
-    }
-    if (at < end - 8)
-        bhi_slack_store_aligned(at, two_words(canary, i).word[0]);
-    bhi_slack_store_aligned(end - 8, bhi_canary_tail(canary));
+    write_words(block + size, size - requested, canary);
     bhi_slack_store64(block + requested, bhi_canary_head(canary));
 }
 
-/* Of slack of more than 24 bytes all but the first 8. */
-static bool rest_intact(uintptr_t slack, uintptr_t end, bhi_canary_t canary)
+void bhi_canary_write_new_any(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)
 {
-    uintptr_t at = aligned_front(slack);
-    uint64_t covered = slack + 8 - at; /* 0 to 7 bytes of the first aligned word */
-    uint64_t damage = (bhi_slack_load_aligned(at) ^ bhi_canary_middle(canary)) >> (8 * covered);
-    uint64_t i = 2;
-    for (at += 8; at + 16 <= end - 8; at += 16) {
-        pair_t words = two_words(canary, i++);
-        damage |= (bhi_slack_load_aligned(at) ^ words.word[0]) | (bhi_slack_load_aligned(at + 8) ^ words.word[1]);
+    size_t slack = size - requested;
+    if (!is_wide(slack, size)) {
+        bhi_canary_write_any(block, requested, size, key, place);
+        return;
     }
-    if (at < end - 8)
-        damage |= bhi_slack_load_aligned(at) ^ two_words(canary, i).word[0];
-    damage |= bhi_slack_load_aligned(end - 8) ^ bhi_canary_tail(canary);
-    return damage == 0;
+    bhi_canary_t canary = bhi_canary_of(requested, key, place);
+    write_wide(block + size, slack, canary);
+    bhi_slack_store64(block + requested, bhi_canary_head(canary));
 }
 
-/* What the byte at `at` should be. */
-static uint8_t byte_at(uintptr_t at, uintptr_t slack, uintptr_t end, bhi_canary_t canary)
+/* 0: all but word 0 is intact, of slack that is_wide. */
+BH_INLINE uint64_t wide_damage(uintptr_t end, size_t slack, bhi_canary_t canary)
 {
-    size_t offset = at - slack;
-    if (offset < 8)
-        return (uint8_t)(bhi_canary_head(canary) >> (8 * offset));
-    uint64_t expected, i = ((at & ~(uintptr_t)7) - aligned_front(slack)) / 8;
-    if (at >= end - 8)
-        expected = bhi_canary_tail(canary);
-    else
-        expected = i == 0 ? bhi_canary_middle(canary) : two_words(canary, 2 + (i - 1) / 2).word[(i - 1) % 2];
-    return (uint8_t)(expected >> (8 * (at & 7)));
+    words2_t damage = {0, 0};
+#pragma GCC unroll 8
+    for (unsigned i = 0; i < VECTORS; i++)
+        damage |= (*(const volatile words2_t *)(end - WIDE + (uintptr_t)16 * i) ^ wide(canary, i)) & shown(slack, i); /* NOLINT */
+    return damage[0] | damage[1];
+}
+
+/* The same, of slack of any length. */
+static uint64_t words_damage(uintptr_t end, size_t slack, bhi_canary_t canary)
+{
+    uint64_t n = 1, damage = 0, last = last_word(slack);
+    if (!BH_SANITIZED && last > WIDE_WORDS) {
+        damage = wide_damage(end, WIDE + 8, canary);
+        for (n = WIDE_WORDS + 1; n + 1 < last; n += 2) {
+            pair_t words = two_words(canary, n);
+            damage |= (bhi_slack_load_aligned(end - 8 * n) ^ words.word[0]) | (bhi_slack_load_aligned(end - 8 * (n + 1)) ^ words.word[1]);
+        }
+    }
+    for (; n < last; n++)
+        damage |= bhi_slack_load_aligned(end - 8 * n) ^ word_of(canary, n);
+    unsigned hidden = (unsigned)(8 - slack % 8); /* bytes of the last one that word 0 covers */
+    return damage | ((bhi_slack_load_aligned(end - 8 * last) ^ word_of(canary, last)) >> (4 * hidden)) >> (4 * hidden);
 }
 
 static BH_COLD size_t find(uintptr_t block, size_t requested, size_t size, bhi_canary_t canary)
 {
     uintptr_t slack = block + requested, end = block + size;
-    for (uintptr_t at = slack; at < end; at++)
-        if (bhi_slack_load8(at) != byte_at(at, slack, end, canary))
+    for (uintptr_t at = slack; at < end; at++) {
+        uint64_t word = at - slack < 8 ? bhi_canary_head(canary) >> (8 * (at - slack)) : word_of(canary, (end - at + 7) / 8) >> (8 * (at & 7));
+        if (bhi_slack_load8(at) != (uint8_t)word)
             return at - block;
+    }
     return BH_CANARY_INTACT;
+}
+
+static BH_NOINLINE size_t check_words(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)
+{
+    bhi_canary_t canary = bhi_canary_of(requested, key, place);
+    uint64_t damage = bhi_slack_load64(block + requested) ^ bhi_canary_head(canary);
+    damage |= words_damage(block + size, size - requested, canary);
+    return bh_likely(damage == 0) ? BH_CANARY_INTACT : find(block, requested, size, canary);
 }
 
 size_t bhi_canary_check_any(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)
 {
-    bhi_canary_t canary = bhi_canary_of(requested, key, place);
-    uintptr_t slack = block + requested, end = block + size;
-    if (size - requested > 24 && bh_likely(bhi_slack_load64(slack) == bhi_canary_head(canary)) && bh_likely(rest_intact(slack, end, canary)))
-        return BH_CANARY_INTACT;
-    return find(block, requested, size, canary);
+    size_t slack = size - requested;
+    if (is_wide(slack, size)) {
+        bhi_canary_t canary = bhi_canary_of(requested, key, place);
+        uint64_t damage = bhi_slack_load64(block + requested) ^ bhi_canary_head(canary);
+        if (bh_likely((damage | wide_damage(block + size, slack, canary)) == 0))
+            return BH_CANARY_INTACT;
+    }
+    return check_words(block, requested, size, key, place);
 }

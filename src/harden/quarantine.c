@@ -2,13 +2,15 @@
  * numbers other than 0. */
 #include "harden/quarantine.h"
 
-#include "base/bits.h"
 #include "base/checked.h"
 
-_Static_assert(BH_QUARANTINE_LEAST / 3 == 32, "the array of small blocks has 32 slots, their ring 64");
-_Static_assert(BH_QUARANTINE_MOST <= UINT8_MAX, "slots are counted in 8 bits");
+#include <string.h>
 
-static unsigned slots_for(size_t size, size_t budget)
+_Static_assert(BH_QUARANTINE_LEAST / 4 == 32, "the first part of small blocks has 32 places");
+_Static_assert(BH_QUARANTINE_MOST + 1 <= UINT8_MAX, "places are counted in 8 bits");
+_Static_assert(BH_QUARANTINE_MOST + 1 - 2 * BH_QUARANTINE_TURN < 128, "as many as can be chosen from");
+
+static unsigned blocks_for(size_t size, size_t budget)
 {
     if (!BH_HARDEN_QUARANTINE)
         return 0;
@@ -18,45 +20,55 @@ static unsigned slots_for(size_t size, size_t budget)
 
 size_t bhi_quarantine_bytes(size_t size, size_t budget)
 {
-    unsigned slots = slots_for(size, budget);
-    return slots == 0 ? 0 : sizeof(bhi_quarantine_t) + slots * sizeof(uintptr_t);
+    unsigned blocks = blocks_for(size, budget);
+    return blocks == 0 ? 0 : sizeof(bhi_quarantine_t) + (blocks + 1) * sizeof(uintptr_t);
 }
 
 void bhi_quarantine_init(bhi_quarantine_t *q, size_t size, size_t budget)
 {
-    unsigned slots = slots_for(size, budget);
-    unsigned array_bits = slots < 3 ? 0 : bhi_bit_last(slots / 3);
-    q->array_bits = (uint8_t)array_bits;
-    q->slots = (uint8_t)slots;
-    q->ring_from = (uint8_t)(1u << array_bits);
-    q->ring_at = q->ring_from;
-}
-
-void bhi_quarantine_draw(bhi_quarantine_t *q, unsigned most, size_t times, bhi_random_t *random)
-{
-    q->drawn = bhi_random_u64(random);
-    q->drawn_bits = (uint8_t)(times <= 64 ? bhi_min(64, times * most) : 64);
-}
-
-void bhi_quarantine_after_fork(bhi_quarantine_t *q)
-{
-    q->drawn = 0;
-    q->drawn_bits = 0;
+    unsigned blocks = blocks_for(size, budget), young = (unsigned)bhi_max(1, blocks / 4);
+    unsigned middle = (unsigned)bhi_min(blocks < BH_QUARANTINE_FEW ? 2 * young : young, blocks - 1);
+    q->end = (uint8_t)(blocks + 1);
+    q->first = (uint8_t)(blocks + 1 - young);
+    q->old = (uint8_t)(q->first - middle);
+    q->at = q->first;
 }
 
 uintptr_t bhi_quarantine_take_at(bhi_quarantine_t *q, unsigned i)
 {
-    uintptr_t block = bhi_quarantine_swap(q, i, 0);
-    q->count = (uint8_t)(q->count - (block != 0));
+    uintptr_t block = q->block[i];
+    q->block[i] = 0;
     return block;
 }
 
-uintptr_t bhi_quarantine_take_within(bhi_quarantine_t *q, uintptr_t from, size_t bytes)
+unsigned bhi_quarantine_count(const bhi_quarantine_t *q)
 {
-    for (unsigned i = 0; i < bhi_quarantine_slots(q); i++) {
-        uintptr_t block = bhi_quarantine_at(q, i);
-        if (block != 0 && block - from < bytes)
-            return bhi_quarantine_take_at(q, i);
+    unsigned count = 0;
+    for (unsigned i = 0; i < bhi_quarantine_slots(q); i++)
+        count += q->block[i] != 0;
+    return count;
+}
+
+#define FOUR(n) n, n + 1, n + 2, n + 3
+#define SIXTEEN(n) FOUR(n), FOUR(n + 4), FOUR(n + 8), FOUR(n + 12)
+static const bhi_index_t numbers[] = {SIXTEEN(0), SIXTEEN(16), SIXTEEN(32), SIXTEEN(48), SIXTEEN(64), SIXTEEN(80), SIXTEEN(96)};
+_Static_assert(sizeof numbers / sizeof numbers[0] >= BH_QUARANTINE_MOST + 1 - 2 * BH_QUARANTINE_TURN, "one for each place of the last part");
+
+unsigned bhi_quarantine_turn(bhi_quarantine_t *q, uintptr_t out[BH_QUARANTINE_TURN], bhi_random_t *random)
+{
+    bhi_index_t places[sizeof numbers / sizeof numbers[0]], chosen[BH_QUARANTINE_TURN];
+    unsigned n = 0, old = q->old, young = q->end - q->first;
+    uintptr_t *next = q->block + old; /* the middle, or where there is none the first part */
+    memcpy(places, numbers, sizeof places);
+    bhi_random_choose(random, places, old, young, chosen);
+    for (unsigned i = 0; i < young; i++) {
+        uintptr_t block = q->block[chosen[i]];
+        q->block[chosen[i]] = next[i];
+        out[n] = block;
+        n += block != 0;
     }
-    return 0;
+    memmove(next, next + young, (size_t)(q->end - young - old) * sizeof *next);
+    memset(q->block + q->first, 0, (size_t)young * sizeof *next);
+    q->at = q->first;
+    return n;
 }

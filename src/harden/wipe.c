@@ -43,24 +43,72 @@ static size_t check_long(uintptr_t block, size_t size)
 typedef uint64_t words4_t __attribute__((vector_size(32), aligned(8), may_alias));
 typedef long long test4_t __attribute__((vector_size(32)));
 
-__attribute__((target("avx2"))) static inline bool any_in_128(uintptr_t at)
+__attribute__((target("avx2"))) static inline words4_t any_in_128(uintptr_t at)
 {
     const words4_t *w = (const words4_t *)at; /* NOLINT: block memory is addressed by number */
-    words4_t seen = (w[0] | w[1]) | (w[2] | w[3]);
-    return !__builtin_ia32_ptestz256((test4_t)seen, (test4_t)seen);
+    return (w[0] | w[1]) | (w[2] | w[3]);
 }
 
+__attribute__((target("avx2"))) static inline size_t result(words4_t seen, uintptr_t block, size_t size)
+{
+    return bh_likely(__builtin_ia32_ptestz256((test4_t)seen, (test4_t)seen)) ? BH_WIPE_CLEAN : bhi_wipe_find(block, size);
+}
+
+/* Up to 1 KiB as many bytes from both ends, which overlap: sizes differ from one call to
+ * the next, and where a loop would end would be guessed wrong. */
 __attribute__((target("avx2"))) static size_t check_long_avx2(uintptr_t block, size_t size)
 {
     uintptr_t at = block, last = block + size - 128;
-    for (; at < last; at += 128) {
-        if (bh_unlikely(any_in_128(at)))
-            return bhi_wipe_find(block, size);
+    words4_t seen = any_in_128(at) | any_in_128(last);
+    if (size <= 256)
+        return result(seen, block, size);
+    seen |= any_in_128(at + 128) | any_in_128(last - 128);
+    if (size <= 512)
+        return result(seen, block, size);
+    seen |= (any_in_128(at + 256) | any_in_128(last - 256)) | (any_in_128(at + 384) | any_in_128(last - 384));
+    if (size <= 1024)
+        return result(seen, block, size);
+    for (at += 512, last -= 384; at < last; at += 128) {
+        seen |= any_in_128(at);
+        if (bh_unlikely(!__builtin_ia32_ptestz256((test4_t)seen, (test4_t)seen)))
+            break;
     }
-    return bh_likely(!any_in_128(last)) ? BH_WIPE_CLEAN : bhi_wipe_find(block, size);
+    return result(seen, block, size);
+}
+
+__attribute__((target("avx2"))) static inline void zero_128(uintptr_t at)
+{
+    words4_t *w = (words4_t *)at; /* NOLINT */
+    w[0] = w[1] = w[2] = w[3] = (words4_t){0, 0, 0, 0};
+}
+
+__attribute__((target("avx2"))) static void wipe_long_avx2(uintptr_t block, size_t size)
+{
+    uintptr_t last = block + size - 128;
+    if (size > 512) {
+        for (unsigned i = 256; i < 512; i += 128) {
+            zero_128(block + i);
+            zero_128(last - i);
+        }
+    }
+    for (unsigned i = 0; i < 256; i += 128) {
+        zero_128(block + i);
+        zero_128(last - i);
+    }
 }
 
 #endif
+
+void bhi_wipe_long(uintptr_t block, size_t size)
+{
+#if defined(__x86_64__)
+    if (bh_likely(size <= 1024) && bh_likely(bhi_process.has_avx2)) {
+        wipe_long_avx2(block, size);
+        return;
+    }
+#endif
+    memset((void *)block, 0, size); /* NOLINT */
+}
 
 bool bhi_wipe_knows_avx2(void)
 {

@@ -49,6 +49,9 @@ BH_INLINE void bhi_wipe_eight_zero(uintptr_t at)
     bhi_wipe_two_zero(at + 48);
 }
 
+/* size > 256. */
+void bhi_wipe_long(uintptr_t block, size_t size);
+
 /* The same for a block that nobody else looks at, slack and all, or whoever does takes
  * nothing for true. From both ends, which may overlap: cheaper than a loop or a call.
  * size: a multiple of 16, not 0. */
@@ -57,8 +60,8 @@ BH_INLINE void bhi_wipe_own(uintptr_t block, size_t size)
     if (!BH_HARDEN_WIPE)
         return;
     uintptr_t end = block + size;
-    if (bh_unlikely(size > 256)) {
-        memset((void *)block, 0, size); /* NOLINT */
+    if (size > 256) {
+        bhi_wipe_long(block, size);
     } else if (size > 64) {
         bhi_wipe_eight_zero(block);
         bhi_wipe_eight_zero(end - 64);
@@ -104,6 +107,24 @@ size_t bhi_wipe_check_long(uintptr_t block, size_t size);
 /* Start-up, for bhi_process.has_avx2. */
 bool bhi_wipe_knows_avx2(void);
 size_t bhi_wipe_find(uintptr_t block, size_t size);
+
+/* Whether a block still reads zero; without a call. size: a multiple of 16, 16 to 256. */
+BH_INLINE bool bhi_wipe_is_clean(uintptr_t block, size_t size)
+{
+    if (!BH_HARDEN_WIPE)
+        return true;
+    bhi_words2_t seen;
+    uintptr_t end = block + size;
+    if (size > 64) {
+        seen = bhi_wipe_eight(block) | bhi_wipe_eight(end - 64);
+        if (size > 128)
+            seen |= bhi_wipe_eight(block + 64) | bhi_wipe_eight(end - 128);
+    } else {
+        size_t second = bhi_min(size - 16, 16);
+        seen = (bhi_wipe_two(block) | bhi_wipe_two(block + second)) | (bhi_wipe_two(end - 16 - second) | bhi_wipe_two(end - 16));
+    }
+    return (seen[0] | seen[1]) == 0;
+}
 
 BH_INLINE size_t bhi_wipe_check(uintptr_t block, size_t size)
 {

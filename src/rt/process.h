@@ -41,6 +41,7 @@ typedef struct bhi_process {
     bool guards_by_madvise; /* const: guard regions work on this kernel */
     bool has_avx2;         /* const: of the processor, and the kernel keeps its registers */
     bool ready;            /* const: start-up is done */
+    uint64_t canary_words[6]; /* const: harden/canary.c; secret */
 } bhi_process_t;
 
 typedef union bhi_process_page {

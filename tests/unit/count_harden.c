@@ -26,7 +26,7 @@ static inline void nothing(uintptr_t block, size_t requested, size_t bytes, uint
 
 static inline void canary(uintptr_t block, size_t requested, size_t bytes, uint64_t at)
 {
-    bhi_canary_write(block, requested, bytes, key, at);
+    bhi_canary_write_new(block, requested, bytes, key, at);
     __asm__ volatile("" ::: "memory");
     failed += bhi_canary_check(block, requested, bytes, key, at) != BH_CANARY_INTACT;
 }
@@ -42,7 +42,9 @@ static inline void wipe(uintptr_t block, size_t requested, size_t bytes, uint64_
 static inline void put(uintptr_t block, size_t requested, size_t bytes, uint64_t at)
 {
     (void)requested, (void)bytes, (void)at;
-    failed += bhi_quarantine_put(quarantine, block, &heap->random) == 1;
+    static uintptr_t out[BH_QUARANTINE_TURN];
+    if (quarantine != NULL && bhi_quarantine_put(quarantine, block))
+        failed += bhi_quarantine_turn(quarantine, out, &heap->random) == BH_QUARANTINE_TURN + 1;
 }
 
 #define REPEAT(what) \

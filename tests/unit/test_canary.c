@@ -62,6 +62,13 @@ static void assert_written(size_t requested, size_t size)
     ck_assert_msg(bytes[requested] != 0 && bytes[requested + 1] == 0 && bytes[size - 1] != 0,
                   "size %zu, requested %zu: ends %02x %02x .. %02x", size, requested, bytes[requested], bytes[requested + 1], bytes[size - 1]);
     ck_assert_uint_eq(check(requested, size), BH_CANARY_INTACT);
+    /* In a new block the same pattern, and nothing of the request but zeros. */
+    memcpy(copy, bytes, size);
+    memset((void *)block, 0, size);
+    bhi_canary_write_new(block, requested, size, key, place);
+    ck_assert_int_eq(memcmp(bytes + requested, copy + requested, size - requested), 0);
+    ck_assert(unit_is(bytes, requested, 0) && unit_is(bytes + size, FRONT, 0x5a) && unit_is(area, FRONT, 0x5a));
+    memcpy((void *)block, copy, size);
 }
 
 START_TEST(every_changed_byte_of_small_blocks)

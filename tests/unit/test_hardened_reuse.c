@@ -58,33 +58,51 @@ END_TEST
 
 /* ----------------------------------------------------------------- the next blocks */
 
-/* Where they are enough, none of them is likelier to come than others: a block that
- * leaves the ring comes as often as each of BHI_HARD_AMONG would. */
-START_TEST(who_leaves_the_ring_comes_at_random)
+/* Where a turn of the quarantine draws among few, each that it lets go takes a random one
+ * of the first BHI_HARD_AMONG places: how often one of them is the first after `n`. */
+static double expected_first(uint64_t *seed, unsigned n)
 {
-    enum { ROUNDS = 200000 };
+    enum { ROUNDS = 100000 };
+    unsigned first = 0;
+    for (unsigned round = 0; round < ROUNDS; round++) {
+        bool is_new[BHI_HARD_AMONG + BH_QUARANTINE_TURN] = {false};
+        unsigned count = BHI_HARD_AMONG;
+        for (unsigned i = 0; i < n; i++, count++) {
+            unsigned at = count - unit_below(seed, BHI_HARD_AMONG);
+            is_new[count] = is_new[at];
+            is_new[at] = true;
+        }
+        first += is_new[count - 1];
+    }
+    return first / (double)ROUNDS;
+}
+
+START_TEST(who_is_drawn_among_few_comes_at_random)
+{
+    enum { ROUNDS = 400000, SIZE = 500 };
     static uintptr_t before[BHI_HARD_NEXT];
+    uint64_t seed = unit_seed("drawn among few");
     for (int i = 0; i < 5000; i++)
-        bh_free(bh_malloc(64));
-    bhi_page_t *page = page_of(bh_malloc(64));
-    unsigned at_once = 0, rounds = 0;
+        bh_free(bh_malloc(SIZE));
+    bhi_page_t *page = page_of(bh_malloc(SIZE));
+    const bhi_quarantine_t *q = bhi_thread_heap->hard->quarantine[page->size_class];
+    unsigned at_once = 0, rounds = 0, young = q->end - q->first;
+    ck_assert_uint_lt(q->old, 2 * BHI_HARD_AMONG);
     for (int i = 0; i < ROUNDS; i++) {
         unsigned had = page->hard->count;
         for (unsigned k = 0; k < had; k++)
             before[k] = page->hard->next[k];
-        void *p = bh_malloc(64);
-        bh_free(p);
-        if (page->hard->count != had || had < BHI_HARD_AMONG + 1)
-            continue; /* more were chosen, or there was no place */
-        /* The new one is at the end, if it took nobody's place. */
+        bh_free(bh_malloc(SIZE));
+        if (page->hard->count != had - 1 + young || had < BHI_HARD_AMONG + 1)
+            continue; /* no turn, or more were chosen, or there was no place */
         bool known = false;
-        for (unsigned k = 0; k < had; k++)
-            known |= before[k] == page->hard->next[had - 1];
+        for (unsigned k = 0; k < had - 1; k++)
+            known |= before[k] == page->hard->next[page->hard->count - 1];
         at_once += !known;
         rounds++;
     }
-    ck_assert_uint_gt(rounds, ROUNDS / 2);
-    double expected = rounds / (double)BHI_HARD_AMONG;
+    ck_assert_uint_gt(rounds, ROUNDS / 60);
+    double expected = rounds * expected_first(&seed, young);
     ck_assert_msg(at_once > expected * 0.9 && at_once < expected * 1.1, "%u of %u, %.0f expected", at_once, rounds, expected);
     ck_assert_invariants();
 }
@@ -305,7 +323,7 @@ int main(void)
         return 0;
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_test(c, pairs_come_with_heartbeats);
-    tcase_add_test(c, who_leaves_the_ring_comes_at_random);
+    tcase_add_test(c, who_is_drawn_among_few_comes_at_random);
     tcase_add_test(c, each_block_is_in_one_place);
     if (!BH_SANITIZED)
         tcase_add_test(c, a_child_chooses_anew);

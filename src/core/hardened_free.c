@@ -1,0 +1,312 @@
+/* Profile hardened: free of blocks in pages, and their way through the quarantine; see
+ * hardened.h. Owns, with hardened.c, E1 to E5. Must not know when anybody looks at blocks
+ * that are not freed: hardened_look.c. */
+#include "core/hardened.h"
+
+#include "base/bits.h"
+#include "core/free.h"
+#include "core/heap.h"
+#include "core/thread.h"
+#include "harden/wipe.h"
+#include "meta/arena.h"
+#include "meta/pool.h"
+#include "meta/size_class.h"
+
+#define GRANT 192u /* blocks of a class without a heartbeat, at most; fewer where a page has fewer */
+
+/* --------------------------------------------------------------- quarantine */
+
+/* A block leaves the quarantine: it is looked at, and open. */
+static BH_NOINLINE void leave(bhi_page_t *page, uint32_t index)
+{
+    size_t at = bhi_wipe_check(bhi_page_block(page, index), page->block_size);
+    if (bh_unlikely(at != BH_WIPE_CLEAN))
+        bhi_hard_written(page, index, at);
+    bhi_hard_word(page->hard, index / 64)->open |= bhi_map_bit(index);
+    page->hard->least = BHI_HARD_AMONG;
+}
+
+/* A block that was drawn from the quarantine comes next. Where that drew among many, it
+ * is the first of them; else it takes one of the first BHI_HARD_AMONG places, `bits` says
+ * which, or of all where there are fewer, and whoever was there is the first. False: no
+ * place is left. */
+BH_INLINE bool insert(bhi_hard_page_t *hard, uint32_t index, bool among_many, uint32_t bits, bhi_random_t *random)
+{
+    uint32_t count = hard->count, at = count;
+    if (bh_unlikely(count == BHI_HARD_NEXT))
+        return false;
+    if (!among_many) {
+        at -= bh_likely(count >= BHI_HARD_AMONG - 1) ? bits % BHI_HARD_AMONG : bhi_random_below(random, count + 1);
+        hard->next[count] = hard->next[at];
+    }
+    hard->next[at] = (uint16_t)index;
+    hard->count = (uint16_t)(count + 1);
+    return true;
+}
+
+static void leaves_page(bhi_heap_t *heap, bhi_page_t *page, const bhi_page_t *kept)
+{
+    if (bh_unlikely(--page->used == 0 || page->state == BHI_PAGE_FULL) && page != kept)
+        bhi_heap_after_free(heap, page);
+}
+
+static bhi_page_t *page_of_entry(uintptr_t entry)
+{
+    bhi_page_t *page = bhi_hard_entry_page(entry);
+    uint32_t index = bhi_hard_entry_index(entry);
+    if (bh_unlikely(index >= bhi_page_own_capacity(page)))
+        bhi_violation(BHI_CORRUPT_CONTROL, bhi_page_block(page, index));
+    return page;
+}
+
+static void let_go_open(bhi_heap_t *heap, uintptr_t entry, const bhi_page_t *kept)
+{
+    bhi_page_t *page = page_of_entry(entry);
+    leave(page, bhi_hard_entry_index(entry));
+    leaves_page(heap, page, kept);
+}
+
+#define INSERTS (64 / BHI_HARD_AMONG_BITS) /* for which one draw is enough */
+
+/* A turn of the quarantine. Whoever comes next then leaves it as he is handed out, where
+ * he is looked at. `kept`: a page that the caller is at work on and looks after itself.
+ * As blocks come back no faster than malloc asks for them, it may never look for others:
+ * before they are too many it shall, for the heartbeat. */
+static BH_NOINLINE void turn(bhi_heap_t *heap, bhi_quarantine_t *q, unsigned c, const bhi_page_t *kept)
+{
+    uintptr_t out[BH_QUARANTINE_TURN];
+    unsigned n = bhi_quarantine_turn(q, out, &heap->random);
+    uint64_t bits = 0;
+    bool among_many = q->old >= 2 * BHI_HARD_AMONG;
+    for (unsigned i = 0; i < n; i++, bits >>= BHI_HARD_AMONG_BITS) {
+        if (!among_many && i % INSERTS == 0)
+            bits = bhi_random_u64(&heap->random);
+        bhi_page_t *page = page_of_entry(out[i]);
+        if (bh_unlikely(!insert(page->hard, bhi_hard_entry_index(out[i]), among_many, (uint32_t)bits, &heap->random)))
+            leave(page, bhi_hard_entry_index(out[i]));
+        leaves_page(heap, page, kept);
+    }
+    const bhi_page_t *first = heap->queues[c].first;
+    if (first == NULL || first->hard->least == UINT16_MAX)
+        return;
+    uint32_t granted = first->hard->granted + n;
+    first->hard->granted = (uint16_t)granted;
+    if (granted > first->reserved || granted >= GRANT)
+        first->hard->least = UINT16_MAX;
+}
+
+static BH_NOINLINE bhi_quarantine_t *quarantine_new(bhi_heap_t *heap, const bhi_page_t *page)
+{
+    bhi_hard_t *hard = bhi_heap_has_thread(heap) ? bhi_hard_of(heap) : NULL;
+    size_t bytes = bhi_quarantine_bytes(page->block_size, bhi_process.options.quarantine_bytes);
+    if (hard == NULL || bytes == 0)
+        return NULL;
+    bhi_state_lock();
+    bhi_quarantine_t *q = bhi_pool_take(bytes);
+    bhi_state_unlock();
+    if (q != NULL)
+        bhi_quarantine_init(q, page->block_size, bhi_process.options.quarantine_bytes);
+    hard->quarantine[page->size_class] = q;
+    return q;
+}
+
+/* A block that is not live any more, and wiped, waits now. */
+static BH_NOINLINE void park(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, const bhi_page_t *kept)
+{
+    unsigned c = page->size_class;
+    bhi_quarantine_t *q = NULL;
+    if (BH_HARDEN_QUARANTINE && bh_likely(heap->hard != NULL) && bhi_heap_has_thread(heap))
+        q = heap->hard->quarantine[c];
+    if (BH_HARDEN_QUARANTINE && bh_unlikely(q == NULL))
+        q = quarantine_new(heap, page);
+    if (bh_unlikely(q == NULL))
+        let_go_open(heap, bhi_hard_entry(page, index), kept);
+    else if (bhi_quarantine_put(q, bhi_hard_entry(page, index)))
+        turn(heap, q, c, kept);
+}
+
+/* The same in the thread's default heap. */
+BH_INLINE void park_own(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
+{
+    bhi_quarantine_t *q = BH_HARDEN_QUARANTINE && bh_likely(heap->hard != NULL) ? heap->hard->quarantine[page->size_class] : NULL;
+    if (bh_unlikely(q == NULL))
+        park(heap, page, index, NULL);
+    else if (bhi_quarantine_put(q, bhi_hard_entry(page, index)))
+        turn(heap, q, page->size_class, NULL);
+}
+
+/* --------------------------------------------------------------------- free */
+
+/* The block before one that is freed: its own end, or where it is free the bytes that
+ * an underflow meets first. A held one is another thread's to wipe. */
+BH_INLINE void check_before(const bhi_page_t *page, const bhi_hard_page_t *hard, uint32_t index, size_t bytes)
+{
+    const bhi_map_word_t *w = bhi_map_word(page->map, index);
+    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
+    uintptr_t block = page->start + index * bytes;
+    if (bh_unlikely(bhi_bit_has(held, index)))
+        return;
+    if (bhi_bit_has(live, index)) {
+        if (bh_unlikely(bhi_canary_check(block, bhi_hard_size(hard, bytes, index), bytes, page->key, index) != BH_CANARY_INTACT))
+            bhi_hard_check_live(page, index);
+    } else if (BH_HARDEN_WIPE && bh_unlikely(bhi_slack_load_aligned(block + bytes - 8) != 0)) {
+        bhi_hard_written_before(page, index);
+    }
+}
+
+/* Ends a live block, which is then to be parked. False, and nothing has happened, if it
+ * is not live. */
+BH_INLINE bool end_live(const bhi_page_t *page, uint32_t index)
+{
+    bhi_map_word_t *w = bhi_map_word(page->map, index);
+    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
+    if (bh_unlikely(bhi_bit_has(held, index)) || bh_unlikely(!bhi_bit_clear(&live, index)))
+        return false;
+    const bhi_hard_page_t *hard = page->hard;
+    size_t bytes = page->block_size;
+    uintptr_t block = page->start + index * bytes;
+    size_t at = bhi_canary_check(block, bhi_hard_size(hard, bytes, index), bytes, page->key, index);
+    if (bh_unlikely(at != BH_CANARY_INTACT))
+        bhi_hard_damaged(page, index, at);
+    if (bh_likely(index != 0))
+        check_before(page, hard, index - 1, bytes);
+    atomic_store_explicit(&w->live, live, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
+    bhi_wipe_own(block, bytes);
+    return true;
+}
+
+void bhi_hard_free(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
+{
+    if (!end_live(page, index))
+        bhi_violation(BHI_DOUBLE_FREE, bhi_page_block(page, index));
+    park(heap, page, index, NULL);
+}
+
+/* The page and index of p if it is the start of a block, live or not, in a page of
+ * blocks of the calling thread's default heap. */
+BH_INLINE bool find_local(uintptr_t p, bhi_page_t **page, uint64_t *index)
+{
+    uintptr_t off = p - bhi_process.block_base;
+    const bhi_heap_t *heap = bhi_thread_heap;
+    if (bh_unlikely(off >= heap->open))
+        return false;
+    *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, off));
+    /* Of a single block the reciprocal is 0, so that no place is a block's. */
+    return bh_likely(atomic_load_explicit(&(*page)->heap, memory_order_relaxed) == heap) && bh_likely((*page)->size_class != BHI_CLASS_ZERO) &&
+           bhi_page_place_index(*page, p - (*page)->start, index) && *index < bhi_page_own_capacity(*page);
+}
+
+static BH_NOINLINE void free_any(uintptr_t p, bhi_page_t *page, uint32_t index)
+{
+    if (bh_likely(end_live(page, index)))
+        park_own(bhi_thread_heap, page, index);
+    else
+        bhi_free_slow_hardened(p);
+}
+
+/* Whether the slack of a small block is whole; false also where it is long, and under a
+ * sanitizer, where nothing is read that is not slack. */
+BH_INLINE bool is_whole(uintptr_t block, const bhi_page_t *page, const bhi_hard_page_t *hard, size_t bytes, uint32_t index)
+{
+    size_t size = hard->sizes[index];
+    if (!BH_HARDEN_CANARIES)
+        return true;
+    return !BH_SANITIZED && bh_likely(bytes - size <= 24) && bh_likely(bhi_canary_damage(block, size, bytes, page->key, index) == 0);
+}
+
+/* The commonest case first, without a call and so without registers to save: a small
+ * block with nothing wrong with it nor with the one before it, which the same word of the
+ * map tells of. Nothing has happened where it turns out to be another. */
+void bhi_hard_free_any(uintptr_t p)
+{
+    bhi_page_t *page;
+    uint64_t place;
+    if (bh_unlikely(!find_local(p, &page, &place))) {
+        bhi_free_slow_hardened(p);
+        return;
+    }
+    uint32_t index = (uint32_t)place;
+    size_t bytes = page->block_size;
+    bhi_map_word_t *w = bhi_map_word(page->map, index);
+    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed), held = atomic_load_explicit(&w->held, memory_order_relaxed);
+    uint32_t before = (index - 1) % 64; /* bits: of the block before, then its own */
+    if (bh_unlikely(bytes > BH_CANARY_SMALL) || bh_unlikely(before == 63) || bh_unlikely((held >> before & 3) != 0) ||
+        bh_unlikely((live >> before & 2) == 0)) {
+        free_any(p, page, index);
+        return;
+    }
+    const bhi_hard_page_t *hard = page->hard;
+    bool whole = is_whole(p, page, hard, bytes, index); /* `live` is loaded anew, which costs less than to keep it */
+    if (whole && (atomic_load_explicit(&w->live, memory_order_relaxed) >> before & 1) != 0)
+        whole = is_whole(p - bytes, page, hard, bytes, index - 1);
+    else if (whole)
+        whole = !BH_HARDEN_WIPE || bhi_slack_load_aligned(p - 8) == 0;
+    if (bh_unlikely(!whole)) {
+        free_any(p, page, index);
+        return;
+    }
+    live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    (void)bhi_bit_clear(&live, index);
+    atomic_store_explicit(&w->live, live, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
+    bhi_wipe_own(p, bytes);
+    park_own(bhi_thread_heap, page, index);
+}
+
+bool bhi_hard_local(uintptr_t p, bhi_page_t **page, uint32_t *index, size_t *size)
+{
+    uint64_t i;
+    if (!find_local(p, page, &i) || !bhi_map_is_live((*page)->map, i))
+        return false;
+    *index = (uint32_t)i;
+    *size = bhi_hard_size((*page)->hard, (*page)->block_size, *index);
+    return true;
+}
+
+void bhi_hard_wipe_held(bhi_page_t *page, uint32_t index)
+{
+    bhi_hard_page_t *hard = bhi_hard_place(page);
+    uintptr_t block = bhi_page_block(page, index);
+    atomic_thread_fence(memory_order_release);
+    if (BH_SANITIZED) /* a sweep may run beside: no byte of it counts, but the sanitizer does not know */
+        bhi_wipe_block(block, bhi_hard_size(hard, page->block_size, index), page->block_size);
+    else
+        bhi_wipe_own(block, page->block_size);
+    atomic_fetch_or(&bhi_hard_word(hard, index / 64)->ready, bhi_map_bit(index));
+}
+
+void bhi_hard_collect(bhi_page_t *page, uint32_t word)
+{
+    bhi_hard_word_t *hard = bhi_hard_word(page->hard, word);
+    if (atomic_load(&hard->ready) == 0)
+        return;
+    bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+    bhi_map_word_t *w = &page->map[word];
+    uint64_t taken = atomic_exchange(&hard->ready, 0), live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    if (bh_unlikely((taken & ~live) != 0)) /* the owner has freed it at the same time */
+        bhi_page_not_free(page, word * 64 + bhi_bit_first(taken & ~live));
+    /* Live goes first: who meets the pair in between sees a free block or a held one. */
+    atomic_store_explicit(&w->live, live & ~taken, memory_order_relaxed);
+    atomic_fetch_and_explicit(&w->held, ~taken, memory_order_acq_rel);
+    for (; taken != 0; taken &= taken - 1) {
+        uint32_t index = word * 64 + bhi_bit_first(taken);
+        if (index != 0) /* what the other thread could not do */
+            check_before(page, page->hard, index - 1, page->block_size);
+        park(heap, page, index, page);
+    }
+}
+
+void bhi_hard_let_all_go(bhi_heap_t *heap)
+{
+    for (unsigned c = 0; c < BHI_CLASSES && heap->hard != NULL; c++) {
+        bhi_quarantine_t *q = heap->hard->quarantine[c];
+        for (unsigned i = 0; i < bhi_quarantine_slots(q); i++) {
+            uintptr_t entry = bhi_quarantine_take_at(q, i);
+            if (entry != 0)
+                let_go_open(heap, entry, NULL);
+        }
+    }
+}
