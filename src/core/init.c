@@ -4,7 +4,9 @@
 
 #include "core/describe.h"
 #include "core/fault.h"
+#include "core/leaks.h"
 #include "core/thread.h"
+#include "core/traced.h"
 #include "harden/guard.h"
 #include "harden/wipe.h"
 #include "meta/arena.h"
@@ -88,7 +90,9 @@ static bool start(void)
     bhi_process.has_avx2 = bhi_wipe_knows_avx2();
     bhi_stack_init(info.program_headers);
     bhi_guarded_init();
+    bhi_traced_init();
     bhi_fault_init();
+    bhi_leaks_init();
     bhi_thread_init();
     bhi_process.describe = bhi_describe;
     bhi_process.ready = true;

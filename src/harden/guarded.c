@@ -93,6 +93,13 @@ static size_t wanted_chunks(void)
     return bytes >> BHI_GUARDED_CHUNK_SHIFT;
 }
 
+void bhi_guarded_init_depot(void)
+{
+    bool room = bhi_os_address_space_left() / 16 >= sizeof(bhi_depot_t);
+    if (bhi_process.options.stacks != BHI_STACKS_NONE && room && bhi_process.depot == NULL)
+        bhi_process.depot = (bhi_depot_t *)reserve_open(sizeof(bhi_depot_t));
+}
+
 void bhi_guarded_init(void)
 {
     const bhi_options_t *o = &bhi_process.options;
@@ -111,9 +118,7 @@ void bhi_guarded_init(void)
     bhi_process.guarded_base = bhi_align_up(at, BHI_GUARDED_CHUNK);
     bhi_process.guarded_size = size;
     bhi_process.sampling = true;
-    bool room = bhi_os_address_space_left() / 16 >= sizeof(bhi_depot_t);
-    if (o->stacks != BHI_STACKS_NONE && room)
-        bhi_process.depot = (bhi_depot_t *)reserve_open(sizeof(bhi_depot_t));
+    bhi_guarded_init_depot();
     if (o->guarded_sample_rate != 0)
         bhi_choice_init(bhi_process.sample_bits, o->guarded_sample_rate);
 }

@@ -112,6 +112,11 @@ void bhi_options_defaults(bhi_options_t *out, bhi_profile_t profile)
             store(out, o, o->defaults[profile != BHI_PROFILE_SECURE]);
     }
     out->profile = profile;
+#define BH_PROFILE_DEFAULT(which, field, value)                                                                        \
+    if (profile == BHI_PROFILE_##which)                                                                                \
+        out->field = value;
+#include "rt/options_profile.def"
+#undef BH_PROFILE_DEFAULT
 }
 
 /* ------------------------------------------------------------------- parsing */
@@ -268,4 +273,6 @@ void bhi_options_weaker(const bhi_options_t *now, void (*say)(const char *key, c
         say("large_quarantine_bytes", "addresses of large blocks are reused sooner");
     if (now->guarded_recover != 0)
         say("guarded_recover", "an access to a guarded block that is free, or beside one, does not end the process");
+    if (now->mismatch > promised.mismatch)
+        say("mismatch", "a block that the wrong function releases does not end the process");
 }

@@ -9,7 +9,7 @@
  * only ones accepted. */
 typedef enum bhi_profile { BHI_PROFILE_SECURE, BHI_PROFILE_HARDENED, BHI_PROFILE_DEBUG, BHI_PROFILE_FUZZ } bhi_profile_t;
 /* hardened rests on the map, which a measuring build may have compiled out. */
-#define BH_PROFILE_WORDS (BH_HARDEN_MAP ? "secure|hardened" : "secure")
+#define BH_PROFILE_WORDS (BH_HARDEN_MAP ? "secure|hardened|debug" : "secure")
 
 /* guard=none only in builds that ask for it (debuggers, measuring). */
 #ifdef BH_ALLOW_GUARD_NONE
@@ -25,6 +25,8 @@ enum { BHI_FOREIGN_ABORT, BHI_FOREIGN_REPORT, BHI_FOREIGN_IGNORE };
 
 enum { BHI_HANDLER_AUTO, BHI_HANDLER_ON, BHI_HANDLER_OFF };
 enum { BHI_STACKS_AUTO, BHI_STACKS_NONE, BHI_STACKS_FP, BHI_STACKS_UNWIND };
+enum { BHI_STACKS_OF_GUARDED, BHI_STACKS_OF_ALL };
+enum { BHI_MISMATCH_ABORT, BHI_MISMATCH_REPORT, BHI_MISMATCH_IGNORE };
 
 #define BH_KIB(n) ((uint64_t)(n) << 10)
 #define BH_MIB(n) ((uint64_t)(n) << 20)
@@ -36,7 +38,8 @@ enum { BHI_STACKS_AUTO, BHI_STACKS_NONE, BHI_STACKS_FP, BHI_STACKS_UNWIND };
  * large_quarantine_bytes: address space, for the process. large_keep_bytes: memory
  * that waits to be used again up to which that of freed large blocks is kept.
  * trap_from: blocks of so many bytes and more cannot be accessed from the moment they
- * are freed. guarded_*: harden/guarded.h, core/sampled.h; stacks: rt/stack.h. */
+ * are freed. guarded_*: harden/guarded.h, core/sampled.h; stacks: rt/stack.h. stacks_of, fill,
+ * mismatch: core/traced.h; leaks, leak_signal: core/leaks.h. */
 typedef struct bhi_options {
 #define BH_OPTION_FIELD_WORD(field) uint32_t field;
 #define BH_OPTION_FIELD_NUMBER(field) uint32_t field;

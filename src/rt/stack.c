@@ -55,7 +55,7 @@ static bool unwinds(void)
 
 bool bhi_stack_wants_unwinder(void)
 {
-    return bhi_process.options.stacks == BHI_STACKS_UNWIND && bhi_process.sampling && !unwinds();
+    return bhi_process.options.stacks == BHI_STACKS_UNWIND && bhi_process.depot != NULL && !unwinds();
 }
 
 void bhi_stack_set_unwinder(const bhi_unwinder_t *unwinder_found)
@@ -70,7 +70,7 @@ void bhi_stack_init(uintptr_t program_headers)
 {
     bhi_options_t *o = &bhi_process.options;
     if (o->stacks == BHI_STACKS_AUTO)
-        o->stacks = o->guarded_sample_rate - 1 < HUNTING ? BHI_STACKS_UNWIND : BHI_STACKS_FP;
+        o->stacks = o->guarded_sample_rate - 1 < HUNTING || o->stacks_of == BHI_STACKS_OF_ALL ? BHI_STACKS_UNWIND : BHI_STACKS_FP;
     bhi_process.is_object = own_text_end == NULL || program_headers - (uintptr_t)own_start >= (uintptr_t)(own_text_end - own_start);
 }
 

@@ -176,8 +176,8 @@ END_TEST
 
 START_TEST(only_profiles_that_are_built)
 {
-    expect_text("BULKHEAD_PROFILE=fuzz", "option PROFILE does not accept 'fuzz'; accepted: secure|hardened\n");
-    expect_text("BULKHEAD_PROFILE=nonsense", "accepted: secure|hardened\n");
+    expect_text("BULKHEAD_PROFILE=fuzz", "option PROFILE does not accept 'fuzz'; accepted: secure|hardened|debug\n");
+    expect_text("BULKHEAD_PROFILE=nonsense", "accepted: secure|hardened|debug\n");
 }
 END_TEST
 
