@@ -121,6 +121,7 @@ bool bhi_init(void)
  * has no other thread to fear. */
 __attribute__((constructor(101))) static void constructor(void)
 {
+    bhi_stack_libc_up();
     if (bhi_init())
         bhi_thread_init_fork();
 }
