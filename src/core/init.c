@@ -121,7 +121,19 @@ bool bhi_init(void)
  * has no other thread to fear. */
 __attribute__((constructor(101))) static void constructor(void)
 {
-    bhi_stack_libc_up();
     if (bhi_init())
         bhi_thread_init_fork();
+}
+
+/* Without a priority: in a static program the compiler's own start-up code, which tells
+ * libgcc of the program's frames and at the end takes them away, stands before these. */
+__attribute__((constructor)) static void constructor_late(void)
+{
+    bhi_stack_libc_up(true);
+}
+
+__attribute__((destructor)) static void destructor_early(void)
+{
+    if (!bhi_process.is_object)
+        bhi_stack_libc_up(false);
 }

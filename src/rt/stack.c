@@ -43,9 +43,9 @@ static BH_THREAD_LOCAL bool busy;
  * process for that. Writable for good reason: it only decides what a stack looks like. */
 static bool libc_up;
 
-void bhi_stack_libc_up(void)
+void bhi_stack_libc_up(bool up)
 {
-    libc_up = true;
+    libc_up = up;
 }
 
 bool bhi_stack_busy(void)
