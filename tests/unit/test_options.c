@@ -238,6 +238,7 @@ int main(void)
     tcase_add_test(c, what_protects_is_only_made_stronger);
     tcase_add_test(c, strings);
     tcase_add_test(c, a_profile_sets_defaults_whatever_the_order);
+    tcase_add_test(c, a_profile_may_have_defaults_of_its_own);
     tcase_add_test(c, only_profiles_that_are_built);
     tcase_add_test(c, what_weakens_is_told);
     suite_add_tcase(s, c);
