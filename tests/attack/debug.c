@@ -7,7 +7,9 @@
 #include "rows.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -210,7 +212,7 @@ static void leaks_by_signal(void)
 /* Reached by data, by a word inside, by another block's inside, from a thread's stack
  * and its registers, from thread-local memory, from memory that the program mapped. */
 static _Thread_local void *volatile local;
-static pthread_barrier_t begun;
+static _Atomic(int) begun;
 
 static void *hold(void *arg)
 {
@@ -218,7 +220,8 @@ static void *hold(void *arg)
     local = bh_malloc(30);
     register byte_t *own = hidden(bh_malloc(31));
     byte_t *volatile on_stack = bh_malloc(32);
-    pthread_barrier_wait(&begun);
+    wipe_stack(); /* of copies that calls have left */
+    begun++;
     for (;;)
         __asm__ volatile("" : "+r"(own) : "r"(on_stack));
     return NULL;
@@ -231,11 +234,11 @@ static void reach(void)
         blocks[i] = (byte_t *)bh_malloc(i * 40 % 5000 + 1) + i * 40 % 5000;
     root = blocks + 7;
     pthread_t t;
-    pthread_barrier_init(&begun, NULL, 4);
     for (int i = 0; i < 3; i++)
         if (pthread_create(&t, NULL, hold, NULL) != 0)
             attack_broken("pthread_create");
-    pthread_barrier_wait(&begun);
+    while (begun < 3)
+        sched_yield();
     wipe_stack();
 }
 
