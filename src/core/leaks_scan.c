@@ -8,8 +8,6 @@
 #include "os/os.h"
 #include "rt/mapping.h"
 
-#include <string.h>
-
 #define SPARSE ((size_t)1 << 20) /* from this size on pages that hold nothing are passed over */
 #define PAGEMAP_PRESENT ((uint64_t)3 << 62) /* present or swapped: pagemap, kernel documentation */
 #define PAGEMAP_AT_ONCE 256u
@@ -196,17 +194,26 @@ static void root(bhi_scan_t *s, uintptr_t from, uintptr_t to)
     }
 }
 
+static bool begins(const char *name, const char *with)
+{
+    while (*with != '\0' && *name == *with) {
+        name++;
+        with++;
+    }
+    return *with == '\0';
+}
+
 /* Memory of devices may do anything when it is read. */
 static bool is_device(const char *name)
 {
-    return strncmp(name, "/dev/", 5) == 0 && strncmp(name, "/dev/shm/", 9) != 0 && strncmp(name, "/dev/zero", 9) != 0;
+    return begins(name, "/dev/") && !begins(name, "/dev/shm/") && !begins(name, "/dev/zero");
 }
 
 static bool root_mapping(const bhi_mapping_t *m, void *arg)
 {
     bhi_scan_t *s = arg;
     bool shared = m->access[0] != '\0' && m->access[3] == 's';
-    if (m->access[0] != 'r' || (m->access[2] == 'x' && m->access[1] != 'w') || is_device(m->name) || strncmp(m->name, "[v", 2) == 0 || (shared && s->direct))
+    if (m->access[0] != 'r' || (m->access[2] == 'x' && m->access[1] != 'w') || is_device(m->name) || begins(m->name, "[v") || (shared && s->direct))
         return true;
     bool own_stack = s->stack >= m->start && s->stack < m->end;
     root(s, own_stack ? bhi_align_down(s->stack, sizeof(uintptr_t)) : m->start, m->end);
