@@ -268,12 +268,14 @@ typedef struct bh_report {
     char mapping_access[8]; /* as in /proc/self/maps */
     char mapping_name[128]; /* the same, cut */
     const char *access;     /* "read", "write" or, where the machine does not say, "access": of a fault; NULL */
-    int alloc_thread, free_thread; /* of a guarded block, the kernel's ids; 0: not freed */
+    int alloc_thread, free_thread; /* of a guarded block, the kernel's ids; 0: not freed, or not known */
     /* Stacks, the innermost call first; each address lies in its call. */
     unsigned alloc_depth, free_depth, here_depth;
-    const void *alloc_stack[BH_REPORT_FRAMES]; /* where the guarded block was allocated */
+    const void *alloc_stack[BH_REPORT_FRAMES]; /* where the block was allocated */
     const void *free_stack[BH_REPORT_FRAMES];  /* and freed */
     const void *here_stack[BH_REPORT_FRAMES];  /* what the thread did: a fault, a second free */
+    const char *allocated_by; /* "malloc", "aligned_alloc", "new", "new[]", where kinds are kept */
+    const char *released_by;  /* of id "kind-mismatch": "free", "delete", "delete[]", "realloc" */
 } bh_report_t;
 
 /* Called after a report was written, by the thread that found the violation, in
@@ -294,6 +296,15 @@ BH_EXPORT void bh_register_report(bh_report_fun *fun, void *arg);
  * such an access, or it is reported; do what you do with any fault. Takes no lock,
  * allocates nothing; async-signal-safe. */
 BH_EXPORT bool bh_handle_segv(int signal, void *siginfo, void *ucontext);
+
+/* Looks for leaks: live blocks that no word of the program's data, stacks, registers or
+ * other blocks points to. Reports them in groups by kind and allocation stack, the
+ * largest first, to where reports go, and returns how many there are. Where blocks have
+ * no records (option leaks, on in profile debug, or stacks_of) or memory cannot be
+ * looked through: (size_t)-1. Other threads are stopped meanwhile, by a signal that
+ * nobody uses: system calls of theirs that cannot be restarted end with EINTR. Any
+ * thread; while another one is at it, (size_t)-1. */
+BH_EXPORT size_t bh_report_leaks(void);
 
 /* First line of the report that ends the process, for whoever has its core file;
  * empty until then. */

@@ -22,6 +22,11 @@ BH_INLINE size_t bhi_api_product(size_t count, size_t size)
     return bh_likely(bhi_mul_ok(count, size, &total)) ? total : SIZE_MAX;
 }
 
+/* Whether p is a block that a sized release may name with this size (and alignment);
+ * the process ends if not. False: NULL, or foreign and the policy says go on. */
+bool bhi_api_size_fits(const void *p, size_t size);
+bool bhi_api_aligned_size_fits(const void *p, size_t alignment, size_t size);
+
 /* Ends the process after the line "bulkhead: ERROR: new-failed: ...": a
  * throwing operator new has no memory, and no C++ library is there whose
  * std::bad_alloc it could throw. Returning NULL instead would be undefined

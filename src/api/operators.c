@@ -7,6 +7,7 @@
  * while the names lead here: a program with a header of its own before each
  * block would otherwise be accused of a bad free. */
 #include "api/cxx.h"
+#include "api/kinds.h"
 #include "base/compiler.h"
 #include "bulkhead.h"
 
@@ -64,60 +65,65 @@ BH_INLINE bool is_alignment(align_val_t alignment)
     return alignment != 0 && (alignment & (alignment - 1)) == 0;
 }
 
-BH_INLINE void *new_plain(size_t size, const void *near)
+BH_INLINE void *as(void *p, bool array)
 {
-    void *p = bh_malloc(size);
-    return bh_likely(p != NULL) ? p : bhi_cxx_new_failing(size, 0, near);
+    return array ? bhi_as_new_array(p) : bhi_as_new(p);
 }
 
-BH_INLINE void *new_plain_nothrow(size_t size, const void *near)
+BH_INLINE void *new_plain(size_t size, bool array, const void *near)
 {
-    void *p = bh_malloc(size);
-    return bh_likely(p != NULL) ? p : bhi_cxx_new_failing_nothrow(size, 0, near);
+    void *p = array ? bhi_new_array(size) : bhi_new(size);
+    return bh_likely(p != NULL) ? p : as(bhi_cxx_new_failing(size, 0, near), array);
+}
+
+BH_INLINE void *new_plain_nothrow(size_t size, bool array, const void *near)
+{
+    void *p = array ? bhi_new_array(size) : bhi_new(size);
+    return bh_likely(p != NULL) ? p : as(bhi_cxx_new_failing_nothrow(size, 0, near), array);
 }
 
 /* No handler can make an impossible alignment possible: the aligned forms fail
  * on it without asking one. */
-BH_INLINE void *new_aligned(size_t size, align_val_t alignment, const void *near)
+BH_INLINE void *new_aligned(size_t size, align_val_t alignment, bool array, const void *near)
 {
-    void *p = bh_aligned_alloc(alignment, size);
+    void *p = array ? bhi_new_array_aligned(alignment, size) : bhi_new_aligned(alignment, size);
     if (bh_likely(p != NULL))
         return p;
     if (!is_alignment(alignment))
         bhi_cxx_throw_bad_alloc(size, near);
-    return bhi_cxx_new_failing(size, alignment, near);
+    return as(bhi_cxx_new_failing(size, alignment, near), array);
 }
 
-BH_INLINE void *new_aligned_nothrow(size_t size, align_val_t alignment, const void *near)
+BH_INLINE void *new_aligned_nothrow(size_t size, align_val_t alignment, bool array, const void *near)
 {
-    void *p = bh_aligned_alloc(alignment, size);
+    void *p = array ? bhi_new_array_aligned(alignment, size) : bhi_new_aligned(alignment, size);
     if (bh_likely(p != NULL) || !is_alignment(alignment))
         return p;
-    return bhi_cxx_new_failing_nothrow(size, alignment, near);
+    return as(bhi_cxx_new_failing_nothrow(size, alignment, near), array);
 }
 
 static void *new_single(size_t size)
 {
-    return new_plain(size, BH_CALLER);
+    return new_plain(size, false, BH_CALLER);
 }
 
 static void *new_array(size_t size)
 {
     if (BH_REPLACED(_Znwm, new_single))
         return _Znwm(size);
-    return new_plain(size, BH_CALLER);
+    return new_plain(size, true, BH_CALLER);
 }
 
 static void *new_single_aligned(size_t size, align_val_t alignment)
 {
-    return new_aligned(size, alignment, BH_CALLER);
+    return new_aligned(size, alignment, false, BH_CALLER);
 }
 
 static void *new_array_aligned(size_t size, align_val_t alignment)
 {
     if (BH_REPLACED(_ZnwmSt11align_val_t, new_single_aligned))
         return _ZnwmSt11align_val_t(size, alignment);
-    return new_aligned(size, alignment, BH_CALLER);
+    return new_aligned(size, alignment, true, BH_CALLER);
 }
 
 /* The nothrow forms of replaced operators catch what those throw. */
@@ -151,7 +157,7 @@ static void *new_single_nothrow(size_t size, nothrow_t tag)
     (void)tag;
     if (BH_REPLACED(_Znwm, new_single))
         return bhi_cxx_try(size, 0, NULL, call_new);
-    return new_plain_nothrow(size, BH_CALLER);
+    return new_plain_nothrow(size, false, BH_CALLER);
 }
 
 static void *new_array_nothrow(size_t size, nothrow_t tag)
@@ -159,7 +165,7 @@ static void *new_array_nothrow(size_t size, nothrow_t tag)
     (void)tag;
     if (BH_REPLACED(_Znam, new_array) || BH_REPLACED(_Znwm, new_single))
         return bhi_cxx_try(size, 0, NULL, call_new_array);
-    return new_plain_nothrow(size, BH_CALLER);
+    return new_plain_nothrow(size, true, BH_CALLER);
 }
 
 static void *new_single_aligned_nothrow(size_t size, align_val_t alignment, nothrow_t tag)
@@ -167,7 +173,7 @@ static void *new_single_aligned_nothrow(size_t size, align_val_t alignment, noth
     (void)tag;
     if (BH_REPLACED(_ZnwmSt11align_val_t, new_single_aligned))
         return bhi_cxx_try(size, alignment, NULL, call_new_aligned);
-    return new_aligned_nothrow(size, alignment, BH_CALLER);
+    return new_aligned_nothrow(size, alignment, false, BH_CALLER);
 }
 
 static void *new_array_aligned_nothrow(size_t size, align_val_t alignment, nothrow_t tag)
@@ -176,30 +182,36 @@ static void *new_array_aligned_nothrow(size_t size, align_val_t alignment, nothr
     if (BH_REPLACED(_ZnamSt11align_val_t, new_array_aligned) ||
         BH_REPLACED(_ZnwmSt11align_val_t, new_single_aligned))
         return bhi_cxx_try(size, alignment, NULL, call_new_array_aligned);
-    return new_aligned_nothrow(size, alignment, BH_CALLER);
+    return new_aligned_nothrow(size, alignment, true, BH_CALLER);
 }
 
 /* ------------------------------------------------------------------ delete */
 
 static void delete_single(void *p)
 {
-    bh_free(p);
+    bhi_delete(p);
 }
 
 static void delete_array(void *p)
 {
-    _ZdlPv(p);
+    if (BH_REPLACED(_ZdlPv, delete_single))
+        _ZdlPv(p);
+    else
+        bhi_delete_array(p);
 }
 
 static void delete_single_aligned(void *p, align_val_t alignment)
 {
     (void)alignment;
-    bh_free(p);
+    bhi_delete(p);
 }
 
 static void delete_array_aligned(void *p, align_val_t alignment)
 {
-    _ZdlPvSt11align_val_t(p, alignment);
+    if (BH_REPLACED(_ZdlPvSt11align_val_t, delete_single_aligned))
+        _ZdlPvSt11align_val_t(p, alignment);
+    else
+        bhi_delete_array(p);
 }
 
 /* The size is a promise about what operator new was asked for, so it can only
@@ -209,7 +221,7 @@ static void delete_single_sized(void *p, size_t size)
     if (BH_REPLACED(_ZdlPv, delete_single) || BH_REPLACED(_Znwm, new_single))
         _ZdlPv(p);
     else
-        bh_free_sized(p, size);
+        bhi_delete_sized(p, size);
 }
 
 static void delete_array_sized(void *p, size_t size)
@@ -218,7 +230,7 @@ static void delete_array_sized(void *p, size_t size)
         BH_REPLACED(_Znwm, new_single))
         _ZdaPv(p);
     else
-        bh_free_sized(p, size);
+        bhi_delete_array_sized(p, size);
 }
 
 static void delete_single_aligned_sized(void *p, size_t size, align_val_t alignment)
@@ -227,7 +239,7 @@ static void delete_single_aligned_sized(void *p, size_t size, align_val_t alignm
         BH_REPLACED(_ZnwmSt11align_val_t, new_single_aligned))
         _ZdlPvSt11align_val_t(p, alignment);
     else
-        bh_free_aligned_sized(p, alignment, size);
+        bhi_delete_aligned_sized(p, alignment, size);
 }
 
 static void delete_array_aligned_sized(void *p, size_t size, align_val_t alignment)
@@ -238,7 +250,7 @@ static void delete_array_aligned_sized(void *p, size_t size, align_val_t alignme
         BH_REPLACED(_ZnwmSt11align_val_t, new_single_aligned))
         _ZdaPvSt11align_val_t(p, alignment);
     else
-        bh_free_aligned_sized(p, alignment, size);
+        bhi_delete_array_aligned_sized(p, alignment, size);
 }
 
 /* Called when a constructor throws within new (nothrow) T. */
@@ -290,3 +302,23 @@ BH_NAME(_ZdlPvmSt11align_val_t, delete_single_aligned_sized);
 BH_NAME(_ZdaPvmSt11align_val_t, delete_array_aligned_sized);
 BH_NAME(_ZdlPvSt11align_val_tRKSt9nothrow_t, delete_single_aligned_nothrow);
 BH_NAME(_ZdaPvSt11align_val_tRKSt9nothrow_t, delete_array_aligned_nothrow);
+
+/* ------------------------------------------------------------------- kinds */
+
+bool bhi_operators_kept(void)
+{
+#define KEPT(name, own) (!BH_REPLACED(name, own))
+    return KEPT(_Znwm, new_single) && KEPT(_Znam, new_array) && KEPT(_ZnwmRKSt9nothrow_t, new_single_nothrow) &&
+           KEPT(_ZnamRKSt9nothrow_t, new_array_nothrow) && KEPT(_ZnwmSt11align_val_t, new_single_aligned) &&
+           KEPT(_ZnamSt11align_val_t, new_array_aligned) &&
+           KEPT(_ZnwmSt11align_val_tRKSt9nothrow_t, new_single_aligned_nothrow) &&
+           KEPT(_ZnamSt11align_val_tRKSt9nothrow_t, new_array_aligned_nothrow) && KEPT(_ZdlPv, delete_single) &&
+           KEPT(_ZdaPv, delete_array) && KEPT(_ZdlPvm, delete_single_sized) && KEPT(_ZdaPvm, delete_array_sized) &&
+           KEPT(_ZdlPvRKSt9nothrow_t, delete_single_nothrow) && KEPT(_ZdaPvRKSt9nothrow_t, delete_array_nothrow) &&
+           KEPT(_ZdlPvSt11align_val_t, delete_single_aligned) && KEPT(_ZdaPvSt11align_val_t, delete_array_aligned) &&
+           KEPT(_ZdlPvmSt11align_val_t, delete_single_aligned_sized) &&
+           KEPT(_ZdaPvmSt11align_val_t, delete_array_aligned_sized) &&
+           KEPT(_ZdlPvSt11align_val_tRKSt9nothrow_t, delete_single_aligned_nothrow) &&
+           KEPT(_ZdaPvSt11align_val_tRKSt9nothrow_t, delete_array_aligned_nothrow);
+#undef KEPT
+}

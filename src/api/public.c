@@ -46,31 +46,43 @@ void bh_free(void *p)
     bhi_free(p);
 }
 
-static void free_checked(void *p, size_t alignment, size_t size, size_t usable_for_size)
+BH_INLINE bool fits(const void *p, size_t alignment, size_t size, size_t usable_for_size)
 {
     if (p == NULL)
-        return;
+        return false;
     size_t usable = bhi_usable(p, BHI_USE_FREE);
     if (usable == BHI_USABLE_FOREIGN)
-        return; /* reported if that is the policy */
-    bool fits = usable == usable_for_size || bhi_sized_free_fits(p, usable, size);
-    if (!fits || !bhi_is_power_of_two(alignment) || ((uintptr_t)p & (alignment - 1)) != 0)
+        return false; /* reported if that is the policy */
+    bool size_fits = usable == usable_for_size || bhi_sized_free_fits(p, usable, size);
+    if (!size_fits || !bhi_is_power_of_two(alignment) || ((uintptr_t)p & (alignment - 1)) != 0)
         bhi_violation(BHI_SIZE_MISMATCH, (uintptr_t)p);
-    bhi_free(p);
+    return true;
+}
+
+bool bhi_api_size_fits(const void *p, size_t size)
+{
+    return fits(p, 1, size, SIZE_MAX);
 }
 
 void bh_free_sized(void *p, size_t size)
 {
-    free_checked(p, 1, size, SIZE_MAX);
+    if (fits(p, 1, size, SIZE_MAX))
+        bhi_free(p);
 }
 
-void bh_free_aligned_sized(void *p, size_t alignment, size_t size)
+bool bhi_api_aligned_size_fits(const void *p, size_t alignment, size_t size)
 {
     unsigned c = bhi_is_power_of_two(alignment) && alignment <= BH_SLOT_SIZE ? bhi_class_of_aligned(size, alignment) : BHI_CLASSES;
     size_t usable = c < BHI_CLASSES ? bhi_class_size(c) : SIZE_MAX;
     if (c == BHI_CLASSES && size <= PTRDIFF_MAX)
         usable = bhi_align_up(size > 0 ? size : 1, BH_OS_PAGE_SIZE);
-    free_checked(p, alignment, size, usable);
+    return fits(p, alignment, size, usable);
+}
+
+void bh_free_aligned_sized(void *p, size_t alignment, size_t size)
+{
+    if (bhi_api_aligned_size_fits(p, alignment, size))
+        bhi_free(p);
 }
 
 static void *aligned(bhi_heap_t *heap, size_t alignment, size_t size, bool zero)

@@ -89,6 +89,11 @@ _Static_assert(BH_SLOT_SIZE / 8 - 1 <= (bhi_index_t)-1, "that of the smallest bl
 #define BH_GUARDED_MOST BH_CLASS_MAX_SIZE
 #define BH_STACK_DEPTH 32u
 
+/* Bytes that fill blocks where option `fill` is on. As a pointer each is one that no
+ * address space has; the choice is that of FreeBSD's allocator. */
+#define BH_FILL_FRESH 0xa5 /* handed out and not written to yet */
+#define BH_FILL_FREED 0x5a
+
 /* Multi-block spans in slots: up to 8 KiB, 32 KiB, 128 KiB blocks. A 128 KiB
  * block needs more than one block per span to be worth a descriptor; 8 slots
  * hold three and the guard. */

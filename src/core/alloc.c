@@ -5,6 +5,7 @@
 #include "core/hardened.h"
 #include "core/init.h"
 #include "core/sampled.h"
+#include "core/traced.h"
 #include "core/zero.h"
 #include "harden/large.h"
 #include "meta/segment.h"
@@ -115,23 +116,25 @@ static BH_COLD bool is_refused(size_t size, size_t align)
     return true;
 }
 
+void *bhi_alloc_hardened(bhi_heap_t *heap, size_t size, size_t align, bool zero)
+{
+    bool in_class = align == 0 && size <= BH_CLASS_MAX_SIZE - BH_CANARY_LEAST && heap != &bhi_heap_empty;
+    void *p = in_class && bhi_is_sampling() ? bhi_sampled_one(heap, bhi_class_of(size + BH_CANARY_LEAST), size) : NULL;
+    if (p == NULL && in_class && (BH_HARDEN_WIPE || !zero))
+        p = bhi_hard_at_hand(heap, size);
+    return bh_likely(p != NULL) ? p : serve(heap, &(request_t){size, align, 0, zero, in_class});
+}
+
 void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
 {
     if (bh_unlikely(size > bhi_process.options.alloc_cap || align > PTRDIFF_MAX / 4) && is_refused(size, align))
         return NULL;
-    bool counted = false;
     if (size == 0) {
         void *p = bhi_zero_at_hand(heap, align);
         if (p != NULL)
             return p;
     } else if (bhi_is_hardened()) {
-        bool in_class = align == 0 && size <= BH_CLASS_MAX_SIZE - BH_CANARY_LEAST && heap != &bhi_heap_empty;
-        void *p = in_class && bhi_is_sampling() ? bhi_sampled_one(heap, bhi_class_of(size + BH_CANARY_LEAST), size) : NULL;
-        counted = in_class;
-        if (p == NULL && in_class && (BH_HARDEN_WIPE || !zero))
-            p = bhi_hard_at_hand(heap, size);
-        if (bh_likely(p != NULL))
-            return p;
+        return bhi_is_traced() ? bhi_traced_alloc(heap, size, align, zero) : bhi_alloc_hardened(heap, size, align, zero);
     } else if (align == 0 && size <= BH_SMALL_MAX) {
         bhi_page_check_head(heap->direct[(size + 7) >> 3]); /* the fast path may have refused it */
     } else if (align == 0 && !zero && size <= BH_CLASS_MAX_SIZE) {
@@ -143,7 +146,7 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         if (page != NULL)
             bhi_page_check_head(page);
     }
-    return serve(heap, &(request_t){size, align, 0, zero, counted});
+    return serve(heap, &(request_t){size, align, 0, zero, false});
 }
 
 /* Whether the next block of the page's class is to be guarded. (The empty page has
@@ -173,7 +176,9 @@ static BH_NOINLINE void *refill_and_pop(size_t size)
 
 void *bhi_malloc_generic(size_t size)
 {
-    return bhi_is_hardened() ? bhi_hard_malloc(size) : refill_and_pop(size);
+    if (!bhi_is_hardened())
+        return refill_and_pop(size);
+    return bhi_is_traced() ? bhi_alloc_generic(bhi_thread_heap, size, 0, false) : bhi_hard_malloc(size);
 }
 
 void *bhi_alloc_aligned(bhi_heap_t *heap, size_t size, size_t align, bool zero)
@@ -195,5 +200,8 @@ void *bhi_alloc_at(bhi_heap_t *heap, size_t size, size_t align, size_t offset, b
     }
     if (size > bhi_process.options.alloc_cap && is_refused(size, align))
         return NULL;
-    return serve(heap, &(request_t){size, align, shift, zero, true});
+    void *p = serve(heap, &(request_t){size, align, shift, zero, true});
+    if (bhi_is_traced() && p != NULL)
+        bhi_traced_born(p, size, align, zero);
+    return p;
 }

@@ -10,6 +10,9 @@
  * large and aligned blocks. `align` 0: as malloc. NULL with errno ENOMEM. */
 void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero);
 
+/* The same in a profile other than secure, as if nothing were traced; size not 0. */
+void *bhi_alloc_hardened(bhi_heap_t *heap, size_t size, size_t align, bool zero);
+
 /* The same for the calling thread's default heap, without alignment. */
 void *bhi_malloc_generic(size_t size);
 

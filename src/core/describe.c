@@ -4,7 +4,9 @@
 #include "core/fault.h"
 #include "core/hardened.h"
 #include "core/page.h"
+#include "core/record.h"
 #include "core/thread.h"
+#include "core/traced.h"
 #include "core/zero.h"
 #include "meta/size_class.h"
 #include "meta/types.h"
@@ -177,6 +179,7 @@ static void describe_block(bh_report_t *r, const bhi_page_t *page, bool ended)
     r->usable_size = bhi_page_bytes(page);
     r->offset = (ptrdiff_t)(p - block);
     r->block_index = index;
+    bhi_record_describe(r, page, (uint32_t)index);
     r->state = block_state(page, (uint32_t)index, ended);
     if (r->state == freed_twice)
         r->culprit = false; /* found afterwards, by whoever came along */
@@ -235,6 +238,7 @@ static void describe_heap(bh_report_t *r, const bhi_heap_t *heap)
 void bhi_describe(bh_report_t *r)
 {
     uintptr_t p = (uintptr_t)r->address;
+    r->released_by = bhi_kind_released_by();
     region_t g;
     size_t first;
     bhi_page_t page;

@@ -4,6 +4,7 @@
 #include "core/fault.h"
 
 #include "core/sampled.h"
+#include "core/traced.h"
 #include "harden/depot.h"
 #include "os/os.h"
 #include "os/signal.h"
@@ -114,7 +115,9 @@ void bhi_fault_describe(bh_report_t *r)
     r->offset = (ptrdiff_t)(p - g->block);
     r->state = (unsigned)state < sizeof states / sizeof states[0] ? states[state] : "not known";
     r->alloc_thread = (int)g->alloc_thread;
-    r->alloc_depth = frames_of(g->alloc_stack, r->alloc_stack);
+    uint32_t origin = atomic_load_explicit(&g->origin, memory_order_relaxed);
+    r->allocated_by = bhi_kind_name(bhi_origin_kind(origin));
+    r->alloc_depth = frames_of(bhi_origin_stack(origin), r->alloc_stack);
     r->free_thread = (int)g->free_thread;
     r->free_depth = frames_of(g->free_stack, r->free_stack);
     const bhi_heap_t *heap = g->heap;

@@ -5,6 +5,7 @@
 #include "core/hardened.h"
 #include "core/hazard.h"
 #include "core/sampled.h"
+#include "core/traced.h"
 #include "harden/large.h"
 #include "core/zero.h"
 #include "meta/huge.h"
@@ -99,6 +100,22 @@ bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use)
     if (hazard != NULL)
         bhi_hazard_clear(hazard);
     return block;
+}
+
+bool bhi_block_with(uintptr_t p, bhi_use_t use, void (*fun)(const bhi_block_t *block, void *arg), void *arg)
+{
+    bhi_arena_t *arena;
+    bhi_page_t *page = page_at(p, use, &arena);
+    if (page == NULL)
+        return false;
+    bhi_hazard_t *hazard = bhi_page_is_mine(page) ? NULL : keep(arena, page, p, use);
+    bhi_block_t block = {page, live_index(arena, page, p, use), bhi_page_bytes(page)};
+    if (bhi_page_has_ends(page))
+        block.bytes = bhi_hard_requested(page, block.index);
+    fun(&block, arg);
+    if (hazard != NULL)
+        bhi_hazard_clear(hazard);
+    return true;
 }
 
 /* The page whose span contains p, any address of the arena below blocks_open, or
@@ -231,7 +248,7 @@ static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintp
 static BH_NOINLINE void free_any(uintptr_t p)
 {
     if (bhi_guarded_contains(p)) {
-        bhi_sampled_free(p);
+        bhi_sampled_free(p, BHI_KIND_MALLOC);
         return;
     }
     int saved = errno;
@@ -266,8 +283,10 @@ static BH_NOINLINE void free_secure(uintptr_t p)
 
 void bhi_free_slow(void *p)
 {
-    if (bhi_is_hardened())
-        bhi_hard_free_any((uintptr_t)p);
-    else
+    if (!bhi_is_hardened())
         free_secure((uintptr_t)p);
+    else if (bhi_is_traced())
+        bhi_traced_free((uintptr_t)p, BHI_KIND_MALLOC);
+    else
+        bhi_hard_free_any((uintptr_t)p);
 }

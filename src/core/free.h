@@ -19,6 +19,10 @@ typedef struct bhi_block {
  * process with the violation that fits `use`. */
 bhi_block_t bhi_block_of(uintptr_t p, bhi_use_t use);
 
+/* The same, with a call for the block: its page cannot end before that returns. It must
+ * not allocate, free or lock. False: foreign, and the policy says go on. */
+bool bhi_block_with(uintptr_t p, bhi_use_t use, void (*fun)(const bhi_block_t *block, void *arg), void *arg);
+
 /* The same for a p that may be any address and anywhere in a block: false, and
  * nothing else happens, unless that block is live and of a heap that the calling
  * thread owns. Only such pages stand still without more ado. */
@@ -54,7 +58,9 @@ BH_INLINE size_t bhi_local_bytes(uintptr_t p)
     return 0;
 }
 
-BH_INLINE void bhi_free(void *p)
+/* Frees p if it is a block of the calling thread in a page that malloc takes from. False:
+ * it is not, and nothing has happened. */
+BH_INLINE bool bhi_free_local(void *p)
 {
     uintptr_t off = (uintptr_t)p - bhi_process.block_base;
     bhi_heap_t *heap = bhi_thread_heap;
@@ -74,11 +80,17 @@ BH_INLINE void bhi_free(void *p)
                     else /* it waits already: a program that goes on with one block of a size */
                         page->retire = BHI_RETIRE_NEW;
                 }
-                return;
+                return true;
             }
         }
     }
-    bhi_free_slow(p);
+    return false;
+}
+
+BH_INLINE void bhi_free(void *p)
+{
+    if (!bhi_free_local(p))
+        bhi_free_slow(p);
 }
 
 #endif

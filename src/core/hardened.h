@@ -6,7 +6,8 @@
  *
  *   E1  a live block that is not held has its slack filled by harden/canary.h under
  *       page->key, its place and its requested size
- *   E2  a block below capacity that is not live reads zero; none is fresh as I2 has it,
+ *   E2  a block below capacity that is not live reads zero, or with option fill
+ *       BH_FILL_FREED from its first free on; none is fresh as I2 has it,
  *       but a requested size of 0 tells of one that was never handed out, where
  *       memory = ZERO
  *   E3  held: freed by a thread that is not the owner. Either that one wipes it (not

@@ -150,7 +150,8 @@ BH_INLINE void check_before(const bhi_page_t *page, const bhi_hard_page_t *hard,
     if (bhi_bit_has(live, index)) {
         if (bh_unlikely(bhi_canary_check(block, bhi_hard_size(hard, bytes, index), bytes, page->key, index) != BH_CANARY_INTACT))
             bhi_hard_check_live(page, index);
-    } else if (BH_HARDEN_WIPE && bh_unlikely(bhi_slack_load_aligned(block + bytes - 8) != 0)) {
+    } else if (BH_HARDEN_WIPE && bh_unlikely(bhi_slack_load_aligned(block + bytes - 8) != 0) &&
+               !bhi_wipe_is_fill(bhi_slack_load_aligned(block + bytes - 8))) {
         bhi_hard_written_before(page, index);
     }
 }
@@ -174,7 +175,7 @@ BH_INLINE bool end_live(const bhi_page_t *page, uint32_t index)
         check_before(page, hard, index - 1, bytes);
     atomic_store_explicit(&w->live, live, memory_order_relaxed);
     atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
-    bhi_wipe_own(block, bytes);
+    bhi_wipe_freed(block, bytes);
     return true;
 }
 
@@ -271,10 +272,10 @@ void bhi_hard_wipe_held(bhi_page_t *page, uint32_t index)
     bhi_hard_page_t *hard = bhi_hard_place(page);
     uintptr_t block = bhi_page_block(page, index);
     atomic_thread_fence(memory_order_release);
-    if (BH_SANITIZED) /* a sweep may run beside: no byte of it counts, but the sanitizer does not know */
+    if (BH_SANITIZED && !bhi_process.fill) /* a sweep may run beside: no byte of it counts, but the sanitizer does not know */
         bhi_wipe_block(block, bhi_hard_size(hard, page->block_size, index), page->block_size);
     else
-        bhi_wipe_own(block, page->block_size);
+        bhi_wipe_freed(block, page->block_size);
     atomic_fetch_or(&bhi_hard_word(hard, index / 64)->ready, bhi_map_bit(index));
 }
 

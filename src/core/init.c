@@ -6,7 +6,9 @@
 #include "core/describe.h"
 #include "core/fault.h"
 #include "core/free.h"
+#include "core/leaks.h"
 #include "core/thread.h"
+#include "core/traced.h"
 #include "harden/canary.h"
 #include "harden/guard.h"
 #include "harden/wipe.h"
@@ -110,7 +112,9 @@ static bool start(void)
     bhi_process.has_avx2 = bhi_wipe_knows_avx2();
     bhi_stack_init(info.program_headers);
     bhi_guarded_init();
+    bhi_traced_init();
     bhi_fault_init();
+    bhi_leaks_init();
     bhi_thread_init();
     bhi_process.describe = bhi_describe;
     bhi_process.ready = true;
@@ -151,4 +155,17 @@ __attribute__((constructor(101))) static void constructor(void)
         bhi_thread_init_fork();
         warm_up();
     }
+}
+
+/* Without a priority: in a static program the compiler's own start-up code, which tells
+ * libgcc of the program's frames and at the end takes them away, stands before these. */
+__attribute__((constructor)) static void constructor_late(void)
+{
+    bhi_stack_libc_up(true);
+}
+
+__attribute__((destructor)) static void destructor_early(void)
+{
+    if (!bhi_process.is_object)
+        bhi_stack_libc_up(false);
 }

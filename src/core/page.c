@@ -5,6 +5,7 @@
 #include "base/bits.h"
 #include "base/checked.h"
 #include "core/hardened.h"
+#include "core/record.h"
 #include "core/hazard.h"
 #include "core/heap.h"
 #include "core/residue.h"
@@ -47,7 +48,7 @@ static chunk_t chunk_for(uint32_t reserved, size_t block_size, uint8_t size_clas
     if (size_class == BHI_CLASS_ZERO)
         return (chunk_t){0, map_bytes(reserved)};
     if (bhi_is_hardened())
-        return (chunk_t){0, map_bytes(reserved) + bhi_hard_bytes(reserved, block_size)};
+        return (chunk_t){0, map_bytes(reserved) + bhi_hard_bytes(reserved, block_size) + bhi_record_bytes(reserved)};
     size_t list = bhi_list_room(reserved) * sizeof(bhi_index_t);
     return (chunk_t){list, list + map_bytes((uint32_t)bhi_max(reserved, BH_SLOT_SIZE / block_size + 1))}; /* for bhi_page_place_index */
 }

@@ -7,6 +7,7 @@
 #include "core/free.h"
 #include "core/hardened.h"
 #include "core/sampled.h"
+#include "core/traced.h"
 #include "meta/size_class.h"
 
 #include <errno.h>
@@ -59,6 +60,15 @@ bool bhi_sized_free_fits(const void *p, size_t usable, size_t size)
     return bhi_guarded_contains((uintptr_t)p) ? usable == size : bhi_size_fits(usable, size);
 }
 
+/* Of a block whose kind was compared. */
+static void release(void *p)
+{
+    if (bh_unlikely(bhi_process.kinds))
+        bhi_kind_free(p, BHI_KINDS);
+    else
+        bhi_free(p);
+}
+
 /* A new block with what fits of the old one's contents, which goes. */
 static void *move(bhi_heap_t *heap, void *p, size_t bytes, size_t size)
 {
@@ -66,7 +76,7 @@ static void *move(bhi_heap_t *heap, void *p, size_t bytes, size_t size)
     if (moved == NULL)
         return NULL;
     memcpy(moved, p, size < bytes ? size : bytes);
-    bhi_free(p);
+    release(p);
     return moved;
 }
 
@@ -80,8 +90,10 @@ static bool moves_always(void)
 static void *realloc_guarded(bhi_heap_t *heap, void *p, size_t size)
 {
     size_t bytes = bhi_sampled_bytes((uintptr_t)p, BHI_USE_REALLOC);
+    if (bhi_process.kinds)
+        bhi_kind_realloc((uintptr_t)p);
     if (size == 0)
-        bhi_free(p);
+        release(p);
     return size == 0 ? NULL : size == bytes && !moves_always() ? p : move(heap, p, bytes, size);
 }
 
@@ -98,9 +110,15 @@ void *bhi_realloc(bhi_heap_t *heap, void *p, size_t size)
         errno = ENOMEM;
         return NULL;
     }
+    if (bhi_is_traced() && bhi_process.kinds)
+        bhi_kind_realloc((uintptr_t)p);
     if (size == 0) {
-        bhi_free(p);
+        release(p);
         return NULL;
     }
-    return !moves_always() && stays(&block, size) ? p : move(heap, p, block.bytes, size);
+    if (moves_always() || !stays(&block, size))
+        return move(heap, p, block.bytes, size);
+    if (bhi_is_traced())
+        bhi_traced_grown(&block, block.bytes, size);
+    return p;
 }

@@ -3,6 +3,7 @@
 
 #include "base/checked.h"
 #include "core/thread.h"
+#include "core/traced.h"
 #include "harden/choice.h"
 #include "harden/depot.h"
 #include "harden/sites.h"
@@ -139,7 +140,7 @@ static void *guard_with(bhi_heap_t *heap, size_t size, size_t align, uint32_t st
     if (g == NULL)
         return NULL;
     g->block = bhi_guarded_data(g) + place(heap, g, size, align);
-    g->alloc_stack = stack;
+    atomic_store_explicit(&g->origin, bhi_origin(align > 16 ? BHI_KIND_ALIGNED : BHI_KIND_MALLOC, stack), memory_order_relaxed);
     g->alloc_thread = bhi_sampled_thread();
     g->free_stack = g->free_thread = 0;
     bhi_guarded_fill(g);
@@ -237,9 +238,11 @@ static void give(bhi_guarded_t *g)
     bhi_guarded_give(g);
 }
 
-void bhi_sampled_free(uintptr_t p)
+void bhi_sampled_free(uintptr_t p, bhi_kind_t by)
 {
     bhi_guarded_t *g = live_at(p, BHI_USE_FREE);
+    if (bhi_process.kinds && by < BHI_KINDS)
+        bhi_kind_compare(p, bhi_origin_kind(atomic_load_explicit(&g->origin, memory_order_relaxed)), by);
     if (!bhi_guarded_claim(g))
         bhi_violation(BHI_DOUBLE_FREE, p);
     give(g);

@@ -74,9 +74,9 @@ BH_INLINE void *bhi_sampled_one(bhi_heap_t *heap, unsigned c, size_t size)
     return NULL;
 }
 
-/* Of an address that bhi_guarded_contains: frees the block there; or ends the
- * process, as for any other. */
-void bhi_sampled_free(uintptr_t p);
+/* Of an address that bhi_guarded_contains: frees the block there, given to a function
+ * of that kind (see bhi_kind_free); or ends the process, as for any other. */
+void bhi_sampled_free(uintptr_t p, bhi_kind_t by);
 /* The bytes that were asked for of the live block there; the same. */
 size_t bhi_sampled_bytes(uintptr_t p, bhi_use_t use);
 

@@ -94,6 +94,13 @@ static size_t wanted_chunks(void)
     return bytes >> BHI_GUARDED_CHUNK_SHIFT;
 }
 
+void bhi_guarded_init_depot(void)
+{
+    bool room = bhi_os_address_space_left() / 16 >= sizeof(bhi_depot_t);
+    if (bhi_process.options.stacks != BHI_STACKS_NONE && room && bhi_process.depot == NULL)
+        bhi_process.depot = (bhi_depot_t *)reserve_open(sizeof(bhi_depot_t));
+}
+
 void bhi_guarded_init(void)
 {
     const bhi_options_t *o = &bhi_process.options;
@@ -113,9 +120,7 @@ void bhi_guarded_init(void)
     bhi_process.guarded_base = bhi_align_up(at, BHI_GUARDED_CHUNK);
     bhi_process.guarded_size = size;
     bhi_process.sampling = true;
-    bool room = bhi_os_address_space_left() / 16 >= sizeof(bhi_depot_t);
-    if (o->stacks != BHI_STACKS_NONE && room)
-        bhi_process.depot = (bhi_depot_t *)reserve_open(sizeof(bhi_depot_t));
+    bhi_guarded_init_depot();
     if (by_site && o->guarded_sample_rate != 1) /* every one is chosen then */
         bhi_process.sites = (bhi_sites_t *)reserve_open(sizeof(bhi_sites_t));
     if (o->guarded_sample_rate != 0)

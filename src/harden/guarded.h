@@ -41,6 +41,7 @@
 #ifndef BH_HARDEN_GUARDED_H
 #define BH_HARDEN_GUARDED_H
 
+#include "harden/origin.h"
 #include "meta/types.h"
 
 #define BHI_GUARDED_CLASSES 6u
@@ -61,7 +62,8 @@ typedef struct bhi_guarded {
     uint32_t slot;         /* const: chunk << 8 | index in the chunk */
     uintptr_t block;       /* D1: first byte of the block, in the data */
     uint32_t size;         /* D1: bytes asked for */
-    uint32_t alloc_stack, free_stack;   /* D1: of harden/depot.h; 0: none */
+    _Atomic(uint32_t) origin;           /* D1, but for its mark and until malloc returns: harden/origin.h */
+    uint32_t free_stack;                /* D1: of harden/depot.h; 0: none */
     uint32_t alloc_thread, free_thread; /* D1: the kernel's ids; 0: none */
     uint8_t size_class;    /* const: 2^size_class OS pages of data */
     bool by_mprotect;      /* D1: closed by mprotect in a chunk of guard regions */
@@ -101,6 +103,8 @@ typedef struct bhi_guarded_pool {
 /* Start-up: the reservation and its tables, where options ask for guarded blocks.
  * Without address space for them there are none. */
 void bhi_guarded_init(void);
+/* The depot, if stacks are kept and it is not there yet. */
+void bhi_guarded_init_depot(void);
 
 BH_INLINE bool bhi_guarded_contains(uintptr_t p)
 {

@@ -13,13 +13,38 @@ void bhi_wipe_slack_any(uintptr_t slack, uintptr_t end)
         bhi_slack_store_aligned(at, 0);
 }
 
+/* Whole words, as sweeps beside it read them. */
+void bhi_wipe_fill_freed(uintptr_t block, size_t size)
+{
+    for (uintptr_t at = block; BH_HARDEN_WIPE && at < block + size; at += 8)
+        bhi_slack_store_aligned(at, BH_FILL_FREED_WORD);
+}
+
+static uint64_t word_at(uintptr_t at)
+{
+    uint64_t word;
+    memcpy(&word, (const void *)at, sizeof word); /* NOLINT */
+    return word;
+}
+
+/* A free block is filled from its first free on, and zero before. One word of the
+ * pattern tells: what writes to a free block seldom writes that. */
+static uint64_t filled_with(uintptr_t block, size_t size)
+{
+    for (size_t at = 0; bhi_process.fill && at < size; at += 8) {
+        if (word_at(block + at) == BH_FILL_FREED_WORD)
+            return BH_FILL_FREED_WORD;
+    }
+    return 0;
+}
+
 BH_COLD size_t bhi_wipe_find(uintptr_t block, size_t size)
 {
+    uint64_t clean = filled_with(block, size);
     for (size_t at = 0; at < size; at += 8) {
-        uint64_t word;
-        memcpy(&word, (const void *)(block + at), sizeof word); /* NOLINT */
-        if (word != 0)
-            return at + bhi_bit_first(word) / 8;
+        uint64_t word = word_at(block + at);
+        if (word != clean)
+            return at + bhi_bit_first(word ^ clean) / 8;
     }
     return BH_WIPE_CLEAN;
 }

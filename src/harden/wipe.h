@@ -10,6 +10,7 @@
 #include "base/checked.h"
 #include "base/constants.h"
 #include "harden/slack.h"
+#include "rt/process.h"
 
 #include <string.h>
 
@@ -78,6 +79,25 @@ BH_INLINE void bhi_wipe_own(uintptr_t block, size_t size)
     }
 }
 
+/* With option `fill` a freed block holds BH_FILL_FREED instead: a check finds it not
+ * zero, and bhi_wipe_find, which is called for that, takes the pattern for clean. */
+#define BH_FILL_FREED_WORD (BH_FILL_FREED * (UINT64_MAX / 0xff))
+void bhi_wipe_fill_freed(uintptr_t block, size_t size);
+
+BH_INLINE bool bhi_wipe_is_fill(uint64_t word)
+{
+    return bhi_process.fill && word == BH_FILL_FREED_WORD;
+}
+
+/* bhi_wipe_own of a block that is freed. */
+BH_INLINE void bhi_wipe_freed(uintptr_t block, size_t size)
+{
+    if (bh_unlikely(bhi_process.fill))
+        bhi_wipe_fill_freed(block, size);
+    else
+        bhi_wipe_own(block, size);
+}
+
 /* Zeroes [slack, end) beside a sweep; end is a multiple of 8. */
 void bhi_wipe_slack_any(uintptr_t slack, uintptr_t end);
 
@@ -101,8 +121,8 @@ BH_INLINE void bhi_wipe_block(uintptr_t block, size_t requested, size_t size)
     bhi_wipe_slack(block + requested, block + size);
 }
 
-/* Offset of the first byte of [block, block + size) that is not zero, or
- * BH_WIPE_CLEAN. block is aligned to 8, size a multiple of 8. */
+/* Offset of the first byte of [block, block + size) that is not zero (with `fill`: all
+ * of them may be BH_FILL_FREED instead), or BH_WIPE_CLEAN. block is aligned to 8, size a multiple of 8. */
 size_t bhi_wipe_check_long(uintptr_t block, size_t size);
 /* Start-up, for bhi_process.has_avx2. */
 bool bhi_wipe_knows_avx2(void);

@@ -78,9 +78,22 @@ static uintptr_t reserve_random(size_t size, size_t align, size_t before, bhi_ra
     return start;
 }
 
+/* For whoever must know what is ours (core/leaks_scan.c). */
+static void note_reserved(uintptr_t from, size_t size)
+{
+    uint32_t n = atomic_load_explicit(&bhi_state->reserved_count, memory_order_relaxed);
+    if (n == BHI_RESERVED_MOST)
+        return;
+    bhi_state->reserved[n] = (bhi_range_t){from, from + size};
+    atomic_store_explicit(&bhi_state->reserved_count, n + 1, memory_order_release);
+}
+
 uintptr_t bhi_arena_reserve_anywhere(size_t size)
 {
-    return reserve_random(size, BH_OS_PAGE_SIZE, 0, &bhi_state->random);
+    uintptr_t at = reserve_random(size, BH_OS_PAGE_SIZE, 0, &bhi_state->random);
+    if (at != 0)
+        note_reserved(at, size);
+    return at;
 }
 
 static void release_blocks(uintptr_t block_at, size_t size)
@@ -153,6 +166,8 @@ bool bhi_arena_init(bhi_random_root_t *root)
     bhi_random_place_root((bhi_random_root_t *)(at + sizeof(bhi_state_t)), root, at + l.state);
     bhi_random_init(&bhi_state->random);
     at += l.state + l.wiped + CONTROL_GAP;
+    note_reserved(block_at, l.blocks);
+    note_reserved(at - l.state - l.wiped - 2 * CONTROL_GAP, l.control);
     bhi_arena_t *arena = &bhi_state->arenas[0];
     lay_out(arena, &l, block_at, at);
     atomic_store_explicit(&bhi_state->arena_count, 1, memory_order_release);
@@ -176,6 +191,8 @@ static bhi_arena_t *add_arena(uint32_t n)
     if (!reserve_arena(blocks, least, false, &bhi_state->random, &l, &block_at, &at))
         return NULL;
     bhi_os_no_huge_pages(at, l.control);
+    note_reserved(block_at, l.blocks);
+    note_reserved(at, l.control);
     lay_out(&bhi_state->arenas[index], &l, block_at, at + CONTROL_GAP);
     atomic_store_explicit(&bhi_state->arena_count, index + 1, memory_order_release);
     return &bhi_state->arenas[index];

@@ -13,21 +13,26 @@
 #define OPEN_STEP ((size_t)64 * 1024)
 #define FINE ((size_t)2048)
 #define COARSE_STEP ((size_t)1024)
+#define COARSE ((size_t)32768)
+#define LARGE_STEP ((size_t)8192)
 #define REGION_LEAST ((size_t)1 << 20)
 
 /* Whole cache lines. The owner writes its pages' maps at every malloc and free:
  * two threads with maps in one line took three times as long. */
 static size_t chunk_size(size_t size)
 {
-    return bhi_align_up(size, size <= FINE ? BH_CACHE_LINE : COARSE_STEP);
+    return bhi_align_up(size, size <= FINE ? BH_CACHE_LINE : size <= COARSE ? COARSE_STEP : LARGE_STEP);
 }
 
-/* 64, 128, ... 2048, then 3, 4, ... 32 KiB: the maps of slots of 1 MiB. */
+/* 64, 128, ... 2048, then 3, 4, ... 32 KiB: the maps of slots of 1 MiB; then 40, 48, ...
+ * 1024 KiB: what core/record.h keeps of a page. */
 static size_t chunk_index(size_t chunk)
 {
     if (chunk <= FINE)
         return chunk / BH_CACHE_LINE - 1;
-    return FINE / BH_CACHE_LINE + (chunk - FINE) / COARSE_STEP - 1;
+    if (chunk <= COARSE)
+        return FINE / BH_CACHE_LINE + (chunk - FINE) / COARSE_STEP - 1;
+    return FINE / BH_CACHE_LINE + (COARSE - FINE) / COARSE_STEP + (chunk - COARSE) / LARGE_STEP - 1;
 }
 
 void bhi_pool_add_region(uintptr_t at, size_t size)

@@ -262,7 +262,7 @@ typedef struct bhi_arena {
 
 /* Memory for control data: chunks of whole cache lines, zeroed when handed out, on
  * free lists by size when given back. */
-#define BHI_POOL_SIZES 62u
+#define BHI_POOL_SIZES 186u
 _Static_assert(BH_SLOT_SIZE / 8 / 64 * sizeof(bhi_map_word_t) <= 32 * 1024, "the map of a slot of the smallest blocks can be given back");
 typedef struct bhi_pool {
     uintptr_t at, open_end, end;      /* lock: bump region */
@@ -354,6 +354,12 @@ struct bhi_hazard_chunk;
 #define BHI_THREAD_CHAINS 1024u
 #define BHI_HEAP_DIR 4096u
 #define BHI_HEAP_DIR_CHUNK 64u
+#define BHI_RESERVED_MOST 256u
+
+/* A part of the address space. */
+typedef struct bhi_range {
+    uintptr_t from, to;
+} bhi_range_t;
 
 /* Everything process-wide that changes. Lives in the control reservation; the
  * only pointer to it is on the read-only process page. */
@@ -390,6 +396,8 @@ typedef struct bhi_state {
     bool move_refused;                 /* lock: mremap does not work here, or failed once */
     uint32_t chunks;                   /* lock: segments that are chunks */
     size_t dirty_slots;                /* lock: in all segments */
+    _Atomic(uint32_t) reserved_count;  /* lock writes, all read; beyond BHI_RESERVED_MOST none is noted */
+    bhi_range_t reserved[BHI_RESERVED_MOST]; /* lock: all reservations, of blocks and of control data */
 } bhi_state_t;
 
 #define bhi_state (bhi_process.state)

@@ -38,6 +38,11 @@ long bhi_os_file_read(int fd, void *buf, size_t size)
     return r;
 }
 
+long bhi_os_file_read_at(int fd, void *buf, size_t size, uint64_t offset)
+{
+    return bhi_syscall6(SYS_pread64, fd, (long)buf, (long)size, (long)offset, 0, 0);
+}
+
 void bhi_os_file_close(int fd)
 {
     bhi_syscall6(SYS_close, fd, 0, 0, 0, 0, 0);

@@ -71,6 +71,7 @@ void bhi_os_write(int fd, const void *buf, size_t size);
 int bhi_os_file_open(const char *path);
 int bhi_os_file_append(const char *path); /* made if need be, 0600; no symbolic link */
 long bhi_os_file_read(int fd, void *buf, size_t size);
+long bhi_os_file_read_at(int fd, void *buf, size_t size, uint64_t offset);
 void bhi_os_file_close(int fd);
 /* What a symbolic link says, cut, with a zero byte; 0: nothing. */
 size_t bhi_os_link_text(const char *path, char *buf, size_t size);

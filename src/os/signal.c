@@ -7,6 +7,8 @@
 #include <signal.h>
 #include <ucontext.h>
 
+_Static_assert(BHI_OS_ACTION_RESTART == SA_RESTART, "the kernel's number");
+
 #define RESTORER 0x04000000ul /* SA_RESTORER, uapi/asm/signal.h */
 
 #if defined(__x86_64__)

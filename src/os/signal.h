@@ -13,6 +13,8 @@ typedef struct bhi_os_action {
     uint64_t mask;
 } bhi_os_action_t;
 
+#define BHI_OS_ACTION_RESTART 0x10000000ul /* SA_RESTART: system calls go on afterwards */
+
 /* Sets what the signal does, or with NULL only asks. 0 or a negated errno value.
  * Handlers get what returns from them where they have none. */
 int bhi_os_action(int signal, const bhi_os_action_t *now, bhi_os_action_t *before);

@@ -64,17 +64,8 @@ static void take(line_t *l, char c)
     }
 }
 
-static void found(bh_report_t *r, const line_t *l, uintptr_t own_stack)
-{
-    r->place = own_stack >= l->start && own_stack < l->end ? "stack" : "mapping";
-    r->mapping_start = (const void *)l->start;
-    r->mapping_end = (const void *)l->end;
-    memcpy(r->mapping_access, l->access, sizeof l->access);
-    memcpy(r->mapping_name, l->name, sizeof l->name);
-}
-
-/* Whether the list was read to the end or to the mapping in question. */
-static bool look(int fd, bh_report_t *r, uintptr_t own_stack)
+/* Whether the list was read to the end or to where `each` ended it. */
+static bool look(int fd, bhi_mapping_fun_t *each, void *arg)
 {
     char buffer[512];
     line_t line;
@@ -90,27 +81,43 @@ static bool look(int fd, bh_report_t *r, uintptr_t own_stack)
                 continue;
             }
             any |= line.field > ACCESS;
-            if ((uintptr_t)r->address - line.start < line.end - line.start && line.field > ACCESS) {
-                found(r, &line, own_stack);
+            if (line.field > ACCESS && !each(&(bhi_mapping_t){line.start, line.end, line.access, line.name}, arg))
                 return true;
-            }
             memset(&line, 0, sizeof line);
         }
     }
     return false;
 }
 
+bool bhi_mapping_each(bhi_mapping_fun_t *each, void *arg)
+{
+    int fd = bhi_os_file_open("/proc/self/maps");
+    bool whole = fd >= 0 && look(fd, each, arg);
+    if (fd >= 0)
+        bhi_os_file_close(fd);
+    return whole;
+}
+
+static bool find(const bhi_mapping_t *m, void *arg)
+{
+    bh_report_t *r = arg;
+    uintptr_t own_stack = (uintptr_t)__builtin_frame_address(0);
+    if ((uintptr_t)r->address - m->start >= m->end - m->start)
+        return true;
+    r->place = own_stack >= m->start && own_stack < m->end ? "stack" : "mapping";
+    r->mapping_start = (const void *)m->start;
+    r->mapping_end = (const void *)m->end;
+    memcpy(r->mapping_access, m->access, sizeof r->mapping_access);
+    memcpy(r->mapping_name, m->name, sizeof r->mapping_name);
+    return false;
+}
+
 void bhi_mapping_find(bh_report_t *r)
 {
-    char here;
     if ((uintptr_t)r->address < SMALL_INTEGER) {
         r->place = "small integer";
         return;
     }
-    int fd = bhi_os_file_open("/proc/self/maps");
-    if (fd < 0)
-        return;
-    if (look(fd, r, (uintptr_t)&here) && r->place == NULL)
+    if (bhi_mapping_each(find, r) && r->place == NULL)
         r->place = "unmapped";
-    bhi_os_file_close(fd);
 }

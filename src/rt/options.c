@@ -24,25 +24,14 @@ static const option_t options[] = {
 };
 #define OPTIONS ((int)BHI_OPTIONS)
 
-/* Defaults of single profiles where the table's columns do not fit.
- *
- * fuzz: nothing goes by a clock, which would differ from run to run (purge_delay), and
- * what is used grows no further after so many allocations as slots wait (guarded_slots).
- * A stack costs more than all the rest of an allocation, and what a campaign wants is
- * executions: the stacks are asked for when a crash is looked at. */
 static const struct special {
     bhi_profile_t profile;
     size_t offset;
     uint64_t value;
 } specials[] = {
-    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, seed), 1},
-    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, realloc_moves), 1},
-    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, alloc_cap), BH_GIB(1)},
-    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, purge_delay), 0},
-    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, guarded_sample_rate), 1},
-    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, guarded_first_site), 8},
-    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, guarded_slots), 1u << 16},
-    {BHI_PROFILE_FUZZ, offsetof(bhi_options_t, stacks), BHI_STACKS_NONE},
+#define BH_PROFILE_DEFAULT(profile, field, value) {BHI_PROFILE_##profile, offsetof(bhi_options_t, field), value},
+#include "rt/options_profile.def"
+#undef BH_PROFILE_DEFAULT
 };
 #define SPECIALS (sizeof specials / sizeof specials[0])
 
@@ -312,4 +301,6 @@ void bhi_options_weaker(const bhi_options_t *now, void (*say)(const char *key, c
         say("seed", "all random choices can be foretold");
     if (now->guarded_recover != 0)
         say("guarded_recover", "an access to a guarded block that is free, or beside one, does not end the process");
+    if (now->mismatch > promised.mismatch)
+        say("mismatch", "a block that the wrong function releases does not end the process");
 }

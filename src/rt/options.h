@@ -9,7 +9,7 @@
  * only ones accepted. */
 typedef enum bhi_profile { BHI_PROFILE_SECURE, BHI_PROFILE_HARDENED, BHI_PROFILE_FUZZ, BHI_PROFILE_DEBUG } bhi_profile_t;
 /* The others rest on the map, which a measuring build may have compiled out. */
-#define BH_PROFILE_WORDS (BH_HARDEN_MAP ? "secure|hardened|fuzz" : "secure")
+#define BH_PROFILE_WORDS (BH_HARDEN_MAP ? "secure|hardened|fuzz|debug" : "secure")
 
 /* guard=none only in builds that ask for it (debuggers, measuring). */
 #ifdef BH_ALLOW_GUARD_NONE
@@ -25,6 +25,8 @@ enum { BHI_FOREIGN_ABORT, BHI_FOREIGN_REPORT, BHI_FOREIGN_IGNORE };
 
 enum { BHI_HANDLER_AUTO, BHI_HANDLER_ON, BHI_HANDLER_OFF };
 enum { BHI_STACKS_AUTO, BHI_STACKS_NONE, BHI_STACKS_FP, BHI_STACKS_UNWIND };
+enum { BHI_STACKS_OF_GUARDED, BHI_STACKS_OF_ALL };
+enum { BHI_MISMATCH_ABORT, BHI_MISMATCH_REPORT, BHI_MISMATCH_IGNORE };
 
 #define BH_KIB(n) ((uint64_t)(n) << 10)
 #define BH_MIB(n) ((uint64_t)(n) << 20)
@@ -51,7 +53,8 @@ typedef enum bhi_option_from { BHI_FROM_PROFILE, BHI_FROM_FILE, BHI_FROM_PROGRAM
  * are freed. seed: of all random choices; 0: the kernel's entropy. realloc_moves: where
  * no block has a list (all profiles but secure). alloc_cap: larger requests fail, or
  * with alloc_cap_abort end the process. guarded_*: harden/guarded.h, core/sampled.h;
- * stacks: rt/stack.h. */
+ * stacks: rt/stack.h. stacks_of, fill, mismatch: core/traced.h; leaks, leak_signal:
+ * core/leaks.h. */
 typedef struct bhi_options {
 #define BH_OPTION_FIELD_WORD(field) uint32_t field;
 #define BH_OPTION_FIELD_NUMBER(field) uint32_t field;

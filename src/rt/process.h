@@ -37,6 +37,10 @@ typedef struct bhi_process {
     struct bhi_sites *sites;             /* const: the same; NULL: call sites are not looked at */
     uint64_t sample_bits[BHI_CHOICE_BITS]; /* const: harden/choice.h */
     bool sampling;         /* const: allocations are chosen to be guarded */
+    bool traced;           /* const: allocations and frees pass core/traced.c, for the three below or one of them */
+    bool records;          /* const: kinds and stacks of blocks in pages are kept (core/record.h) */
+    bool kinds;            /* const: a release is compared with the block's kind */
+    bool fill;             /* const: blocks are filled with patterns (harden/wipe.h) */
     bool is_object;        /* const: this library is an object of its own, not part of the program */
     bool guards_by_madvise; /* const: guard regions work on this kernel */
     bool has_avx2;         /* const: of the processor, and the kernel keeps its registers */

@@ -79,6 +79,14 @@ static void text_block(const bhi_report_t *r, bhi_report_text_t *out)
     end(&f, out);
     begin(&f, "state: ");
     bhi_format_text(&f, r->state != NULL ? r->state : "not known");
+    if (r->allocated_by != NULL) {
+        bhi_format_text(&f, ", allocated by ");
+        bhi_format_text(&f, r->allocated_by);
+    }
+    if (r->released_by != NULL) {
+        bhi_format_text(&f, ", released by ");
+        bhi_format_text(&f, r->released_by);
+    }
     if (r->left != NULL && r->right != NULL) {
         bhi_format_text(&f, "; block before it: ");
         bhi_format_text(&f, r->left);
@@ -194,6 +202,13 @@ void bhi_report_details(const bhi_report_t *r, bhi_report_text_t *out)
         bhi_format_text(&f, "the stack of this thread is the finder's, not necessarily the culprit's");
     end(&f, out);
     bhi_report_stacks(r, out);
+    bhi_format_t again;
+    bhi_report_again(r, &again);
+    if (again.length != 0) {
+        begin(&f, "guarding such blocks: ");
+        bhi_format_bytes(&f, again.text, again.length);
+        end(&f, out);
+    }
 }
 
 /* --------------------------------------------------------------------- JSON */
@@ -260,6 +275,8 @@ static void json_block(const bhi_report_t *r, bhi_report_text_t *out)
         json_number(out, "requested_size", (int64_t)r->requested_size);
     json_number(out, "offset", r->offset);
     json_string(out, "state", r->state);
+    json_string(out, "allocated_by", r->allocated_by);
+    json_string(out, "released_by", r->released_by);
     json_string(out, "left", r->left);
     json_string(out, "right", r->right);
 }
@@ -298,6 +315,12 @@ void bhi_report_json(const bhi_report_t *r, bhi_report_text_t *out)
         json_page(r, out);
     json_string(out, "access", r->access);
     bhi_report_stacks_json(r, out);
+    bhi_format_t again;
+    bhi_report_again(r, &again);
+    if (again.length != 0) {
+        again.text[again.length] = '\0'; /* far from full */
+        json_string(out, "again", again.text);
+    }
     if (r->mapping_end != NULL) {
         json_address(out, "mapping_start", r->mapping_start);
         json_address(out, "mapping_end", r->mapping_end);

@@ -23,9 +23,16 @@ void bhi_report_append(bhi_report_text_t *out, const bhi_format_t *piece);
 
 void bhi_report_piece(bhi_report_text_t *out, const char *text);
 
+/* Frames of a stack, a line each. */
+void bhi_report_frames(bhi_report_text_t *out, const void *const *frames, unsigned n);
+
 /* The stacks of a report: lines, or members (report_stack.c). */
 void bhi_report_stacks(const bhi_report_t *report, bhi_report_text_t *out);
 void bhi_report_stacks_json(const bhi_report_t *report, bhi_report_text_t *out);
+
+/* "BULKHEAD_OPTIONS=...", under which such blocks are guarded; empty in profiles that
+ * are not for hunting (report_again.c). */
+void bhi_report_again(const bhi_report_t *report, bhi_format_t *text);
 
 /* The lines after the first, each "bulkhead:   ..."; appended. */
 void bhi_report_details(const bhi_report_t *report, bhi_report_text_t *out);

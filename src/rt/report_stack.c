@@ -60,6 +60,12 @@ static void lines(bhi_report_text_t *out, const char *what, int thread, const vo
     }
     bhi_format_text(&f, n != 0 ? ":\n" : ", stack not recorded\n");
     bhi_report_append(out, &f);
+    bhi_report_frames(out, frames, n);
+}
+
+void bhi_report_frames(bhi_report_text_t *out, const void *const *frames, unsigned n)
+{
+    bhi_format_t f;
     for (unsigned i = 0; i < n; i++) {
         bhi_format_start(&f);
         bhi_format_text(&f, FRAME);
@@ -75,9 +81,9 @@ void bhi_report_stacks(const bhi_report_t *r, bhi_report_text_t *out)
 {
     if (r->here_depth != 0)
         lines(out, "bulkhead:   reported here", r->thread, r->here_stack, r->here_depth);
-    if (r->alloc_thread != 0)
+    if (r->alloc_thread != 0 || r->alloc_depth != 0)
         lines(out, "bulkhead:   allocated", r->alloc_thread, r->alloc_stack, r->alloc_depth);
-    if (r->free_thread != 0)
+    if (r->free_thread != 0 || r->free_depth != 0)
         lines(out, "bulkhead:   freed", r->free_thread, r->free_stack, r->free_depth);
 }
 

@@ -25,6 +25,8 @@ extern __typeof__(_dl_find_object) _dl_find_object __attribute__((weak));
  * unwinds. Above, two stacks of 15,000 instructions each would cost more than all
  * the rest of sampling, and a library would be loaded for it. */
 #define HUNTING 1000u
+#define UNWINDER_CALLERS 6u
+#define UNWINDER_REACH ((uintptr_t)32768) /* libgcc's unwinder and its tables' reader are 20 KiB */
 #define READ_STEP 4096u                 /* OS pages are no smaller */
 
 extern __typeof__(_Unwind_Backtrace) _Unwind_Backtrace __attribute__((weak));
@@ -36,6 +38,15 @@ extern const char own_text_end[] __asm__("etext") __attribute__((weak, visibilit
 extern void *__libc_stack_end __attribute__((weak));
 
 static BH_THREAD_LOCAL bool busy;
+
+/* Before, the unwinder does not find its tables, and in a static program ends the
+ * process for that. Writable for good reason: it only decides what a stack looks like. */
+static bool libc_up;
+
+void bhi_stack_libc_up(bool up)
+{
+    libc_up = up;
+}
 
 bool bhi_stack_busy(void)
 {
@@ -50,12 +61,12 @@ static bhi_unwinder_t unwinder(void)
 
 static bool unwinds(void)
 {
-    return bhi_process.options.stacks == BHI_STACKS_UNWIND && unwinder().backtrace != NULL;
+    return bhi_process.options.stacks == BHI_STACKS_UNWIND && libc_up && unwinder().backtrace != NULL;
 }
 
 bool bhi_stack_wants_unwinder(void)
 {
-    return bhi_process.options.stacks == BHI_STACKS_UNWIND && bhi_process.sampling && !unwinds();
+    return bhi_process.options.stacks == BHI_STACKS_UNWIND && bhi_process.depot != NULL && !unwinds();
 }
 
 void bhi_stack_set_unwinder(const bhi_unwinder_t *unwinder_found)
@@ -70,7 +81,7 @@ void bhi_stack_init(uintptr_t program_headers)
 {
     bhi_options_t *o = &bhi_process.options;
     if (o->stacks == BHI_STACKS_AUTO)
-        o->stacks = o->guarded_sample_rate - 1 < HUNTING ? BHI_STACKS_UNWIND : BHI_STACKS_FP;
+        o->stacks = o->guarded_sample_rate - 1 < HUNTING || o->stacks_of == BHI_STACKS_OF_ALL ? BHI_STACKS_UNWIND : BHI_STACKS_FP;
     bhi_process.is_object = own_text_end == NULL || program_headers - (uintptr_t)own_start >= (uintptr_t)(own_text_end - own_start);
 }
 
@@ -158,6 +169,22 @@ UNCHECKED static void follow(walk_t *w, uintptr_t frame, uintptr_t stack)
 
 /* ------------------------------------------------------------------ the calls */
 
+/* Whether the caller is the unwinder itself, which allocates and frees under a lock of
+ * its own: where frames are registered with it (in static programs all are, elsewhere
+ * those of compilers at run time) it would wait for itself. Told by how far its code is
+ * from one of its functions. */
+static bool is_for_unwinder(uintptr_t frame)
+{
+    uintptr_t pc[UNWINDER_CALLERS], middle = (uintptr_t)unwinder().backtrace;
+    walk_t w = {pc, 0, UNWINDER_CALLERS, 0, true, unwinder()};
+    follow(&w, frame, frame);
+    for (unsigned i = 0; i < w.n; i++) {
+        if (pc[i] - (middle - UNWINDER_REACH) < 2 * UNWINDER_REACH)
+            return true;
+    }
+    return false;
+}
+
 static unsigned depth(unsigned most)
 {
     unsigned wanted = bhi_process.options.stack_depth;
@@ -169,12 +196,12 @@ BH_NOINLINE unsigned bhi_stack_here(uintptr_t *out, unsigned most)
     walk_t w = {out, 0, depth(most), 0, false, unwinder()};
     if (bhi_process.options.stacks == BHI_STACKS_NONE || busy)
         return 0;
-    if (unwinds()) {
+    uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+    if (unwinds() && !is_for_unwinder(frame)) {
         busy = true;
         w.unwinder.backtrace(visit, &w);
         busy = false;
     } else {
-        uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
         follow(&w, frame, frame);
     }
     return w.n;

@@ -31,6 +31,10 @@ unsigned bhi_stack_here(uintptr_t *out, unsigned most);
  * is the fault's own. The unwinder only where it takes no lock. */
 unsigned bhi_stack_of_fault(const bhi_registers_t *at, uintptr_t *out, unsigned most);
 
+/* Whether libc, and libgcc in it, can be relied on. Else stacks are found by frame
+ * pointers. */
+void bhi_stack_libc_up(bool up);
+
 /* Whether the thread is inside the unwinder. */
 bool bhi_stack_busy(void);
 

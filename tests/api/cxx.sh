@@ -61,12 +61,15 @@ for level in -O0 -O2; do
         run "$work/linked"
         compile plain "$@" -pthread "$work/object.o"
         run env LD_PRELOAD="$preload" "$work/plain"
+        # With every release compared with its block's kind.
+        run env LD_PRELOAD="$preload" BULKHEAD_PROFILE=debug "$work/plain"
         if [ -f "$libraries/libbulkhead.a" ]; then
             compile archived "$@" -pthread "$work/object.o" $archive
             run "$work/archived" archive
             if [ $static = yes ]; then
                 compile static "$@" -pthread -static "$work/object.o" $archive
                 run "$work/static" archive
+                run env BULKHEAD_PROFILE=debug "$work/static" archive
             fi
         fi
     done

@@ -131,13 +131,16 @@ void test_names_are_ours()
 // How a call of operator new ended.
 enum ending { RETURNED_BLOCK, RETURNED_NULL, THREW_BAD_ALLOC, THREW_OTHER };
 
-template <class Make> ending ending_of(Make make)
+template <class Make> ending ending_of(Make make, bool array = false)
 {
     try {
         void *p = make();
         if (p == nullptr)
             return RETURNED_NULL;
-        ::operator delete(opaque(p));
+        if (array)
+            ::operator delete[](opaque(p));
+        else
+            ::operator delete(opaque(p));
         return RETURNED_BLOCK;
     } catch (const std::bad_alloc &) {
         return THREW_BAD_ALLOC;
@@ -152,13 +155,13 @@ void expect_all(std::size_t size, ending throwing, ending quiet)
 {
     align al{64};
     CHECK(ending_of([=] { return ::operator new(size); }) == throwing);
-    CHECK(ending_of([=] { return ::operator new[](size); }) == throwing);
+    CHECK(ending_of([=] { return ::operator new[](size); }, true) == throwing);
     CHECK(ending_of([=] { return ::operator new(size, al); }) == throwing);
-    CHECK(ending_of([=] { return ::operator new[](size, al); }) == throwing);
+    CHECK(ending_of([=] { return ::operator new[](size, al); }, true) == throwing);
     CHECK(ending_of([=] { return ::operator new(size, std::nothrow); }) == quiet);
-    CHECK(ending_of([=] { return ::operator new[](size, std::nothrow); }) == quiet);
+    CHECK(ending_of([=] { return ::operator new[](size, std::nothrow); }, true) == quiet);
     CHECK(ending_of([=] { return ::operator new(size, al, std::nothrow); }) == quiet);
-    CHECK(ending_of([=] { return ::operator new[](size, al, std::nothrow); }) == quiet);
+    CHECK(ending_of([=] { return ::operator new[](size, al, std::nothrow); }, true) == quiet);
 }
 
 void test_failure_without_handler()
@@ -227,21 +230,21 @@ void test_handler_helps()
     getrlimit(RLIMIT_DATA, &saved_data);
     rlimit tight = {1 << 20, saved_data.rlim_max};
     const std::size_t size = std::size_t{1} << 30;
-    auto when_tight = [&](auto make) {
+    auto when_tight = [&](auto make, bool array = false) {
         calls = 0;
         setrlimit(RLIMIT_DATA, &tight);
         std::set_new_handler(lift_limit);
-        ending e = ending_of(make);
+        ending e = ending_of(make, array);
         setrlimit(RLIMIT_DATA, &saved_data);
         std::set_new_handler(nullptr);
         CHECK(calls == 1);
         return e;
     };
     CHECK(when_tight([=] { return ::operator new(size); }) == RETURNED_BLOCK);
-    CHECK(when_tight([=] { return ::operator new[](size); }) == RETURNED_BLOCK);
+    CHECK(when_tight([=] { return ::operator new[](size); }, true) == RETURNED_BLOCK);
     CHECK(when_tight([=] { return ::operator new(size, align{4096}); }) == RETURNED_BLOCK);
     CHECK(when_tight([=] { return ::operator new(size, std::nothrow); }) == RETURNED_BLOCK);
-    CHECK(when_tight([=] { return ::operator new[](size, align{4096}, std::nothrow); }) == RETURNED_BLOCK);
+    CHECK(when_tight([=] { return ::operator new[](size, align{4096}, std::nothrow); }, true) == RETURNED_BLOCK);
 }
 
 // Counts its instances: whoever catches it must destroy it.
@@ -336,9 +339,9 @@ void test_impossible_alignment()
     for (std::size_t a : {0, 3, 24, 100}) {
         align al{a};
         CHECK(ending_of([=] { return ::operator new(8, al); }) == THREW_BAD_ALLOC);
-        CHECK(ending_of([=] { return ::operator new[](8, al); }) == THREW_BAD_ALLOC);
+        CHECK(ending_of([=] { return ::operator new[](8, al); }, true) == THREW_BAD_ALLOC);
         CHECK(ending_of([=] { return ::operator new(8, al, std::nothrow); }) == RETURNED_NULL);
-        CHECK(ending_of([=] { return ::operator new[](8, al, std::nothrow); }) == RETURNED_NULL);
+        CHECK(ending_of([=] { return ::operator new[](8, al, std::nothrow); }, true) == RETURNED_NULL);
     }
     CHECK(calls == 0);
     std::set_new_handler(nullptr);

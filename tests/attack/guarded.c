@@ -3,10 +3,10 @@
  * and who freed. Each runs in a process of its own with the options of its row. */
 #include "bulkhead.h"
 #include "child.h"
+#include "rows.h"
 
 #include <pthread.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -194,17 +194,10 @@ static void race(void)
     }
 }
 
-typedef struct row {
-    const char *name, *options;
-    void (*body)(void);
-    int signal;
-    const char *says[3]; /* parts of the report */
-} row_t;
-
 #define RATE "guarded_sample_rate=1"
 #define STACKS "allocated by thread "
 #define FREED "freed by thread "
-static const row_t rows[] = {
+static const attack_row_t rows[] = {
     {"overflow by one byte, write", RATE, over_write, SIGSEGV, {"access: write", "0 bytes after its end", STACKS}},
     {"overflow by one byte, read", RATE, over_read, SIGSEGV, {"access: read", "0 bytes after its end", "requested 160"}},
     {"overflow by one byte, precise, odd size", RATE ":guarded_precise=1", over_odd, SIGSEGV, {"access: write", "0 bytes after its end", "requested 33"}},
@@ -237,53 +230,8 @@ static const row_t rows[] = {
     {"overflow, guards by mprotect", RATE ":guard=mprotect", over_write, SIGSEGV, {"access: write", "0 bytes after its end", STACKS}},
     {"use after free, guards by mprotect", RATE ":guard=mprotect", after_write, SIGSEGV, {"access: write", "159 bytes inside it", FREED}},
 };
-#define ROWS (sizeof rows / sizeof rows[0])
-
-static const char *wrong_with(const row_t *row, const attack_end_t *end)
-{
-    char first[96], address[40];
-    if (end->count == 0)
-        return "it ended before the bug";
-    snprintf(first, sizeof first, "bulkhead: ERROR: %s: ", end->records[0].word);
-    snprintf(address, sizeof address, "(address 0x%lx)\n", (unsigned long)end->records[0].value);
-    if (attack_has(end, "went on"))
-        return "it went on";
-    if (!WIFSIGNALED(end->status) || WTERMSIG(end->status) != row->signal)
-        return "it ended in another way";
-    if (strncmp(end->text, first, strlen(first)) != 0)
-        return "the report has another id";
-    const char *line = strstr(end->text, address);
-    if (end->records[0].value != 0 && (line == NULL || line > strchr(end->text, '\n')))
-        return "the report has another address";
-    for (int i = 0; i < 3; i++) {
-        if (strstr(end->text, row->says[i]) == NULL)
-            return row->says[i];
-    }
-    return NULL;
-}
 
 int main(int argc, char **argv)
 {
-    if (argc > 1 && getenv("ATTACK_PIPE") != NULL) {
-        attack_resume();
-        rows[atoi(argv[1])].body();
-        return 0;
-    }
-    attack_begin("guarded");
-    int runs = argc > 1 ? atoi(argv[1]) : 1, failed = 0;
-    for (size_t i = 0; i < ROWS; i++) {
-        const char *wrong = NULL;
-        attack_end_t end;
-        for (int run = 0; run < runs && wrong == NULL; run++) {
-            char index[16];
-            snprintf(index, sizeof index, "%zu", i);
-            attack_exec("/proc/self/exe", index, "BULKHEAD_OPTIONS", rows[i].options, &end);
-            wrong = wrong_with(&rows[i], &end);
-        }
-        printf("%-4s %s%s%s\n", wrong == NULL ? "ok" : "FAIL", rows[i].name, wrong != NULL ? ": " : "", wrong != NULL ? wrong : "");
-        if (wrong != NULL)
-            printf("     status %#x, '%s'\n", (unsigned)end.status, end.text);
-        failed += wrong != NULL;
-    }
-    return failed != 0;
+    return attack_rows("guarded", rows, sizeof rows / sizeof rows[0], argc, argv);
 }

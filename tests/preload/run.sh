@@ -9,8 +9,9 @@
 # --keep   leave the work folder and print its name
 # PROGRAM  names of files in programs/; default: all of them
 #
-# BULKHEAD_MODES  guard modes, or profiles (hardened, fuzz), or "guarded" for every block with pages
-#                 of its own; default "auto mprotect hardened" (guarded takes ten times as long)
+# BULKHEAD_MODES  guard modes, or profiles, or "guarded" for every block with pages
+#                 of its own; default "auto mprotect hardened" (guarded takes ten times as long,
+#                 debug five times)
 #
 # Exit status: 0 all passed, 1 some failed, 2 wrong usage.
 set -eu
@@ -98,6 +99,7 @@ one() {
     [ "$3" = system ] || preload=$lib
     case $3 in
     hardened) options=profile=hardened ;;
+    debug) options=profile=debug:leaks=0 ;; # leaks would be among the messages
     guarded) options=guarded_sample_rate=1 ;;
     fuzz) options=profile=fuzz ;;
     *) options=guard=$3 ;;

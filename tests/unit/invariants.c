@@ -128,7 +128,8 @@ static const char *ends(const bhi_page_t *page)
             CHECK_THAT(size == bytes || (size + BH_CANARY_LEAST <= bytes &&
                                          bhi_canary_check(block, size, bytes, page->key, i) == BH_CANARY_INTACT),
                        "E1: page %p: block %u of %zu bytes for %zu", p, i, bytes, size);
-        CHECK_THAT(!BH_HARDEN_WIPE || !wiped || zero(block, page->block_size), "E2, E3: page %p: block %u is not wiped", p, i);
+        CHECK_THAT(!BH_HARDEN_WIPE || !wiped || zero(block, page->block_size) ||
+                       (bhi_process.fill && unit_is((const void *)block, page->block_size, BH_FILL_FREED)), "E2, E3: page %p: block %u is not wiped", p, i);
         CHECK_THAT(!ready(page, i) || held(page, i), "E3: page %p: block %u is ready and not held", p, i);
     }
     return NULL;

@@ -176,7 +176,7 @@ uint64_t unit_seed(const char *test)
 bool unit_is_hardened(void)
 {
     const char *profile = getenv("BULKHEAD_PROFILE");
-    return profile != NULL && strcmp(profile, "hardened") == 0;
+    return profile != NULL && (strcmp(profile, "hardened") == 0 || strcmp(profile, "debug") == 0);
 }
 
 int unit_main(Suite *suite)

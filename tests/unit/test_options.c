@@ -174,10 +174,22 @@ START_TEST(a_profile_sets_defaults_whatever_the_order)
 }
 END_TEST
 
+START_TEST(a_profile_may_have_defaults_of_its_own)
+{
+    read_quietly("BULKHEAD_PROFILE=debug");
+    ck_assert(got.guarded_sample_rate == 4000 && got.guarded_first == 8 && got.stacks_of == BHI_STACKS_OF_ALL && got.fill == 1 &&
+              got.mismatch == BHI_MISMATCH_ABORT && got.leaks == 1 && got.leak_signal == 0);
+    read_quietly("BULKHEAD_OPTIONS=guarded_sample_rate=1:profile=debug:leaks=0");
+    ck_assert(got.guarded_sample_rate == 1 && got.leaks == 0 && got.fill == 1);
+    read_quietly("BULKHEAD_PROFILE=hardened");
+    ck_assert(got.guarded_sample_rate == 0 && got.stacks_of == BHI_STACKS_OF_GUARDED && got.fill == 0 &&
+              got.mismatch == BHI_MISMATCH_IGNORE && got.leaks == 0);
+}
+END_TEST
+
 START_TEST(only_profiles_that_are_built)
 {
-    expect_text("BULKHEAD_PROFILE=debug", "option PROFILE does not accept 'debug'; accepted: secure|hardened|fuzz\n");
-    expect_text("BULKHEAD_PROFILE=nonsense", "accepted: secure|hardened|fuzz\n");
+    expect_text("BULKHEAD_PROFILE=nonsense", "accepted: secure|hardened|fuzz|debug\n");
 }
 END_TEST
 
@@ -250,6 +262,7 @@ int main(void)
     tcase_add_test(c, what_protects_is_only_made_stronger);
     tcase_add_test(c, strings);
     tcase_add_test(c, a_profile_sets_defaults_whatever_the_order);
+    tcase_add_test(c, a_profile_may_have_defaults_of_its_own);
     tcase_add_test(c, only_profiles_that_are_built);
     tcase_add_test(c, fuzz_has_defaults_of_its_own);
     tcase_add_test(c, no_seed_in_production);

@@ -29,6 +29,7 @@ static const struct {
     {BHI_INVALID_QUERY, "invalid-query"},
     {BHI_FOREIGN_QUERY, "foreign-query"},
     {BHI_SIZE_MISMATCH, "size-mismatch"},
+    {BHI_KIND_MISMATCH, "kind-mismatch"},
     {BHI_HEAP_MISUSE, "heap-misuse"},
     {BHI_OVERFLOW, "overflow"},
     {BHI_UNDERFLOW, "underflow"},
