@@ -95,6 +95,8 @@ void bhi_hard_check_held(const bhi_page_t *page, uint32_t index);
 
 /* free in this profile, of any pointer. */
 void bhi_hard_free_any(uintptr_t p);
+/* The same where freed blocks may be filled instead of zeroed (option `fill`). */
+void bhi_hard_free_filled(uintptr_t p);
 
 /* Whether p, any address, is a live block in a page of blocks of the calling thread's
  * default heap; then where and of how many requested bytes. */

@@ -257,6 +257,16 @@ void bhi_hard_free_any(uintptr_t p)
     park_own(bhi_thread_heap, page, index);
 }
 
+void bhi_hard_free_filled(uintptr_t p)
+{
+    bhi_page_t *page;
+    uint64_t index;
+    if (bh_likely(find_local(p, &page, &index)))
+        free_any(p, page, (uint32_t)index);
+    else
+        bhi_free_slow_hardened(p);
+}
+
 bool bhi_hard_local(uintptr_t p, bhi_page_t **page, uint32_t *index, size_t *size)
 {
     uint64_t i;
