@@ -80,7 +80,7 @@ offences() { # offences SOURCE
 selftest() { # selftest SOURCE
     tree=$work/tree
     mkdir "$tree"
-    (cd "$1" && cp -r SECURITY.md CMakeLists.txt hardening-docs src include tests tools bench "$tree/")
+    (cd "$1" && cp -r SECURITY.md CMakeLists.txt hardening-docs src include tests tools bench "$tree/" && mkdir "$tree/fuzz" && cp fuzz/README.md "$tree/fuzz/")
     notices() { # notices PAGE SED-SCRIPT PATTERN
         cp "$tree/$1" "$work/kept"
         sed "$2" "$work/kept" >"$tree/$1"

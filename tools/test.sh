@@ -249,7 +249,7 @@ stage_consumer() {
 # The corpus by ctest, which is the same each time and runs the same whatever ran before;
 # then AFL++, a quarter of a minute for each target, two at a time.
 stage_fuzz() {
-    attempt "the harness does not build" build_fuzz || return 0
+    attempt "the harness does not build" build_fuzz_apart || return 0
     attempt "the corpus has findings" ctest --test-dir "$fuzz_build" -L '^fuzz$' --no-tests=error --output-on-failure || return 0
     rm -rf "$fuzz_out"
     fuzz_environment
@@ -269,6 +269,9 @@ stage_fuzz() {
     [ "$fuzz_findings" = 0 ] || complain "$fuzz_findings findings, in build-fuzz/findings"
     rm -f "$log.status"
 }
+
+# It ends the shell that it runs in when it fails.
+build_fuzz_apart() { (build_fuzz); }
 
 stage_command() {
     (setup_library) || {

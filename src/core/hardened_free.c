@@ -197,7 +197,7 @@ BH_INLINE bool find_local(uintptr_t p, bhi_page_t **page, uint64_t *index)
     *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, off));
     /* Of a single block the reciprocal is 0, so that no place is a block's. */
     return bh_likely(atomic_load_explicit(&(*page)->heap, memory_order_relaxed) == heap) && bh_likely((*page)->size_class != BHI_CLASS_ZERO) &&
-           bhi_page_place_index(*page, p - (*page)->start, index) && *index < bhi_page_own_capacity(*page);
+           bhi_page_place_index(*page, p - (*page)->start, index);
 }
 
 static BH_NOINLINE void free_any(uintptr_t p, bhi_page_t *page, uint32_t index)

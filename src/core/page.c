@@ -50,7 +50,7 @@ static chunk_t chunk_for(uint32_t reserved, size_t block_size, uint8_t size_clas
     if (bhi_is_hardened())
         return (chunk_t){0, map_bytes(reserved) + bhi_hard_bytes(reserved, block_size) + bhi_record_bytes(reserved)};
     size_t list = bhi_list_room(reserved) * sizeof(bhi_index_t);
-    return (chunk_t){list, list + map_bytes((uint32_t)bhi_max(reserved, BH_SLOT_SIZE / block_size + 1))}; /* for bhi_page_place_index */
+    return (chunk_t){list, list + map_bytes(reserved)};
 }
 
 static chunk_t chunk_of(const bhi_page_t *page)

@@ -112,13 +112,12 @@ BH_INLINE bool bhi_page_divide(const bhi_page_t *page, uintptr_t p, uint32_t *in
     return bh_likely(rest < page->reciprocal) && bh_likely(quotient < bhi_page_capacity(page));
 }
 
-/* The same for the page's owner, by a place in the span's first slot; but *index may
- * also be that of a block that is on no list yet, whose bits of the map are clear. */
+/* The same for the page's owner, and by place, which is below 2^32. */
 BH_INLINE bool bhi_page_place_index(const bhi_page_t *page, uint64_t place, uint64_t *index)
 {
     uint64_t rest;
     *index = bhi_mul_wide_by(place, &page->reciprocal, &rest);
-    return bh_likely(rest < page->reciprocal);
+    return bh_likely(rest < page->reciprocal) && bh_likely((uint32_t)*index < bhi_page_own_capacity(page));
 }
 
 /* The same as bhi_page_divide for any page, and one that has ended. */

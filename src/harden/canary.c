@@ -14,7 +14,8 @@ const uint8_t bhi_canary_shown[32] BH_ALIGNED(32) = {[16 ... 31] = 0xff};
 /* The same for so much: the last n bytes are set in those from n on. */
 static const uint8_t wide_shown[2 * WIDE] BH_ALIGNED(32) = {[WIDE ... 2 * WIDE - 1] = 0xff};
 
-typedef uint64_t words2_t __attribute__((vector_size(16), aligned(8), may_alias));
+typedef uint64_t words2_t __attribute__((vector_size(16), may_alias));
+typedef words2_t anywhere_t __attribute__((aligned(1)));
 
 void bhi_canary_init(bhi_random_t *random)
 {
@@ -45,7 +46,7 @@ static uint64_t word_of(bhi_canary_t canary, uint64_t n)
 
 BH_INLINE words2_t shown(size_t slack, unsigned i)
 {
-    return *(const words2_t *)(const void *)(wide_shown + (slack - 8) + (size_t)16 * i);
+    return *(const anywhere_t *)(const void *)(wide_shown + (slack - 8) + (size_t)16 * i);
 }
 
 /* The pattern of the i-th vector of the last WIDE bytes. */
@@ -54,7 +55,7 @@ BH_INLINE words2_t wide(bhi_canary_t canary, unsigned i)
     uint64_t middle = bhi_canary_middle(canary);
     if (i == VECTORS - 1)
         return (words2_t){middle, bhi_canary_tail(canary)};
-    return (words2_t){middle, middle} ^ *(const words2_t *)(const void *)(bhi_process.canary_words + (size_t)2 * i);
+    return (words2_t){middle, middle} ^ *(const anywhere_t *)(const void *)(bhi_process.canary_words + (size_t)2 * i);
 }
 
 BH_INLINE bool is_wide(size_t slack, size_t size)
@@ -72,7 +73,7 @@ BH_INLINE void write_wide(uintptr_t end, size_t slack, bhi_canary_t canary)
 {
 #pragma GCC unroll 8
     for (unsigned i = 0; i < VECTORS; i++)
-        *(words2_t *)(end - WIDE + (uintptr_t)16 * i) = wide(canary, i) & shown(slack, i); /* NOLINT: block memory is addressed by number */
+        *(anywhere_t *)(end - WIDE + (uintptr_t)16 * i) = wide(canary, i) & shown(slack, i); /* NOLINT: block memory is addressed by number */
 }
 
 /* All but word 0; bytes before the slack are kept. */
@@ -116,7 +117,7 @@ BH_INLINE uint64_t wide_damage(uintptr_t end, size_t slack, bhi_canary_t canary)
     words2_t damage = {0, 0};
 #pragma GCC unroll 8
     for (unsigned i = 0; i < VECTORS; i++)
-        damage |= (*(const volatile words2_t *)(end - WIDE + (uintptr_t)16 * i) ^ wide(canary, i)) & shown(slack, i); /* NOLINT */
+        damage |= (*(const volatile anywhere_t *)(end - WIDE + (uintptr_t)16 * i) ^ wide(canary, i)) & shown(slack, i); /* NOLINT */
     return damage[0] | damage[1];
 }
 

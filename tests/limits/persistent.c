@@ -25,7 +25,7 @@ static void one_input(void)
     for (size_t i = 0; i < 8; i++) {
         nodes[i] = malloc(1 + below(below(20) == 0 ? 200000 : 2000));
         nodes[i][0] = 1;
-        buffer = realloc(buffer, 64 << i);
+        buffer = realloc(buffer, (size_t)64 << i);
         memset(buffer, 2, 64);
     }
     for (size_t i = 0; i < 8; i++)

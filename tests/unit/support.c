@@ -124,16 +124,6 @@ bool unit_readable(uintptr_t addr)
     return errno == EINVAL;
 }
 
-bool unit_is(const void *p, size_t n, int byte)
-{
-    const unsigned char *at = p;
-    for (size_t i = 0; i < n; i++) {
-        if (at[i] != (unsigned char)byte)
-            return false;
-    }
-    return true;
-}
-
 size_t unit_mappings(uintptr_t from, size_t size)
 {
     FILE *maps = fopen("/proc/self/maps", "re");
