@@ -49,22 +49,22 @@ static uint32_t extension(const bhi_page_t *page, uint32_t have)
 #define PLACES_64(n) PLACES_16(n), PLACES_16(n + 16), PLACES_16(n + 32), PLACES_16(n + 48)
 static const uint64_t places[256] = {PLACES_64(0u), PLACES_64(64u), PLACES_64(128u), PLACES_64(192u)};
 
-typedef uint8_t bytes_t __attribute__((vector_size(8)));
-typedef uint64_t places_t __attribute__((vector_size(16)));
-typedef bhi_index_t entries_t __attribute__((vector_size(8 * sizeof(bhi_index_t))));
-
-/* Entries of base + each of eight bytes, base a multiple of 8 and they below that. (gcc
- * takes three instructions too many for what is one: eight bytes, each with a zero.) */
-BH_INLINE entries_t widen(uint64_t bytes, uint8_t base)
+/* Writes the entries first ^ (base + b) of each of eight bytes b; base is a multiple of 8
+ * and they are below that. (Asked to widen bytes, gcc takes four instructions for what is
+ * one: each with a zero.) */
+BH_INLINE void put_eight(bhi_index_t *to, uint64_t bytes, uint8_t base, bhi_index_t first)
 {
 #if BH_OS_PAGE_SHIFT <= 15 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    typedef uint8_t both_t __attribute__((vector_size(16)));
-    both_t both = (both_t)(places_t){bytes} | base;
-    return (entries_t)__builtin_shufflevector(both, (both_t){0}, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    typedef uint64_t words_t __attribute__((vector_size(16)));
+    typedef uint8_t bytes_t __attribute__((vector_size(16)));
+    typedef uint16_t entries_t __attribute__((vector_size(16)));
+    bytes_t places_of = (bytes_t)(words_t){bytes} | base;
+    entries_t entries = (entries_t)__builtin_shufflevector(places_of, (bytes_t){0}, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23) ^
+                        (first - (entries_t){0});
+    memcpy(to, &entries, sizeof entries);
 #else
-    bytes_t apart;
-    memcpy(&apart, &bytes, sizeof apart);
-    return __builtin_convertvector(apart, entries_t) | base;
+    for (unsigned k = 0; k < 8; k++)
+        to[k] = (bhi_index_t)(first ^ (base + (bytes >> 8 * k & 0xff)));
 #endif
 }
 
@@ -76,12 +76,9 @@ BH_INLINE entries_t widen(uint64_t bytes, uint8_t base)
 static bhi_index_t *spread(bhi_index_t *end, uint64_t set, bhi_index_t first)
 {
     uint64_t sums = bhi_bit_sums(set), before = sums << 8;
-    entries_t firsts = first - (entries_t){0};
 #pragma GCC unroll 8
-    for (unsigned i = 0; i < 8; i++) {
-        entries_t entries = widen(places[set >> 8 * i & 0xff], (uint8_t)(8 * i)) ^ firsts;
-        memcpy(end + (before >> 8 * i & 0xff), &entries, sizeof entries);
-    }
+    for (unsigned i = 0; i < 8; i++)
+        put_eight(end + (before >> 8 * i & 0xff), places[set >> 8 * i & 0xff], (uint8_t)(8 * i), first);
     return end + (sums >> 56);
 }
 
