@@ -19,16 +19,6 @@
 #include <stdio.h>
 #include <string.h>
 
-bool unit_is(const void *p, size_t n, int byte)
-{
-    const unsigned char *at = p;
-    for (size_t i = 0; i < n; i++) {
-        if (at[i] != (unsigned char)byte)
-            return false;
-    }
-    return true;
-}
-
 static char said[512];
 bool inv_forked;
 

@@ -47,7 +47,15 @@ bool unit_readable(uintptr_t addr);
 
 /* Are all n bytes from p this one? (An assertion of Check for each byte is
  * slow.) */
-bool unit_is(const void *p, size_t n, int byte);
+static inline bool unit_is(const void *p, size_t n, int byte)
+{
+    const unsigned char *at = p;
+    for (size_t i = 0; i < n; i++) {
+        if (at[i] != (unsigned char)byte)
+            return false;
+    }
+    return true;
+}
 
 /* Numbers of this process's mappings that lie in [from, from + size), with any
  * access, and without. */
