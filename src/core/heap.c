@@ -19,7 +19,7 @@
 #define ADOPT_MOST 4            /* pages taken from ended threads before a new one is made */
 #define TICK 64                 /* heartbeats between looks at the clock */
 #define RETIRE_TICKS 4          /* ticks between looks at retired pages */
-#define RETIRE_LITTLE ((size_t)32 << 10) /* bytes that its blocks took in an empty page that waits long */
+#define RETIRE_LITTLE (8 * BH_OS_PAGE_SIZE) /* bytes that its blocks took in an empty page that waits long */
 #define RETIRE_LONG 25          /* looks */
 #define RETIRE_SHORT 2
 #define WAIT_SLOTS 8            /* of a class, of empty pages that wait behind the first; profile hardened */

@@ -137,16 +137,18 @@ END_TEST
 START_TEST(a_page_with_little_in_it_is_kept_for_longer)
 {
     start();
-    void *p = bh_malloc(1000), *many[80];
+    enum { n = 12 * BH_OS_PAGE_SIZE / 600 };
+    static void *many[n];
+    void *p = bh_malloc(1000);
     bhi_page_t *little = page_of(p);
     bh_free(p);
     int little_waits = beats_until_it_ends(little);
     p = bh_malloc(600);
     bhi_page_t *much = page_of(p);
-    for (int i = 0; i < 80; i++)
+    for (int i = 0; i < n; i++)
         many[i] = bh_malloc(600);
-    ck_assert_ptr_eq(page_of(many[79]), much);
-    for (int i = 0; i < 80; i++)
+    ck_assert_ptr_eq(page_of(many[n - 1]), much);
+    for (int i = 0; i < n; i++)
         bh_free(many[i]);
     bh_free(p);
     ck_assert_uint_ne(much->retire, 0);
