@@ -170,13 +170,16 @@ test_preset() { # test_preset PRESET [PREFIX...]
     debug)
         # Code without optimisation, and as other modes have it as well.
         with='^(unit|api)'
-        without="$without|-mprotect$|-purge-at-once$|-hardened$"
+        without="$without|-mprotect$|-purge-at-once$|-hardened$|-debug$"
         ;;
-    clang) with='^(unit|api)' ;;
+    clang)
+        with='^(unit|api)'
+        without="$without|-mprotect$|-purge-at-once$|-debug$"
+        ;;
     asan | ubsan | tsan | off) with='^stress' ;;
     os16k | os64k)
         with='^unit'
-        without="$without|-purge-at-once$|-hardened$"
+        without="$without|-purge-at-once$|-hardened$|-debug$"
         # Tables of these tests are made for pages of 64 KiB.
         without="$without|^unit-page|^unit-heap_full|^unit-hardened_reuse"
         [ "$1" = os16k ] || without="$without|^unit-large"
@@ -247,14 +250,14 @@ stage_consumer() {
 }
 
 # The corpus by ctest, which is the same each time and runs the same whatever ran before;
-# then AFL++, a quarter of a minute for each target, two at a time.
+# then AFL++, ten seconds for each target, two at a time.
 stage_fuzz() {
     attempt "the harness does not build" build_fuzz_apart || return 0
     attempt "the corpus has findings" ctest --test-dir "$fuzz_build" -L '^fuzz$' --no-tests=error --output-on-failure || return 0
     rm -rf "$fuzz_out"
     fuzz_environment
     # shellcheck disable=SC2086 # a list of words
-    fuzz_all "${BULKHEAD_FUZZ_SECONDS:-15}" $fuzz_targets
+    fuzz_all "${BULKHEAD_FUZZ_SECONDS:-10}" $fuzz_targets
     # shellcheck disable=SC2086
     fuzz_status $fuzz_targets >"$log.status"
     tee -a "$log" <"$log.status" | sed 's/^/   /'
@@ -287,9 +290,9 @@ stage_preload() {
         return
     }
     count_last_line "tests/preload/selftest.sh" sh "$root/tests/preload/selftest.sh"
-    count_last_line "tests/preload/run.sh" env BULKHEAD_MODES=auto sh "$root/tests/preload/run.sh" "$root/build/libbulkhead.so"
+    count_last_line "tests/preload/run.sh" env BULKHEAD_MODES=auto sh "$root/tests/preload/run.sh" "$root/build/libbulkhead.so" gcc git nginx node openssl perl postgresql python3 redis sqlite3
     # All of them in all modes take minutes more; by hand.
-    count_last_line "tests/preload/run.sh" env BULKHEAD_MODES=mprotect sh "$root/tests/preload/run.sh" "$root/build/libbulkhead.so" git nginx postgresql
+    count_last_line "tests/preload/run.sh" env BULKHEAD_MODES=mprotect sh "$root/tests/preload/run.sh" "$root/build/libbulkhead.so" git postgresql
     count_last_line "tests/preload/run.sh" env BULKHEAD_MODES=hardened sh "$root/tests/preload/run.sh" "$root/build/libbulkhead.so" git nginx perl redis
 }
 
