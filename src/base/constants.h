@@ -81,7 +81,7 @@ _Static_assert(BH_SLOT_SIZE / 8 - 1 <= (bhi_index_t)-1, "that of the smallest bl
 #define BH_CLASS_MAX_SIZE ((size_t)128 * 1024)
 
 /* Freed blocks come back when that many bytes of their class, and at most that many
- * blocks, have gathered in their page; see core/page.c. */
+ * blocks, have gathered in their page; see core/refill.c. */
 #define BH_REUSE_BYTES ((size_t)8 * 1024)
 #define BH_REUSE_BLOCKS 64u
 

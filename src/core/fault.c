@@ -80,15 +80,6 @@ static bhi_guarded_t *meant_for(uintptr_t address, bhi_violation_t *what)
 
 /* ---------------------------------------------------------------- description */
 
-static unsigned frames_of(uint32_t stack, const void **out)
-{
-    uintptr_t frames[BH_STACK_DEPTH];
-    unsigned n = bhi_depot_get(bhi_process.depot, stack, frames);
-    for (unsigned i = 0; i < n; i++)
-        out[i] = (const void *)frames[i];
-    return n;
-}
-
 static const char *const states[] = {
     [BHI_GUARDED_UNUSED] = "never handed out",
     [BHI_GUARDED_OPENING] = "free",
@@ -117,9 +108,9 @@ void bhi_fault_describe(bh_report_t *r)
     r->alloc_thread = (int)g->alloc_thread;
     uint32_t origin = atomic_load_explicit(&g->origin, memory_order_relaxed);
     r->allocated_by = bhi_kind_name(bhi_origin_kind(origin));
-    r->alloc_depth = frames_of(bhi_origin_stack(origin), r->alloc_stack);
+    r->alloc_depth = bhi_depot_frames(bhi_process.depot, bhi_origin_stack(origin), r->alloc_stack);
     r->free_thread = (int)g->free_thread;
-    r->free_depth = frames_of(g->free_stack, r->free_stack);
+    r->free_depth = bhi_depot_frames(bhi_process.depot, g->free_stack, r->free_stack);
     const bhi_heap_t *heap = g->heap;
     if (heap != NULL && bhi_os_readable((uintptr_t)heap & ~(uintptr_t)7))
         r->heap = (int)heap->id;

@@ -2,17 +2,9 @@
 #include "core/record.h"
 
 #include "core/traced.h"
+#include "harden/depot.h"
 #include "os/os.h"
 #include "rt/stack.h"
-
-static unsigned frames_of(uint32_t stack, const void **out)
-{
-    uintptr_t frames[BH_STACK_DEPTH];
-    unsigned n = bhi_depot_get(bhi_process.depot, stack, frames);
-    for (unsigned i = 0; i < n; i++)
-        out[i] = (const void *)frames[i];
-    return n;
-}
 
 void bhi_record_describe(bh_report_t *r, const bhi_page_t *page, uint32_t index)
 {
@@ -22,8 +14,8 @@ void bhi_record_describe(bh_report_t *r, const bhi_page_t *page, uint32_t index)
     uint32_t origin = atomic_load_explicit(&record->origin, memory_order_relaxed);
     r->requested_size = bhi_hard_requested(page, index);
     r->allocated_by = bhi_kind_name(bhi_origin_kind(origin));
-    r->alloc_depth = frames_of(bhi_origin_stack(origin), r->alloc_stack);
-    r->free_depth = frames_of(atomic_load_explicit(&record->free_stack, memory_order_relaxed), r->free_stack);
+    r->alloc_depth = bhi_depot_frames(bhi_process.depot, bhi_origin_stack(origin), r->alloc_stack);
+    r->free_depth = bhi_depot_frames(bhi_process.depot, atomic_load_explicit(&record->free_stack, memory_order_relaxed), r->free_stack);
 }
 
 BH_NOINLINE uint32_t bhi_record_stack(void)

@@ -92,3 +92,12 @@ unsigned bhi_depot_get(const bhi_depot_t *depot, uint32_t id, uintptr_t *frames)
     }
     return n;
 }
+
+unsigned bhi_depot_frames(const bhi_depot_t *depot, uint32_t id, const void **frames)
+{
+    uintptr_t found[BH_STACK_DEPTH];
+    unsigned n = bhi_depot_get(depot, id, found);
+    for (unsigned i = 0; i < n; i++)
+        frames[i] = (const void *)found[i]; /* NOLINT: code is addressed by number here */
+    return n;
+}

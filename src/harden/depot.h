@@ -33,5 +33,7 @@ uint32_t bhi_depot_put(bhi_depot_t *depot, const uintptr_t *frames, unsigned n);
 /* The frames of an entry, BH_STACK_DEPTH at most; returns how many. Any number is
  * safe: one that is no entry's gives whatever is there, or nothing. */
 unsigned bhi_depot_get(const bhi_depot_t *depot, uint32_t id, uintptr_t *frames);
+/* The same as a report has them. */
+unsigned bhi_depot_frames(const bhi_depot_t *depot, uint32_t id, const void **frames);
 
 #endif

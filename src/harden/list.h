@@ -8,7 +8,7 @@
  * data without having read it cannot choose the block; and whatever an entry says, a
  * block is handed out only if it goes from free to live in the map (map.h).
  *
- * The list is a stack that only takes: refills (core/page.c) fill it while it is
+ * The list is a stack that only takes: refills (core/refill.c) fill it while it is
  * empty, from the map. Where the map is compiled out it has room for all blocks of the
  * page, its entries are places (bytes from the first block on, by 8) instead of
  * indices, and what is freed gathers at its other end. */
