@@ -155,14 +155,10 @@ static bool waits_behind(bhi_heap_t *heap, bhi_page_t *page)
  * its last block of a size often asks for one again. */
 static void retire(bhi_heap_t *heap, bhi_page_t *page)
 {
-    unsigned c = page->size_class;
-    bhi_queue_t *q = &heap->queues[c];
-    if (bhi_heap_has_thread(heap) && (q->first == page || waits_behind(heap, page))) {
+    if (bhi_heap_has_thread(heap) && (heap->queues[page->size_class].first == page || waits_behind(heap, page)))
         page->retire = BHI_RETIRE_NEW;
-        heap->retired[c >> 6] |= (uint64_t)1 << (c & 63);
-        return;
-    }
-    bhi_page_release(heap, page);
+    else
+        bhi_page_release(heap, page);
 }
 
 /* For how many looks an empty page is kept. Where a size is asked for once in some
@@ -174,34 +170,34 @@ static uint8_t retire_looks(const bhi_page_t *page)
     return (bhi_page_capacity(page) - fresh) * page->block_size <= RETIRE_LITTLE ? RETIRE_LONG : RETIRE_SHORT;
 }
 
-/* False if the page does not wait any more. */
-static bool page_tick(bhi_heap_t *heap, bhi_page_t *page, bool now)
+static void page_tick(bhi_heap_t *heap, bhi_page_t *page, bool now)
 {
-    bool waits = page->used == 0;
-    if (page->retire == BHI_RETIRE_NEW)
+    bool waits = bhi_page_live(page) == 0;
+    if (page->retire == BHI_RETIRE_NEW || page->listed != page->looked)
         page->retire = retire_looks(page);
+    page->looked = page->listed;
     if (waits && !now && --page->retire != 0)
-        return true;
+        return;
     page->retire = 0;
     if (waits)
         bhi_page_release(heap, page);
-    return false;
 }
 
+/* While a page has a list, free does not see that it becomes empty, nor that it was used
+ * again: this finds both. Only the first page of a queue has a list. */
 static void retire_tick(bhi_heap_t *heap, bool now)
 {
-    for (unsigned i = 0; i < 2; i++) {
-        for (uint64_t set = heap->retired[i]; set != 0; set &= set - 1) {
-            bhi_page_t *page = heap->queues[i * 64 + (unsigned)__builtin_ctzll(set)].first, *next;
-            bool more = false;
-            if (page != NULL && page->retire == 0)
+    for (unsigned c = 0; c < BHI_QUEUES; c++) {
+        bhi_page_t *page = heap->queues[c].first, *next;
+        if (page != NULL && page->retire == 0) {
+            if (bhi_page_live(page) == 0)
+                page->retire = BHI_RETIRE_NEW;
+            else
                 page = page->next; /* the first serves; others may wait behind it */
-            for (; page != NULL && page->retire != 0; page = next) {
-                next = page->next;
-                more |= page_tick(heap, page, now);
-            }
-            if (!more)
-                heap->retired[i] &= ~(set & -set);
+        }
+        for (; page != NULL && page->retire != 0; page = next) {
+            next = page->next;
+            page_tick(heap, page, now);
         }
     }
 }
@@ -209,7 +205,7 @@ static void retire_tick(bhi_heap_t *heap, bool now)
 void bhi_heap_after_free(bhi_heap_t *heap, bhi_page_t *page)
 {
     if (page->retire != 0) { /* an ACTIVE page that waited, or still does */
-        if (page->used == 0)
+        if (bhi_page_live(page) == 0)
             page->retire = BHI_RETIRE_NEW;
         return;
     }
@@ -220,7 +216,7 @@ void bhi_heap_after_free(bhi_heap_t *heap, bhi_page_t *page)
     }
     if (page->state == BHI_PAGE_FULL && page->used < bhi_page_capacity(page))
         to_active(heap, page);
-    if (page->used == 0)
+    if (bhi_page_live(page) == 0)
         retire(heap, page);
 }
 
@@ -441,7 +437,7 @@ void bhi_heap_collect(bhi_heap_t *heap, bool force)
     for (unsigned c = 0; c < BHI_QUEUES; c++) {
         for (bhi_page_t *page = heap->queues[c].first, *next; page != NULL; page = next) {
             next = page->next;
-            if (page->used == 0)
+            if (bhi_page_live(page) == 0)
                 bhi_page_release(heap, page);
         }
     }
@@ -461,6 +457,7 @@ static void destroy_list(bhi_heap_t *heap, bhi_queue_t *q)
     for (bhi_page_t *page = q->first, *next; page != NULL; page = next) {
         next = page->next;
         bhi_page_collect(page, ~(uint32_t)0); /* a signal that comes later finds nothing */
+        bhi_page_drop_list(heap, page);
         page->used = 0;
         if (!bhi_page_release(heap, page))
             bhi_page_forget(page);

@@ -132,7 +132,8 @@ static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned
     page->start = start;
     page->map = map;
     page->key = bhi_is_hardened() ? bhi_random_u64(&heap->random) : bhi_list_key(bhi_random_u64(&heap->random));
-    page->listed = page->local_free = 0;
+    page->listed = page->looked = 0;
+    page->local_free = 0;
     page->used = 0;
     page->back = 0;
     page->span_slots = slots;
@@ -508,6 +509,7 @@ void bhi_page_drop_list(bhi_heap_t *heap, bhi_page_t *page)
 {
     if (bhi_is_sampling() && page->listed != 0)
         bhi_sampled_uncut(heap, page->size_class, page->listed);
+    page->used -= page->listed;
     page->listed = 0;
 }
 
@@ -525,8 +527,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     if (bhi_page_has_ends(page))
         bhi_hard_check_empty(page);
     bhi_residue_leave(heap, page);
-    if (bhi_is_sampling() && page->listed != 0)
-        bhi_page_drop_list(heap, page);
+    bhi_page_drop_list(heap, page);
     atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);
     page->state = BHI_PAGE_FREE;
 

@@ -79,7 +79,13 @@ void bhi_page_check_head(const bhi_page_t *page);
 
 BH_INLINE uintptr_t bhi_page_block(const bhi_page_t *page, uint32_t index)
 {
-    return page->start + (uintptr_t)index * page->block_size;
+    return page->start + index * page->block_size; /* within a span, whose bytes 32 bits count */
+}
+
+/* Owner: blocks with live = 1, and in profile hardened those in quarantine. */
+BH_INLINE uint32_t bhi_page_live(const bhi_page_t *page)
+{
+    return page->used - page->listed;
 }
 
 /* Usable bytes of a block, of any page, also one that has ended. 0 where nothing was
@@ -157,17 +163,17 @@ BH_INLINE bool bhi_page_is_local(const bhi_page_t *page, const bhi_heap_t *heap)
  * the list is empty, or that block is not to be handed out. */
 BH_INLINE void *bhi_page_pop(bhi_page_t *page)
 {
-    uint32_t n = page->listed;
+    uint64_t n = page->listed;
     if (bh_unlikely(__builtin_sub_overflow(n, 1, &n)))
         return NULL;
-    uint32_t index = bhi_list_at(page, n);
-    if (BH_HARDEN_MAP && bh_unlikely(index >= bhi_page_own_capacity(page)))
+    uint64_t index = bhi_list_at(page, n);
+    __asm__("" : "+r"(index), "+r"(n)); /* each in one register from here on */
+    if (BH_HARDEN_MAP && bh_unlikely((uint32_t)index >= bhi_page_own_capacity(page)))
         return NULL;
     if (bh_unlikely(!bhi_map_set_live(page->map, index)))
         return NULL;
-    page->listed = n;
-    page->used++;
-    uintptr_t block = BH_HARDEN_MAP ? bhi_page_block(page, index) : page->start + 8 * (uintptr_t)index;
+    page->listed = (uint16_t)n;
+    uintptr_t block = BH_HARDEN_MAP ? bhi_page_block(page, (uint32_t)index) : page->start + 8 * index;
     if (block == 0)
         __builtin_unreachable(); /* saves callers a comparison */
     return (void *)block; /* NOLINT: this is where a number becomes a pointer */

@@ -145,7 +145,7 @@ static void extend(bhi_page_t *page)
     page->free_zero = page->memory == BHI_MEMORY_ZERO || (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY);
 }
 
-/* Free blocks, while none is listed. */
+/* Free blocks that are not listed. */
 static uint32_t spare_blocks(const bhi_page_t *page)
 {
     return bhi_page_capacity(page) - bhi_bit_count(page->fresh) - page->used;

@@ -14,9 +14,9 @@
 /* Live blocks of a page and their usable bytes. */
 static void figures_of(const bhi_page_t *page, size_t *count, size_t *bytes)
 {
-    *count = page->used;
-    *bytes = page->used * bhi_page_bytes(page);
-    if (bhi_page_has_ends(page) && page->used != 0)
+    *count = bhi_page_live(page);
+    *bytes = *count * bhi_page_bytes(page);
+    if (bhi_page_has_ends(page) && *count != 0)
         bhi_hard_figures(page, count, bytes);
 }
 

@@ -33,7 +33,7 @@ static bool visit_page(const visit_t *v, const bhi_page_t *page)
         .blocks = (void *)page->start, /* NOLINT: this is where a number becomes a pointer */
         .reserved = page->reserved * apart,
         .committed = capacity * apart,
-        .used = BH_HARDEN_MAP ? 0 : page->used,
+        .used = BH_HARDEN_MAP ? 0 : bhi_page_live(page),
         .block_size = bhi_page_bytes(page),
     };
     for (uint32_t w = 0; w < words; w++)

@@ -29,7 +29,7 @@ BH_INLINE uint32_t bhi_list_room(uint32_t reserved)
 }
 
 /* Entry n, counted from the one that goes last; of a page of many blocks. */
-BH_INLINE bhi_index_t *bhi_list(const bhi_page_t *page, uint32_t n)
+BH_INLINE bhi_index_t *bhi_list(const bhi_page_t *page, uint64_t n)
 {
     bhi_index_t *end = (bhi_index_t *)(void *)page->map;
     return BH_HARDEN_MAP ? end - BH_LIST_MOST + n : end - 1 - n;
@@ -42,7 +42,7 @@ BH_INLINE bhi_index_t bhi_list_code(const bhi_page_t *page, uint32_t index)
 }
 
 /* What an entry says, which is anything if somebody has written there. */
-BH_INLINE uint32_t bhi_list_at(const bhi_page_t *page, uint32_t n)
+BH_INLINE uint32_t bhi_list_at(const bhi_page_t *page, uint64_t n)
 {
     uint32_t entry = *bhi_list(page, n);
     return BH_HARDEN_LISTS ? entry ^ (uint32_t)page->key : entry;
@@ -65,7 +65,8 @@ BH_INLINE uint32_t bhi_list_index(const bhi_page_t *page, uint32_t n)
  * are of no use then. */
 BH_INLINE void bhi_list_fill(bhi_page_t *page, bhi_random_t *random, bhi_index_t *entries, uint32_t have, uint32_t n)
 {
-    page->listed = n;
+    page->listed = (uint16_t)n;
+    page->used += n;
     if (BH_HARDEN_RANDOM && BH_HARDEN_MAP) {
         bhi_random_choose(random, entries, have, n, bhi_list(page, 0));
         return;
@@ -100,7 +101,8 @@ BH_INLINE void bhi_list_take_local(bhi_page_t *page)
         to[i] = to[n - 1 - i];
         to[n - 1 - i] = one;
     }
-    page->listed = n;
+    page->listed = (uint16_t)n;
+    page->used += n;
     page->local_free = 0;
 }
 

@@ -111,9 +111,10 @@ typedef enum bhi_memory {
  *       live(i) and not held(i)
  *   I2  capacity <= reserved; blocks >= capacity, and those of the last word of the
  *       map below it that `fresh` names, are fresh: live = held = 0, on no list
- *   I3  used = number of blocks with live = 1 (held ones included), and in profile
- *       hardened those in quarantine; 0 also for a single block that was freed, whose
- *       bits stay until the page ends
+ *   I3  used = number of blocks with live = 1 (held ones included) and of those on the
+ *       list, so that malloc need not count, and in profile hardened those in
+ *       quarantine; 0 also for a single block that was freed, whose bits stay until
+ *       the page ends
  *   I4  blocks below capacity that are neither fresh nor live are free: on the page's
  *       list, or found in the map by the next refill. The list holds only free blocks,
  *       each once; of zero-size blocks, whose capacity = reserved, none. (Where the
@@ -140,7 +141,8 @@ typedef struct bhi_page {
     uint32_t reserved;          /* const: blocks that fit */
 
     uint64_t key;               /* const, secret: of the list's entries (16 bits), or of canaries */
-    uint32_t listed;            /* owner: blocks on the list */
+    uint16_t listed;            /* owner: blocks on the list */
+    uint16_t looked;            /* owner: what `listed` was when the heap last looked whether the page is empty */
     uint32_t local_free;        /* owner: blocks freed since the list was made, in builds without the map; of a single block, see harden/large.h; of an ended page, core/residue.h */
     uint32_t used;              /* owner */
     uint8_t retire;             /* owner: 0 = not retired; else empty, or was so, and in its queue for so many looks (heap.c) */
@@ -279,7 +281,6 @@ typedef struct bhi_pool {
 #define BHI_CLASS_ZERO BHI_CLASSES
 #define BHI_QUEUES (BHI_CLASSES + 1)
 #define BHI_CLASS_NONE ((uint8_t)255) /* size_class of LARGE pages, which are in no queue */
-_Static_assert(BHI_QUEUES <= 128, "a bit for each in heap->retired");
 
 typedef struct bhi_queue {
     bhi_page_t *first, *last;
@@ -315,7 +316,6 @@ typedef struct bhi_heap {
     bhi_queue_t queues[BHI_QUEUES];        /* owner: pages in state ACTIVE */
     bhi_queue_t full;                      /* owner: pages in state FULL or LARGE */
     bhi_page_t *pending_mine;              /* owner: taken from pending, not processed yet */
-    uint64_t retired[2];                   /* owner: classes with a retired page */
     size_t page_count;                     /* owner */
     struct bhi_heap *home;                 /* const: default heap of the same thread; itself if it is that */
     struct bhi_heap *user_heaps;           /* owner, default heaps: list of the thread's user heaps */

@@ -224,7 +224,7 @@ static bool other_list(world_t *w)
     uint32_t n = attack_below(&w->random, 2) == 0 ? other->listed : w->page->listed;
     for (uint32_t i = 0; i < n && i < other->listed; i++)
         world_set_entry(w, i, bhi_list(other, 0)[i]);
-    w->page->listed = n;
+    w->page->listed = (uint16_t)n;
     return n > 0;
 }
 
@@ -232,7 +232,7 @@ static bool other_list(world_t *w)
 
 static void set_length(world_t *w, uint32_t n)
 {
-    w->page->listed = n;
+    w->page->listed = (uint16_t)n;
     w->list_written = true;
 }
 

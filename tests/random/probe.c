@@ -149,7 +149,7 @@ static bool hole(bh_heap_t *heap, size_t size)
             full = n + 1 == page_blocks;
         } else {
             page = bhi_block_of(at[n], BHI_USE_QUERY).page;
-            full = page->used == page->reserved;
+            full = bhi_page_live(page) == page->reserved;
         }
     }
     uintptr_t p;

@@ -91,11 +91,11 @@ static const char *lists(const bhi_page_t *page)
     CHECK_THAT(listed <= room && entries_are_free(page, true, listed, seen), "I4: page %p: the list of %u is damaged", p, listed);
     if (BH_HARDEN_MAP) {
         CHECK_THAT(freed == 0, "I4: page %p: local_free is used", p);
-        CHECK_THAT(listed <= others, "I4: page %p: capacity %u, used %u, %u fresh, %u listed", p, bhi_page_capacity(page),
+        CHECK_THAT(listed <= page->used && others <= page->reserved, "I4: page %p: capacity %u, used %u, %u fresh, %u listed", p, bhi_page_capacity(page),
                    page->used, bhi_bit_count(page->fresh), listed);
         return NULL;
     }
-    CHECK_THAT(listed + freed == others && entries_are_free(page, false, freed, seen),
+    CHECK_THAT(freed == others && entries_are_free(page, false, freed, seen),
                "I4: page %p: capacity %u, used %u, listed %u, freed %u", p, bhi_page_capacity(page), page->used, listed, freed);
     return NULL;
 }
@@ -242,7 +242,8 @@ const char *inv_page(const bhi_page_t *page)
     if (page->state == BHI_PAGE_LARGE && page->used == 0)
         return NULL; /* freed and kept for a moment; its bits stay */
     if (BH_HARDEN_MAP)
-        CHECK_THAT(n == page->used || (n < page->used && page->block_size != 0 && bhi_page_has_ends(page)), "I3: page %p: used %u, live %u", p, page->used, n);
+        CHECK_THAT(n == bhi_page_live(page) || (n < page->used && page->block_size != 0 && bhi_page_has_ends(page)),
+                   "I3: page %p: used %u, listed %u, live %u", p, page->used, page->listed, n);
     CHECK_THAT((groups & ~(uint32_t)(atomic_load(&page->remote) >> BHI_REMOTE_GROUP_BIT)) == 0,
                "I7: page %p: a held block whose group is not announced", p);
     if (bhi_page_has_ends(page) && bhi_heap_owner(heap) != BHI_OWNER_GONE) {

@@ -27,7 +27,7 @@ static uint32_t fill_page(size_t size, void **out)
     do { /* start on a page of its own */
         p = bh_malloc(size);
         page = page_of(p);
-    } while (page->used != 1);
+    } while (bhi_page_live(page) != 1);
     do {
         out[n++] = p;
         p = bh_malloc(size);
@@ -91,10 +91,10 @@ START_TEST(one_signal_for_each_filling)
             pthread_join(threads[t], NULL);
         ck_assert_uint_eq(stack_length(page), 1);
         ck_assert_uint_eq(atomic_load(&page->remote) & 0xffffffffu, BHI_REMOTE_QUEUED);
-        ck_assert_uint_eq(page->used, n);
+        ck_assert_uint_eq(bhi_page_live(page), n);
         ck_assert_uint_eq(page->state, BHI_PAGE_FULL);
         bhi_heap_drain(heap, SIZE_MAX);
-        ck_assert_uint_eq(page->used, n - 1600);
+        ck_assert_uint_eq(bhi_page_live(page), n - 1600);
         ck_assert_uint_eq(page->state, BHI_PAGE_ACTIVE);
         ck_assert_uint_eq(stack_length(page), 0);
         ck_assert_invariants();

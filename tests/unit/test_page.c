@@ -46,7 +46,7 @@ START_TEST(every_class_fills_and_empties)
             p = bh_malloc(size);
         } while (page_of(p) == page);
         ck_assert_uint_eq(n, page->reserved);
-        ck_assert_uint_eq(page->used, n);
+        ck_assert_uint_eq(bhi_page_live(page), n);
         ck_assert_uint_eq(page->state, BHI_PAGE_FULL);
         for (uint32_t i = n; i > 1; i--) { /* shuffle */
             uint32_t k = unit_below(&seed, i);
@@ -156,14 +156,14 @@ START_TEST(remote_frees_are_taken_back)
     for (int i = 0; i < N; i++)
         blocks[i] = bh_malloc(64);
     bhi_page_t *page = page_of(blocks[0]);
-    uint32_t used = page->used;
+    uint32_t used = bhi_page_live(page);
     for (int i = 0; i < N; i += 2)
         unit_thread(other_frees, blocks[i]);
     ck_assert((atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0);
-    ck_assert_uint_eq(page->used, used); /* held ones still count */
+    ck_assert_uint_eq(bhi_page_live(page), used); /* held ones still count */
     ck_assert_invariants();
     bhi_heap_drain(heap, SIZE_MAX);
-    ck_assert_uint_lt(page->used, used);
+    ck_assert_uint_lt(bhi_page_live(page), used);
     ck_assert_uint_eq(atomic_load(&page->remote), 0);
     ck_assert_invariants();
     for (int i = 1; i < N; i += 2)
@@ -182,7 +182,7 @@ START_TEST(refill_takes_remote_frees_itself)
     void *blocks[64];
     uint32_t n = 1;
     blocks[0] = first;
-    while (page->used < page->reserved)
+    while (bhi_page_live(page) < page->reserved)
         blocks[n++] = bh_malloc(4096);
     ck_assert_uint_eq(page->state, BHI_PAGE_ACTIVE);
     unit_thread(other_frees, blocks[3]);
