@@ -17,30 +17,15 @@
 
 /* ----------------------------------------------------------------- the choice */
 
-static uint64_t next_secret(void *heap)
-{
-    return bhi_random_u64(&((bhi_heap_t *)heap)->random);
-}
-
-static uint64_t next_seeded(void *heap)
-{
-    return bhi_choice_seeded(&((bhi_heap_t *)heap)->sample_stream);
-}
-
 static uint64_t next_bits(bhi_heap_t *heap)
 {
     if (options->guarded_sample_seed == 0)
-        return next_secret(heap);
+        return bhi_random_u64(&heap->random);
     if (heap->sample_stream == 0) { /* heaps of a program with one thread have the same numbers in each run */
         heap->sample_stream = (uint64_t)options->guarded_sample_seed << 32 | (heap->id + 1);
-        next_seeded(heap);
+        bhi_choice_seeded(&heap->sample_stream);
     }
-    return next_seeded(heap);
-}
-
-static uint64_t next(void *heap)
-{
-    return next_bits(heap);
+    return bhi_choice_seeded(&heap->sample_stream);
 }
 
 /* One of the first allocations of the class in this process. */
@@ -62,7 +47,8 @@ static uint32_t draw(bhi_heap_t *heap, unsigned c)
 {
     if (looks_at_sites() || is_early(c)) /* C3, or is it */
         return 1;
-    return options->guarded_sample_rate == 0 ? UINT32_MAX : bhi_choice_draw(bhi_process.sample_bits, next, heap) + 1;
+    uint32_t rate = options->guarded_sample_rate;
+    return rate == 0 ? UINT32_MAX : rate == 1 ? 1 : bhi_choice_draw(bhi_process.sample_bits, rate, next_bits(heap)) + 1;
 }
 
 bool bhi_sampled_find_due(bhi_heap_t *heap, unsigned c)
@@ -70,6 +56,16 @@ bool bhi_sampled_find_due(bhi_heap_t *heap, unsigned c)
     if (heap->sample[c] == 0)
         heap->sample[c] = draw(heap, c);
     return heap->sample[c] == 1;
+}
+
+uint32_t bhi_sampled_cut_short(bhi_heap_t *heap, unsigned c, uint32_t n)
+{
+    /* Due, and yet a list is made: only in heaps whose page somebody adopts. */
+    if (n == 0 || bhi_sampled_due(heap, c))
+        return n != 0;
+    n = (uint32_t)bhi_min(n, heap->sample[c] - 1);
+    heap->sample[c] -= n;
+    return n;
 }
 
 static void count_back(bhi_heap_t *heap, unsigned c, uint32_t n)

@@ -44,15 +44,15 @@ BH_INLINE bool bhi_sampled_due(bhi_heap_t *heap, unsigned c)
     return bh_unlikely(heap->sample[c] <= 1) && bhi_sampled_find_due(heap, c);
 }
 
-/* Owner, with c's list empty: how many of n blocks go on it; at least one. */
+/* Owner, with c's list empty: how many of n blocks go on it; at least one, if there is
+ * one. The second where these are too many, or the class is due. */
+uint32_t bhi_sampled_cut_short(bhi_heap_t *heap, unsigned c, uint32_t n);
 BH_INLINE uint32_t bhi_sampled_cut(bhi_heap_t *heap, unsigned c, uint32_t n)
 {
-    /* Due, and yet a list is made: only in heaps whose page somebody adopts. */
-    if (bhi_sampled_due(heap, c))
-        return 1;
-    if (bh_unlikely(n >= heap->sample[c]))
-        n = heap->sample[c] - 1;
-    heap->sample[c] -= n;
+    uint32_t left = heap->sample[c];
+    if (bh_unlikely(left <= n))
+        return bhi_sampled_cut_short(heap, c, n);
+    heap->sample[c] = left - n;
     return n;
 }
 
