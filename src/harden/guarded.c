@@ -191,24 +191,24 @@ bhi_guarded_t *bhi_guarded_pop(bhi_heap_t *heap)
 
 /* -------------------------------------------------------------------- budget */
 
-/* Whether one more of a budget may be a class's that has `own` of it: part of it
- * is kept for the classes that have less than their share. */
-static bool may_take(uint32_t own, const uint32_t others[BHI_GUARDED_CLASSES], uint32_t most)
+/* Whether one more of a budget, of which `used` is in use, may be a class's that has
+ * others[c] of it: part of it is kept for the classes that have less than their share. */
+static bool may_take(unsigned c, const uint32_t others[BHI_GUARDED_CLASSES], uint32_t used, uint32_t most)
 {
-    uint32_t share = most / SHARE, used = 0, kept = 0;
-    for (unsigned i = 0; i < BHI_GUARDED_CLASSES; i++) {
-        used += others[i];
+    uint32_t share = most / SHARE, kept = 0;
+    for (unsigned i = 0; i < BHI_GUARDED_CLASSES; i++)
         kept += others[i] < share ? share - others[i] : 0;
-    }
-    return used < most && (own < share || most - used > kept);
+    return used < most && (others[c] < share || most - used > kept);
 }
 
 static bool may_have_slot(unsigned c)
 {
-    uint32_t slots[BHI_GUARDED_CLASSES];
+    uint32_t slots[BHI_GUARDED_CLASSES], most = pool->slots_most;
+    if (bh_likely(pool->slots < most - BHI_GUARDED_CLASSES * (most / SHARE))) /* room for all shares beside it */
+        return true;
     for (unsigned i = 0; i < BHI_GUARDED_CLASSES; i++)
         slots[i] = pool->classes[i].slots;
-    return may_take(slots[c], slots, pool->slots_most);
+    return may_take(c, slots, pool->slots, most);
 }
 
 static bool may_have_chunk(unsigned c)
@@ -216,7 +216,7 @@ static bool may_have_chunk(unsigned c)
     uint32_t chunks[BHI_GUARDED_CLASSES];
     for (unsigned i = 0; i < BHI_GUARDED_CLASSES; i++)
         chunks[i] = pool->classes[i].chunks;
-    return may_take(chunks[c], chunks, pool->chunk_count);
+    return may_take(c, chunks, atomic_load_explicit(&pool->chunks_used, memory_order_relaxed), pool->chunk_count);
 }
 
 /* --------------------------------------------------------------------- slots */
@@ -260,6 +260,7 @@ static bhi_guarded_t *fresh(unsigned c)
     if (!may_have_slot(c) || ((class->chunks == 0 || class->next == slots_of(c)) && !open_chunk(c)))
         return NULL;
     class->slots++;
+    pool->slots++;
     return record(class->chunk, class->next++);
 }
 
