@@ -17,10 +17,11 @@
  * (size, alignment, budget) is served as any other.
  *
  * Where the first allocations of each call site are to be guarded as well
- * (guarded_first_site, with stacks; harden/sites.h), none may be handed out unseen:
+ * (guarded_first_site, with stacks; harden/sites.h), more are drawn than are guarded: one
+ * in guarded_site_rate.
  *
- *   C3  sample[c] is 0 or 1, so each list has one block and each allocation comes here,
- *       where it is judged alone: with probability 1/rate, or by its stack
+ *   C3  what is drawn is judged alone: with a probability that makes 1/rate of all, or by
+ *       its stack. Where each is, sample[c] is 0 or 1, so each list has one block
  *
  * A forked child draws anew, which changes no probability as the distribution has no
  * memory; unless there is a seed: the same program gets the same choice. The first `guarded_first`

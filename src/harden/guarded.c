@@ -123,8 +123,12 @@ void bhi_guarded_init(void)
     bhi_guarded_init_depot();
     if (by_site && o->guarded_sample_rate != 1) /* every one is chosen then */
         bhi_process.sites = (bhi_sites_t *)reserve_open(sizeof(bhi_sites_t));
-    if (o->guarded_sample_rate != 0)
-        bhi_choice_init(bhi_process.sample_bits, o->guarded_sample_rate);
+    uint32_t every = o->guarded_sample_rate;
+    if (bhi_process.sites != NULL && every - 1 >= o->guarded_site_rate)
+        every = o->guarded_site_rate;
+    if (every != 0)
+        bhi_choice_init(bhi_process.sample_bits, every);
+    bhi_process.sample_every = every;
 }
 
 /* --------------------------------------------------------------------- lists */
