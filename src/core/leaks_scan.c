@@ -149,20 +149,20 @@ static bool may_hold(uint64_t entry, bool private)
 static uintptr_t run_to(const bhi_scan_t *s, uintptr_t from, uintptr_t to, bool private, bool *used)
 {
     uint64_t entry[PAGEMAP_AT_ONCE];
-    size_t wanted = bhi_min((to - from + BH_OS_PAGE_SIZE - 1) / BH_OS_PAGE_SIZE, PAGEMAP_AT_ONCE);
-    long got = bhi_os_file_read_at(s->pagemap, entry, wanted * sizeof *entry, from / BH_OS_PAGE_SIZE * sizeof *entry);
+    size_t wanted = bhi_min((to - from + s->os_page - 1) / s->os_page, PAGEMAP_AT_ONCE);
+    long got = bhi_os_file_read_at(s->pagemap, entry, wanted * sizeof *entry, from / s->os_page * sizeof *entry);
     size_t n = got > 0 ? (size_t)got / sizeof *entry : 0, i = 1;
     *used = n == 0 || may_hold(entry[0], private);
     if (n == 0)
         return to;
     while (i < n && may_hold(entry[i], private) == *used)
         i++;
-    return bhi_min(to, bhi_align_down(from, BH_OS_PAGE_SIZE) + i * BH_OS_PAGE_SIZE);
+    return bhi_min(to, bhi_align_down(from, s->os_page) + i * s->os_page);
 }
 
 static void area(bhi_scan_t *s, uintptr_t from, uintptr_t to, bool private)
 {
-    bool look = (private || to - from >= SPARSE) && s->pagemap >= 0 && BH_OS_PAGE_SIZE == STEP;
+    bool look = (private || to - from >= SPARSE) && s->pagemap >= 0;
     for (uintptr_t at = from, end; at < to; at = end) {
         bool used = true;
         end = look ? run_to(s, at, to, private, &used) : to;
