@@ -77,7 +77,10 @@ static bool search(bhi_scan_t *s, tally_t *t)
     s->work = (bhi_found_t *)(void *)(s->copy + BHI_SCAN_COPY);
     s->most = live;
     s->direct = !bhi_os_copy(s->copy, (uintptr_t)s, sizeof(uintptr_t));
-    s->pagemap = bhi_os_file_open("/proc/self/pagemap");
+    bhi_os_start_t start;
+    bhi_os_start_info(&start);
+    s->os_page = start.page_size;
+    s->pagemap = s->os_page != 0 ? bhi_os_file_open("/proc/self/pagemap") : -1;
     bool whole = bhi_scan_mark(s);
     if (s->pagemap >= 0)
         bhi_os_file_close(s->pagemap);

@@ -43,6 +43,7 @@ typedef struct bhi_scan {
     uintptr_t own_from, own_to; /* this search's memory */
     uintptr_t stack;     /* of this thread: what lies below is nobody's */
     int pagemap;         /* descriptor, or negative */
+    size_t os_page;      /* the kernel's, which may be smaller than the build's */
     bool direct;         /* memory is read without the kernel's help */
 } bhi_scan_t;
 #define BHI_SCAN_COPY ((size_t)64 * 1024)

@@ -10,6 +10,7 @@
 
 #define SPARSE ((size_t)1 << 20) /* from this size on pages that hold nothing are passed over */
 #define PAGEMAP_PRESENT ((uint64_t)3 << 62) /* present or swapped: pagemap, kernel documentation */
+#define PAGEMAP_FILE ((uint64_t)1 << 61)    /* a page of a file, or shared */
 #define PAGEMAP_AT_ONCE 256u
 #define STEP 4096u /* OS pages are no smaller */
 
@@ -136,27 +137,35 @@ static void part(bhi_scan_t *s, uintptr_t from, uintptr_t to)
     }
 }
 
-/* How far from `from` on there is nothing, or (*used) something. */
-static uintptr_t run_to(const bhi_scan_t *s, uintptr_t from, uintptr_t to, bool *used)
+/* Nothing of this process's is in a page of a private mapping that still is the
+ * file's. Tables of libraries are full of small numbers, and where the blocks' random
+ * base is low these are addresses of blocks. */
+static bool may_hold(uint64_t entry, bool private)
 {
-    uint64_t entry[PAGEMAP_AT_ONCE];
-    size_t wanted = bhi_min((to - from + BH_OS_PAGE_SIZE - 1) / BH_OS_PAGE_SIZE, PAGEMAP_AT_ONCE);
-    long got = bhi_os_file_read_at(s->pagemap, entry, wanted * sizeof *entry, from / BH_OS_PAGE_SIZE * sizeof *entry);
-    size_t n = got > 0 ? (size_t)got / sizeof *entry : 0, i = 1;
-    *used = n == 0 || (entry[0] & PAGEMAP_PRESENT) != 0;
-    if (n == 0)
-        return to;
-    while (i < n && ((entry[i] & PAGEMAP_PRESENT) != 0) == *used)
-        i++;
-    return bhi_min(to, bhi_align_down(from, BH_OS_PAGE_SIZE) + i * BH_OS_PAGE_SIZE);
+    return (entry & PAGEMAP_PRESENT) != 0 && !(private && (entry & PAGEMAP_FILE) != 0);
 }
 
-static void area(bhi_scan_t *s, uintptr_t from, uintptr_t to)
+/* How far from `from` on there is nothing, or (*used) something. */
+static uintptr_t run_to(const bhi_scan_t *s, uintptr_t from, uintptr_t to, bool private, bool *used)
 {
-    bool sparse = to - from >= SPARSE && s->pagemap >= 0 && BH_OS_PAGE_SIZE == STEP;
+    uint64_t entry[PAGEMAP_AT_ONCE];
+    size_t wanted = bhi_min((to - from + s->os_page - 1) / s->os_page, PAGEMAP_AT_ONCE);
+    long got = bhi_os_file_read_at(s->pagemap, entry, wanted * sizeof *entry, from / s->os_page * sizeof *entry);
+    size_t n = got > 0 ? (size_t)got / sizeof *entry : 0, i = 1;
+    *used = n == 0 || may_hold(entry[0], private);
+    if (n == 0)
+        return to;
+    while (i < n && may_hold(entry[i], private) == *used)
+        i++;
+    return bhi_min(to, bhi_align_down(from, s->os_page) + i * s->os_page);
+}
+
+static void area(bhi_scan_t *s, uintptr_t from, uintptr_t to, bool private)
+{
+    bool look = (private || to - from >= SPARSE) && s->pagemap >= 0;
     for (uintptr_t at = from, end; at < to; at = end) {
         bool used = true;
-        end = sparse ? run_to(s, at, to, &used) : to;
+        end = look ? run_to(s, at, to, private, &used) : to;
         for (uintptr_t p = at; used && p < end; p += BHI_SCAN_COPY)
             part(s, p, bhi_min(end, p + BHI_SCAN_COPY));
     }
@@ -174,7 +183,7 @@ static bhi_range_t own_range(const bhi_scan_t *s, uint32_t i)
 }
 
 /* [from, to) without what is ours: there are addresses of blocks all over it. */
-static void root(bhi_scan_t *s, uintptr_t from, uintptr_t to)
+static void root(bhi_scan_t *s, uintptr_t from, uintptr_t to, bool private)
 {
     uint32_t ranges = 2 + atomic_load_explicit(&bhi_state->reserved_count, memory_order_acquire);
     for (uintptr_t at = from, end; at < to; at = end) {
@@ -190,7 +199,7 @@ static void root(bhi_scan_t *s, uintptr_t from, uintptr_t to)
         if (skip > at)
             end = bhi_min(skip, to);
         else
-            area(s, at, end);
+            area(s, at, end, private);
     }
 }
 
@@ -212,11 +221,13 @@ static bool is_device(const char *name)
 static bool root_mapping(const bhi_mapping_t *m, void *arg)
 {
     bhi_scan_t *s = arg;
-    bool shared = m->access[0] != '\0' && m->access[3] == 's';
-    if (m->access[0] != 'r' || (m->access[2] == 'x' && m->access[1] != 'w') || is_device(m->name) || begins(m->name, "[v") || (shared && s->direct))
+    if (m->access[0] != 'r')
+        return true;
+    bool shared = m->access[3] == 's', private = m->access[3] == 'p';
+    if ((m->access[2] == 'x' && m->access[1] != 'w') || is_device(m->name) || begins(m->name, "[v") || (shared && s->direct))
         return true;
     bool own_stack = s->stack >= m->start && s->stack < m->end;
-    root(s, own_stack ? bhi_align_down(s->stack, sizeof(uintptr_t)) : m->start, m->end);
+    root(s, own_stack ? bhi_align_down(s->stack, sizeof(uintptr_t)) : m->start, m->end, private);
     return true;
 }
 
@@ -229,7 +240,7 @@ bool bhi_scan_mark(bhi_scan_t *s)
         if (found.size < STEP)
             words(s, (const void *)bhi_align_up(found.block, sizeof(uintptr_t)), found.size); /* NOLINT */
         else
-            area(s, bhi_align_up(found.block, sizeof(uintptr_t)), found.block + found.size);
+            area(s, bhi_align_up(found.block, sizeof(uintptr_t)), found.block + found.size, false);
     }
     return whole;
 }

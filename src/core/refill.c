@@ -16,9 +16,9 @@ static bhi_random_t *random_of(const bhi_page_t *page)
 }
 
 /* How many of n blocks to list, so that what comes then is a guarded one. */
-static uint32_t cut(const bhi_page_t *page, uint32_t n)
+BH_INLINE uint32_t cut(const bhi_page_t *page, uint32_t n)
 {
-    return bhi_is_sampling() && n > 0 ? bhi_sampled_cut(atomic_load_explicit(&page->heap, memory_order_relaxed), page->size_class, n) : n;
+    return bhi_is_sampling() ? bhi_sampled_cut(atomic_load_explicit(&page->heap, memory_order_relaxed), page->size_class, n) : n;
 }
 
 /* First block of the last word of the map below capacity. */

@@ -17,39 +17,28 @@
 
 /* ----------------------------------------------------------------- the choice */
 
-static uint64_t next_secret(void *heap)
-{
-    return bhi_random_u64(&((bhi_heap_t *)heap)->random);
-}
-
-static uint64_t next_seeded(void *heap)
-{
-    return bhi_choice_seeded(&((bhi_heap_t *)heap)->sample_stream);
-}
-
 static uint64_t next_bits(bhi_heap_t *heap)
 {
     if (options->guarded_sample_seed == 0)
-        return next_secret(heap);
+        return bhi_random_u64(&heap->random);
     if (heap->sample_stream == 0) { /* heaps of a program with one thread have the same numbers in each run */
         heap->sample_stream = (uint64_t)options->guarded_sample_seed << 32 | (heap->id + 1);
-        next_seeded(heap);
+        bhi_choice_seeded(&heap->sample_stream);
     }
-    return next_seeded(heap);
+    return bhi_choice_seeded(&heap->sample_stream);
 }
 
-static uint64_t next(void *heap)
+/* Whether guarded_first leaves any of the class to be chosen. */
+static bool has_early(unsigned c)
 {
-    return next_bits(heap);
+    uint32_t most = options->guarded_first;
+    return most != 0 && atomic_load_explicit(&bhi_process.guarded->first[c], memory_order_relaxed) < most;
 }
 
 /* One of the first allocations of the class in this process. */
 static bool is_early(unsigned c)
 {
-    _Atomic(uint32_t) *count = &bhi_process.guarded->first[c];
-    uint32_t most = options->guarded_first;
-    return most != 0 && atomic_load_explicit(count, memory_order_relaxed) < most &&
-           atomic_fetch_add_explicit(count, 1, memory_order_relaxed) < most;
+    return has_early(c) && atomic_fetch_add_explicit(&bhi_process.guarded->first[c], 1, memory_order_relaxed) < options->guarded_first;
 }
 
 static bool looks_at_sites(void)
@@ -60,9 +49,10 @@ static bool looks_at_sites(void)
 /* With rate 0, after the first ones, the next is one of 2^32. */
 static uint32_t draw(bhi_heap_t *heap, unsigned c)
 {
-    if (looks_at_sites() || is_early(c)) /* C3, or is it */
+    uint32_t every = bhi_process.sample_every;
+    if (every == 1 || (looks_at_sites() ? has_early(c) : is_early(c)))
         return 1;
-    return options->guarded_sample_rate == 0 ? UINT32_MAX : bhi_choice_draw(bhi_process.sample_bits, next, heap) + 1;
+    return every == 0 ? UINT32_MAX : bhi_choice_draw(bhi_process.sample_bits, every, next_bits(heap)) + 1;
 }
 
 bool bhi_sampled_find_due(bhi_heap_t *heap, unsigned c)
@@ -72,9 +62,20 @@ bool bhi_sampled_find_due(bhi_heap_t *heap, unsigned c)
     return heap->sample[c] == 1;
 }
 
+uint32_t bhi_sampled_cut_short(bhi_heap_t *heap, unsigned c, uint32_t n)
+{
+    /* Due, and yet a list is made: only in heaps whose page somebody adopts. */
+    if (n == 0 || bhi_sampled_due(heap, c))
+        return n != 0;
+    n = (uint32_t)bhi_min(n, heap->sample[c] - 1);
+    heap->sample[c] -= n;
+    return n;
+}
+
 static void count_back(bhi_heap_t *heap, unsigned c, uint32_t n)
 {
-    if (!looks_at_sites() && heap->sample[c] != 0 && heap->sample[c] < UINT32_MAX - n)
+    bool none_unseen = looks_at_sites() && bhi_process.sample_every == 1;
+    if (!none_unseen && heap->sample[c] != 0 && heap->sample[c] < UINT32_MAX - n)
         heap->sample[c] += n;
 }
 
@@ -164,14 +165,27 @@ static bool is_first_of_site(const frames_t *stack)
 /* C3: this allocation of class c alone is judged. */
 static void *guard_by_site(bhi_heap_t *heap, unsigned c, size_t size, size_t align)
 {
+    bool early = is_early(c);
     if (!is_wanted(size, align))
         return NULL;
     uint32_t rate = options->guarded_sample_rate;
     uint64_t rest;
-    bool chosen = is_early(c) || (rate != 0 && bhi_mul_wide(next_bits(heap), rate, &rest) == 0);
+    bool by_rate = early || (rate != 0 && bhi_mul_wide(next_bits(heap), rate, &rest) < bhi_process.sample_every);
     frames_t stack;
     walk(&stack);
-    return chosen || is_first_of_site(&stack) ? guard_with(heap, size, align, keep(&stack)) : NULL;
+    return by_rate || is_first_of_site(&stack) ? guard_with(heap, size, align, keep(&stack)) : NULL;
+}
+
+/* The allocation is due; which one is the next is drawn. */
+BH_INLINE void *chosen(bhi_heap_t *heap, unsigned c, size_t size, size_t align)
+{
+    if (!looks_at_sites()) {
+        heap->sample[c] = draw(heap, c); /* first: to walk a stack may allocate */
+        return guard(heap, size, align);
+    }
+    void *p = guard_by_site(heap, c, size, align);
+    heap->sample[c] = draw(heap, c);
+    return p;
 }
 
 void *bhi_sampled_listed(bhi_heap_t *heap, unsigned c, size_t size, size_t align)
@@ -179,10 +193,7 @@ void *bhi_sampled_listed(bhi_heap_t *heap, unsigned c, size_t size, size_t align
     const bhi_page_t *page = heap->queues[c].first;
     if (!bhi_sampled_due(heap, c) || (page != NULL && page->listed != 0))
         return NULL;
-    if (looks_at_sites())
-        return guard_by_site(heap, c, size, align);
-    heap->sample[c] = draw(heap, c);
-    void *p = guard(heap, size, align);
+    void *p = chosen(heap, c, size, align);
     if (p == NULL)
         count_back(heap, c, 1); /* for the one that is served instead */
     return p;
@@ -194,10 +205,7 @@ void *bhi_sampled_single(bhi_heap_t *heap, unsigned c, size_t size, size_t align
         heap->sample[c]--;
         return NULL;
     }
-    if (looks_at_sites())
-        return guard_by_site(heap, c, size, align);
-    heap->sample[c] = draw(heap, c);
-    return guard(heap, size, align);
+    return chosen(heap, c, size, align);
 }
 
 /* ----------------------------------------------------------------------- free */

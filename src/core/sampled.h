@@ -17,10 +17,11 @@
  * (size, alignment, budget) is served as any other.
  *
  * Where the first allocations of each call site are to be guarded as well
- * (guarded_first_site, with stacks; harden/sites.h), none may be handed out unseen:
+ * (guarded_first_site, with stacks; harden/sites.h), more are drawn than are guarded: one
+ * in guarded_site_rate.
  *
- *   C3  sample[c] is 0 or 1, so each list has one block and each allocation comes here,
- *       where it is judged alone: with probability 1/rate, or by its stack
+ *   C3  what is drawn is judged alone: with a probability that makes 1/rate of all, or by
+ *       its stack. Where each is, sample[c] is 0 or 1, so each list has one block
  *
  * A forked child draws anew, which changes no probability as the distribution has no
  * memory; unless there is a seed: the same program gets the same choice. The first `guarded_first`
@@ -44,15 +45,15 @@ BH_INLINE bool bhi_sampled_due(bhi_heap_t *heap, unsigned c)
     return bh_unlikely(heap->sample[c] <= 1) && bhi_sampled_find_due(heap, c);
 }
 
-/* Owner, with c's list empty: how many of n blocks go on it; at least one. */
+/* Owner, with c's list empty: how many of n blocks go on it; at least one, if there is
+ * one. The second where these are too many, or the class is due. */
+uint32_t bhi_sampled_cut_short(bhi_heap_t *heap, unsigned c, uint32_t n);
 BH_INLINE uint32_t bhi_sampled_cut(bhi_heap_t *heap, unsigned c, uint32_t n)
 {
-    /* Due, and yet a list is made: only in heaps whose page somebody adopts. */
-    if (bhi_sampled_due(heap, c))
-        return 1;
-    if (bh_unlikely(n >= heap->sample[c]))
-        n = heap->sample[c] - 1;
-    heap->sample[c] -= n;
+    uint32_t left = heap->sample[c];
+    if (bh_unlikely(left <= n))
+        return bhi_sampled_cut_short(heap, c, n);
+    heap->sample[c] = left - n;
     return n;
 }
 

@@ -16,8 +16,10 @@
  * 1 are 0. rate > 0. */
 void bhi_choice_init(uint64_t bits[BHI_CHOICE_BITS], uint32_t rate);
 
-/* One such number, at most BHI_CHOICE_MOST; `next` gives 64 random bits. */
-uint32_t bhi_choice_draw(const uint64_t bits[BHI_CHOICE_BITS], uint64_t (*next)(void *), void *arg);
+/* One such number, at most BHI_CHOICE_MOST. 64 random bits serve for all its digits:
+ * they begin a stream as that of a seed, which is many times cheaper than a keystream,
+ * and of which nothing is ever seen. */
+uint32_t bhi_choice_draw(const uint64_t bits[BHI_CHOICE_BITS], uint32_t rate, uint64_t random);
 
 /* A stream of a seed: SplitMix64, which is no secret. */
 uint64_t bhi_choice_seeded(uint64_t *state);

@@ -123,8 +123,12 @@ void bhi_guarded_init(void)
     bhi_guarded_init_depot();
     if (by_site && o->guarded_sample_rate != 1) /* every one is chosen then */
         bhi_process.sites = (bhi_sites_t *)reserve_open(sizeof(bhi_sites_t));
-    if (o->guarded_sample_rate != 0)
-        bhi_choice_init(bhi_process.sample_bits, o->guarded_sample_rate);
+    uint32_t every = o->guarded_sample_rate;
+    if (bhi_process.sites != NULL && every - 1 >= o->guarded_site_rate)
+        every = o->guarded_site_rate;
+    if (every != 0)
+        bhi_choice_init(bhi_process.sample_bits, every);
+    bhi_process.sample_every = every;
 }
 
 /* --------------------------------------------------------------------- lists */
@@ -191,24 +195,24 @@ bhi_guarded_t *bhi_guarded_pop(bhi_heap_t *heap)
 
 /* -------------------------------------------------------------------- budget */
 
-/* Whether one more of a budget may be a class's that has `own` of it: part of it
- * is kept for the classes that have less than their share. */
-static bool may_take(uint32_t own, const uint32_t others[BHI_GUARDED_CLASSES], uint32_t most)
+/* Whether one more of a budget, of which `used` is in use, may be a class's that has
+ * others[c] of it: part of it is kept for the classes that have less than their share. */
+static bool may_take(unsigned c, const uint32_t others[BHI_GUARDED_CLASSES], uint32_t used, uint32_t most)
 {
-    uint32_t share = most / SHARE, used = 0, kept = 0;
-    for (unsigned i = 0; i < BHI_GUARDED_CLASSES; i++) {
-        used += others[i];
+    uint32_t share = most / SHARE, kept = 0;
+    for (unsigned i = 0; i < BHI_GUARDED_CLASSES; i++)
         kept += others[i] < share ? share - others[i] : 0;
-    }
-    return used < most && (own < share || most - used > kept);
+    return used < most && (others[c] < share || most - used > kept);
 }
 
 static bool may_have_slot(unsigned c)
 {
-    uint32_t slots[BHI_GUARDED_CLASSES];
+    uint32_t slots[BHI_GUARDED_CLASSES], most = pool->slots_most;
+    if (bh_likely(pool->slots < most - BHI_GUARDED_CLASSES * (most / SHARE))) /* room for all shares beside it */
+        return true;
     for (unsigned i = 0; i < BHI_GUARDED_CLASSES; i++)
         slots[i] = pool->classes[i].slots;
-    return may_take(slots[c], slots, pool->slots_most);
+    return may_take(c, slots, pool->slots, most);
 }
 
 static bool may_have_chunk(unsigned c)
@@ -216,7 +220,7 @@ static bool may_have_chunk(unsigned c)
     uint32_t chunks[BHI_GUARDED_CLASSES];
     for (unsigned i = 0; i < BHI_GUARDED_CLASSES; i++)
         chunks[i] = pool->classes[i].chunks;
-    return may_take(chunks[c], chunks, pool->chunk_count);
+    return may_take(c, chunks, atomic_load_explicit(&pool->chunks_used, memory_order_relaxed), pool->chunk_count);
 }
 
 /* --------------------------------------------------------------------- slots */
@@ -260,6 +264,7 @@ static bhi_guarded_t *fresh(unsigned c)
     if (!may_have_slot(c) || ((class->chunks == 0 || class->next == slots_of(c)) && !open_chunk(c)))
         return NULL;
     class->slots++;
+    pool->slots++;
     return record(class->chunk, class->next++);
 }
 

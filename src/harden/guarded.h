@@ -94,6 +94,7 @@ typedef struct bhi_guarded_pool {
     bhi_guarded_chunk_t *chunks;  /* const; entries see above */
     bhi_guarded_class_t classes[BHI_GUARDED_CLASSES];
     _Atomic(uint32_t) chunks_used; /* lock writes, all read */
+    uint32_t slots;               /* lock: ever taken, of all classes */
     _Atomic(size_t) live;         /* lock writes, all read: blocks */
     size_t live_bytes, live_data; /* lock: bytes asked for, bytes of data */
     _Atomic(size_t) refused;      /* chosen, but there was no slot */

@@ -2,53 +2,68 @@
  * Whoever calls these is the only one to touch the slot. */
 #include "harden/guarded.h"
 
+#include "base/bits.h"
 #include "base/checked.h"
 #include "os/os.h"
 
-#include <string.h>
-
 /* The pattern of eight aligned bytes: multiplicative hashing. Odd bytes are never
  * zero, so the commonest overflow, one NUL, changes whatever it meets. */
-static uint64_t pattern(uintptr_t at)
+BH_INLINE uint64_t pattern(uint64_t key, uintptr_t at)
 {
-    uint64_t x = (bhi_process.guarded->key ^ at >> 3) * 0x9e3779b97f4a7c15u; /* golden ratio: Knuth */
+    uint64_t x = (key ^ at >> 3) * 0x9e3779b97f4a7c15u; /* golden ratio: Knuth */
     return (x ^ x >> 32) | 0x0101010101010101u;
+}
+
+static uint64_t key(void)
+{
+    return bhi_process.guarded->key;
 }
 
 static uint8_t byte_at(uintptr_t at)
 {
-    return (uint8_t)(pattern(at) >> (8 * (at & 7)));
+    return (uint8_t)(pattern(key(), at) >> (8 * (at & 7)));
 }
+
+/* The word at `at`, a multiple of 8, some of whose bytes may be the block's. */
+BH_INLINE uint64_t *word_at(uintptr_t at)
+{
+    return (uint64_t *)at; /* NOLINT: block memory is addressed by number */
+}
+
+BH_INLINE void fill_part(uintptr_t at, uint64_t with, uint64_t ours)
+{
+    *word_at(at) = (*word_at(at) & ~ours) | (with & ours);
+}
+
+/* Bytes of a word: all but the first n of 0 to 7, and the first n. */
+#define BUT_FIRST(n) (UINT64_MAX << 8 * (n))
+#define FIRST(n) (~BUT_FIRST(n))
 
 static void fill(uintptr_t from, uintptr_t to)
 {
-    while (from < to) {
-        if (from % 8 == 0 && to - from >= 8) {
-            uint64_t word = pattern(from);
-            memcpy((void *)from, &word, sizeof word); /* NOLINT: block memory is addressed by number */
-            from += 8;
-        } else {
-            *(uint8_t *)from = byte_at(from); /* NOLINT */
-            from++;
-        }
+    uintptr_t at = bhi_align_down(from, 8), last = bhi_align_down(to, 8);
+    uint64_t of = key();
+    if (at < last && from != at) {
+        fill_part(at, pattern(of, at), BUT_FIRST(from - at));
+        from = at += 8;
     }
+    for (; at < last; from = at += 8)
+        *word_at(at) = pattern(of, at);
+    if (from < to)
+        fill_part(last, pattern(of, last), BUT_FIRST(from - last) & FIRST(to - last));
 }
 
 /* Address of the first byte that is not as filled, or 0. */
 static uintptr_t differs(uintptr_t from, uintptr_t to)
 {
-    while (from < to) {
-        uint64_t word;
-        if (from % 8 == 0 && to - from >= 8) {
-            memcpy(&word, (const void *)from, sizeof word); /* NOLINT */
-            if (word == pattern(from)) {
-                from += 8;
-                continue;
-            }
-        }
-        if (*(const uint8_t *)from != byte_at(from)) /* NOLINT */
-            return from;
-        from++;
+    uint64_t of = key(), ours = BUT_FIRST(from & 7);
+    for (uintptr_t at = bhi_align_down(from, 8); at < to; at += 8, ours = UINT64_MAX) {
+        uint64_t changed = *word_at(at) ^ pattern(of, at);
+        if (bh_likely(changed == 0))
+            continue;
+        changed &= to - at < 8 ? ours & FIRST(to - at) : ours;
+        if (changed != 0)
+            return at + bhi_bit_first(changed) / 8;
     }
     return 0;
 }

@@ -35,7 +35,8 @@ typedef struct bhi_process {
     struct bhi_guarded_pool *guarded;    /* const: in control data */
     struct bhi_depot *depot;             /* const: the same; NULL: stacks are not kept */
     struct bhi_sites *sites;             /* const: the same; NULL: call sites are not looked at */
-    uint64_t sample_bits[BHI_CHOICE_BITS]; /* const: harden/choice.h */
+    uint64_t sample_bits[BHI_CHOICE_BITS]; /* const: harden/choice.h, for sample_every */
+    uint32_t sample_every; /* const: one allocation in so many is drawn: the rate, or for call sites more of them; 0: none */
     bool sampling;         /* const: allocations are chosen to be guarded */
     bool traced;           /* const: allocations and frees pass core/traced.c, for the three below or one of them */
     bool records;          /* const: kinds and stacks of blocks in pages are kept (core/record.h) */

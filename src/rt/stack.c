@@ -101,12 +101,10 @@ static bool is_own(uintptr_t pc)
     return own_text_end != NULL && bhi_process.is_object && pc - (uintptr_t)own_start < (uintptr_t)(own_text_end - own_start);
 }
 
-static void add(walk_t *w, uintptr_t pc)
+BH_INLINE void add(walk_t *w, uintptr_t pc)
 {
-    if (!w->started && w->from == 0)
-        w->started = !is_own(pc);
-    if (!w->started && w->from != 0)
-        w->started = pc == w->from;
+    if (!w->started)
+        w->started = w->from == 0 ? !is_own(pc) : pc == w->from;
     if (w->started && w->n < w->most)
         w->out[w->n++] = pc;
 }
@@ -167,6 +165,18 @@ UNCHECKED static void follow(walk_t *w, uintptr_t frame, uintptr_t stack)
     }
 }
 
+/* The frame that returns to the caller outside this library, from one of the library's
+ * own on: these have frame pointers all, and are this thread's, so they are not looked at
+ * as closely as others. */
+UNCHECKED static uintptr_t past_own(uintptr_t frame)
+{
+    uintptr_t start = (uintptr_t)own_start, size = own_text_end != NULL ? (uintptr_t)own_text_end - start : 0;
+    const volatile uintptr_t *link = (const volatile uintptr_t *)frame; /* NOLINT */
+    while (bhi_process.is_object && link[1] - 1 - start < size && link[0] > (uintptr_t)link)
+        link = (const volatile uintptr_t *)link[0]; /* NOLINT */
+    return (uintptr_t)link;
+}
+
 /* ------------------------------------------------------------------ the calls */
 
 /* Whether the caller is the unwinder itself, which allocates and frees under a lock of
@@ -202,6 +212,7 @@ BH_NOINLINE unsigned bhi_stack_here(uintptr_t *out, unsigned most)
         w.unwinder.backtrace(visit, &w);
         busy = false;
     } else {
+        frame = past_own(frame);
         follow(&w, frame, frame);
     }
     return w.n;

@@ -1,6 +1,7 @@
-/* core/sampled.c with guarded_first_site=3 and nothing else guarded: of each call site
- * the first three, also of one that is met late and among many others. Runs in secure
- * (lists) and in hardened (none). */
+/* core/sampled.c with guarded_first_site=3. With guarded_site_rate=1 and nothing else
+ * guarded: of each call site the first three, also of one that is met late and among many
+ * others. With 16: three of each that is met often enough, and beside them what the rate
+ * chooses. Runs in secure (lists) and in hardened (none). */
 #include "bulkhead.h"
 #include "core/sampled.h"
 #include "support.h"
@@ -89,13 +90,52 @@ START_TEST(recursion_is_bounded)
 }
 END_TEST
 
+static unsigned guarded_of(void *(*site)(size_t), size_t size, unsigned n)
+{
+    unsigned guarded = 0;
+    for (unsigned i = 0; i < n; i++) {
+        void *p = site(size);
+        guarded += is_guarded(p);
+        bh_free(p);
+    }
+    return guarded;
+}
+
+/* Of 2000 some 125 are looked at; that fewer than nine are has a probability of 10^-40. */
+START_TEST(some_of_each_site)
+{
+    unsigned busy = guarded_of(busy_site, 40, 2000), rare = guarded_of(rare_site, 40, 2000);
+    ck_assert_msg(busy >= FIRST && busy <= FIRST * WAYS, "%u", busy);
+    ck_assert_msg(rare >= FIRST && rare <= FIRST * WAYS, "%u", rare);
+}
+END_TEST
+
+/* The rate's share is what it is without sites, whichever of the two is larger: six
+ * deviations beside the sites' own. */
+START_TEST(the_rate_stays_what_it_is)
+{
+    unsigned rate = bhi_process.options.guarded_sample_rate, n = 300000;
+    unsigned guarded = guarded_of(busy_site, 40, n), mean = n / rate, most = 0;
+    while (most * most < 36 * mean)
+        most++;
+    ck_assert_msg(guarded >= mean - most && guarded <= mean + most + FIRST * WAYS, "%u of %u", guarded, n);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("first_site");
     TCase *c = tcase_create("all");
     tcase_set_timeout(c, UNIT_TIMEOUT);
-    tcase_add_test(c, the_first_of_each_site);
-    tcase_add_test(c, recursion_is_bounded);
+    bh_free(bh_malloc(1)); /* options are read */
+    if (bhi_process.options.guarded_sample_rate != 0) {
+        tcase_add_test(c, the_rate_stays_what_it_is);
+    } else if (bhi_process.options.guarded_site_rate != 1) {
+        tcase_add_test(c, some_of_each_site);
+    } else {
+        tcase_add_test(c, the_first_of_each_site);
+        tcase_add_test(c, recursion_is_bounded);
+    }
     suite_add_tcase(s, c);
     return unit_main(s);
 }

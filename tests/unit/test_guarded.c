@@ -122,6 +122,48 @@ START_TEST(each_changed_byte_is_seen)
 }
 END_TEST
 
+/* Wherever in a word the block and the patterns begin and end: each byte of a pattern
+ * counts, and no other; filling leaves the block as it is. */
+static void check_place(bhi_guarded_t *g, size_t from_start, size_t size)
+{
+    unsigned char *data = (unsigned char *)bhi_guarded_data(g), *block = data + from_start, *end = data + bhi_guarded_bytes(g);
+    size_t front = from_start < BHI_GUARDED_FRONT ? from_start : BHI_GUARDED_FRONT, left = (size_t)(end - block) - size;
+    size_t behind = left < BHI_GUARDED_BEHIND ? left : BHI_GUARDED_BEHIND, shown = front + size + behind;
+    memset(data, 0, bhi_guarded_bytes(g));
+    g->block = (uintptr_t)block;
+    g->size = (uint32_t)size;
+    bhi_guarded_fill(g);
+    ck_assert(unit_is(data, from_start - front, 0) && unit_is(block, size, 0) && unit_is(block + size + behind, left - behind, 0));
+    for (unsigned char *at = block - front; at < block - front + shown; at++) {
+        bool pattern = at < block || at >= block + size;
+        *at ^= 0x80;
+        ck_assert_uint_eq(bhi_guarded_damage(g), pattern ? (uintptr_t)at : 0);
+        *at ^= 0x80;
+    }
+    if (left > behind) {
+        block[size + behind] = 1;
+        ck_assert_uint_eq(bhi_guarded_damage(g), 0);
+    }
+}
+
+START_TEST(patterns_end_at_any_byte)
+{
+    start();
+    bhi_guarded_t *g = take(100);
+    size_t bytes = bhi_guarded_bytes(g);
+    for (size_t size = 1; size < 24; size++) {
+        check_place(g, 0, size);
+        for (size_t back = 0; back < 10; back++)
+            check_place(g, bytes - size - back, size);
+        check_place(g, bytes / 2 - size, size);
+        check_place(g, 7 + size, size);
+    }
+    g->size = 100;
+    g->block = bhi_guarded_data(g);
+    give(g);
+}
+END_TEST
+
 /* With a budget of 64 slots, four a class its own at least; large OS pages have one
  * class. */
 START_TEST(the_budget_holds)
@@ -274,6 +316,7 @@ int main(void)
     tcase_set_timeout(all, UNIT_TIMEOUT);
     tcase_add_test(all, slots_open_and_trap);
     tcase_add_test(all, each_changed_byte_is_seen);
+    tcase_add_test(all, patterns_end_at_any_byte);
     tcase_add_test(all, the_budget_holds);
     tcase_add_test(all, addresses_come_back_late);
     tcase_add_test(all, wild_addresses_have_no_slot);
