@@ -27,16 +27,17 @@ SOURCES = ["dgif_lib.c", "egif_lib.c", "gifalloc.c", "gif_err.c", "gif_hash.c", 
 FLAGS = ["-std=gnu99", "-O2", "-g", "-w", "-fno-builtin-malloc", "-fno-builtin-free"]
 
 
-def gif(control, pixel):
-    """A picture of one pixel and two colours, with a graphics control block."""
+def gif(control, pixel, kind=0xf9):
+    """A picture of one pixel and two colours, with a graphics control block, or one of another kind."""
     size = (1).to_bytes(2, "little") * 2
     out = b"GIF89a" + size + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
-    out += b"\x21\xf9" + bytes([len(control)]) + control + b"\0"
+    out += bytes([0x21, kind, len(control)]) + control + b"\0"
     codes = 256 | pixel << 9 | 257 << 18  # clear, the pixel, end: nine bits each
     return out + b"\x2c\0\0\0\0" + size + b"\0\x08\4" + codes.to_bytes(4, "little") + b"\0\x3b"
 
 
 GOOD = gif(b"\0\5\0\0", 1)
+SEEDS = [GOOD, gif(b"c", 1, 0xfe)]  # and a comment of one letter
 # Program and its arguments, the function that the bug is in, an input that meets it.
 BUGS = {
     "CVE-2026-26740, write of 4 bytes to a block of 1": (["giftool", "-d", "5"], "EGifGCBToExtension", gif(b"\0", 1)),
@@ -105,15 +106,15 @@ def confirmed(folder, command, function, crashes):
     return False
 
 
-def campaigns(source, work, library, witness, seconds, runs):
+def campaigns(source, work, library, witness, seconds, runs, only):
     print("\n| campaign of %d s | run | executions a second | the bug | crashes saved |\n|---|---|---|---|---|" % seconds)
     (work / "afl").mkdir()
     instrumented = subjects(source, work / "afl", library, True)
     for seed in range(1, runs + 1):
         for name, (folder, settings) in instrumented.items():
-            for number, (bug, (command, function, _)) in enumerate(BUGS.items()):
+            for number, (bug, (command, function, _)) in enumerate((b, c) for b, c in BUGS.items() if only in b):
                 place = work / ("%s-%d-%d" % (name, number, seed))
-                speed = compare.campaign(place, [str(folder / command[0]), *command[1:]], settings, seconds, seed, [GOOD])
+                speed = compare.campaign(place, [str(folder / command[0]), *command[1:]], settings, seconds, seed, SEEDS)
                 crashes = sorted((place / "out" / "default" / "crashes").glob("id:*"))
                 found = "found" if confirmed(witness, command, function, crashes) else ""
                 print("| %s, %s | %d | %.0f | %s | %d |" % (bug.split(",")[0], name, seed, speed, found, len(crashes)), flush=True)
@@ -124,6 +125,7 @@ def main():
     parser.add_argument("library", help="libbulkhead.so")
     parser.add_argument("--seconds", type=int, default=0, help="of each campaign; none unless told")
     parser.add_argument("--runs", type=int, default=1)
+    parser.add_argument("--bug", default="", help="campaigns for the bugs of this name only")
     arguments = parser.parse_args()
     for tool in ("apt-get", "dpkg-source", "patch", "gcc") + (("afl-fuzz", "afl-clang-fast") if arguments.seconds else ()):
         if not shutil.which(tool):
@@ -147,7 +149,7 @@ def main():
                     print("FAIL %s: a good picture: %s" % (name, told(good)))
                     failed = True
         if arguments.seconds:
-            campaigns(source, work, library, plainly["asan"][0], arguments.seconds, arguments.runs)
+            campaigns(source, work, library, plainly["asan"][0], arguments.seconds, arguments.runs, arguments.bug)
     sys.exit(failed)
 
 

@@ -259,17 +259,18 @@ def judge(tool, tasks, results):
 
 
 def table(judged):
-    columns = ["%s %s %s" % (l, f, p) for l in ("C", "C++") for f, p in [("whole", p) for p in PROFILES] + [("linked", "debug"), ("bare", "debug")]]
+    names = {"whole": "three profiles", "linked": "stripped, debug link", "bare": "stripped"}
+    columns = ["%s, %s" % (language, name) for language in ("C", "C++") for name in names.values()]
     cells = collections.defaultdict(lambda: [0, 0])
     groups = []
-    for (program, profile, bug), problems in judged:
-        cell = cells[bug.group, "%s %s %s" % (program.language, program.form, profile)]
+    for (program, _, bug), problems in judged:
+        cell = cells[bug.group, "%s, %s" % (program.language, names[program.form])]
         cell[0] += not problems
         cell[1] += 1
     for bug in list(bugs(True)) + list(mismatches()):
         if bug.group not in groups:
             groups.append(bug.group)
-    print("| bug, reported right of planted | " + " | ".join(columns) + " |")
+    print("| reported right, of planted | " + " | ".join(columns) + " |")
     print("|---|" + "---|" * len(columns))
     for group in groups:
         print("| %s | %s |" % (group, " | ".join("%d of %d" % tuple(cells[group, c]) if (group, c) in cells else "" for c in columns)))
