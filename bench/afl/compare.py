@@ -48,15 +48,16 @@ def environment(settings, preload_as):
     return env
 
 
-def campaign(work, target, settings, seconds, seed):
+def campaign(work, command, settings, seconds, seed, seeds):
+    """Executions a second of a command that reads its input; what it saved stays in the folder."""
     env = environment(settings, "AFL_PRELOAD")
     env.update(AFL_SKIP_CPUFREQ="1", AFL_NO_AFFINITY="1", AFL_NO_UI="1", AFL_I_DONT_CARE_ABOUT_MISSING_CRASHES="1", AFL_FAST_CAL="1")
-    command = ["afl-fuzz", "-i", str(work / "seeds"), "-o", str(work / "out"), "-V", str(seconds), "-s", str(seed), "--", target]
+    fuzzer = ["afl-fuzz", "-i", str(work / "seeds"), "-o", str(work / "out"), "-V", str(seconds), "-s", str(seed), "--", *command]
     (work / "seeds").mkdir(parents=True)
-    for number, text in enumerate(SEEDS):
+    for number, text in enumerate(seeds):
         (work / "seeds" / str(number)).write_bytes(text)
     with open(work / "log", "wb") as log:
-        subprocess.run(command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=seconds + 120, check=False)
+        subprocess.run(fuzzer, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, timeout=seconds + 120, check=False)
     stats = work / "out" / "default" / "fuzzer_stats"
     if not stats.exists():
         sys.exit("compare: afl-fuzz did not run:\n" + (work / "log").read_text(errors="replace")[-2000:])
@@ -80,7 +81,7 @@ def triage(work, target, settings):
 def one(work, name, subject, seconds, seed):
     target, settings = subject
     folder = work / ("%s-%d" % (name, seed))
-    return name, seed, campaign(folder, target, settings, seconds, seed), triage(folder, target, settings)
+    return name, seed, campaign(folder, [target], settings, seconds, seed, SEEDS), triage(folder, target, settings)
 
 
 def main():

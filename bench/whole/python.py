@@ -16,5 +16,5 @@ def prepare(context):
 
 
 def run(context, library):
-    command = ["python3", "-I", "-S", str(SCRIPT), str(context.amount(100)), str(context.seed)]
+    command = ["python3", "-s", "-S", str(SCRIPT), str(context.amount(100)), str(context.seed)]
     return context.run(command, library, PYTHONMALLOC="malloc", PYTHONHASHSEED="0")

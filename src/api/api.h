@@ -8,6 +8,7 @@
 #include "base/checked.h"
 #include "core/heap.h"
 #include "core/thread.h"
+#include "harden/origin.h"
 
 /* The heap that a handle names: one of the calling thread's, or the process ends. */
 BH_INLINE bhi_heap_t *bhi_api_heap(const bh_heap_t *heap)
@@ -23,9 +24,10 @@ BH_INLINE size_t bhi_api_product(size_t count, size_t size)
 }
 
 /* Whether p is a block that a sized release may name with this size (and alignment);
- * the process ends if not. False: NULL, or foreign and the policy says go on. */
-bool bhi_api_size_fits(const void *p, size_t size);
-bool bhi_api_aligned_size_fits(const void *p, size_t alignment, size_t size);
+ * the process ends if not, with kind-mismatch if it is also of another kind than functions
+ * like this one (`by`; BHI_KINDS: any) release. False: NULL, or foreign and the policy says go on. */
+bool bhi_api_size_fits(const void *p, size_t size, bhi_kind_t by);
+bool bhi_api_aligned_size_fits(const void *p, size_t alignment, size_t size, bhi_kind_t by);
 
 /* Ends the process after the line "bulkhead: ERROR: new-failed: ...": a
  * throwing operator new has no memory, and no C++ library is there whose

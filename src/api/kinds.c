@@ -89,26 +89,32 @@ void bhi_delete_array(void *p)
     release(p, BHI_KIND_NEW_ARRAY);
 }
 
+/* BHI_KINDS: none is compared. */
+BH_INLINE bhi_kind_t wanted(bhi_kind_t kind)
+{
+    return bh_unlikely(bhi_process.kinds) ? known(kind) : BHI_KINDS;
+}
+
 void bhi_delete_sized(void *p, size_t size)
 {
-    if (bhi_api_size_fits(p, size))
+    if (bhi_api_size_fits(p, size, wanted(BHI_KIND_NEW)))
         bhi_delete(p);
 }
 
 void bhi_delete_array_sized(void *p, size_t size)
 {
-    if (bhi_api_size_fits(p, size))
+    if (bhi_api_size_fits(p, size, wanted(BHI_KIND_NEW_ARRAY)))
         bhi_delete_array(p);
 }
 
 void bhi_delete_aligned_sized(void *p, size_t alignment, size_t size)
 {
-    if (bhi_api_aligned_size_fits(p, alignment, size))
+    if (bhi_api_aligned_size_fits(p, alignment, size, wanted(BHI_KIND_NEW)))
         bhi_delete(p);
 }
 
 void bhi_delete_array_aligned_sized(void *p, size_t alignment, size_t size)
 {
-    if (bhi_api_aligned_size_fits(p, alignment, size))
+    if (bhi_api_aligned_size_fits(p, alignment, size, wanted(BHI_KIND_NEW_ARRAY)))
         bhi_delete_array(p);
 }

@@ -4,6 +4,7 @@
 #include "core/free.h"
 #include "core/init.h"
 #include "core/realloc.h"
+#include "core/traced.h"
 #include "meta/segment.h"
 #include "meta/size_class.h"
 
@@ -46,7 +47,7 @@ void bh_free(void *p)
     bhi_free(p);
 }
 
-BH_INLINE bool fits(const void *p, size_t alignment, size_t size, size_t usable_for_size)
+BH_INLINE bool fits(const void *p, size_t alignment, size_t size, size_t usable_for_size, bhi_kind_t by)
 {
     if (p == NULL)
         return false;
@@ -54,34 +55,36 @@ BH_INLINE bool fits(const void *p, size_t alignment, size_t size, size_t usable_
     if (usable == BHI_USABLE_FOREIGN)
         return false; /* reported if that is the policy */
     bool size_fits = usable == usable_for_size || bhi_sized_free_fits(p, usable, size);
-    if (!size_fits || !bhi_is_power_of_two(alignment) || ((uintptr_t)p & (alignment - 1)) != 0)
+    if (!size_fits || !bhi_is_power_of_two(alignment) || ((uintptr_t)p & (alignment - 1)) != 0) {
+        bhi_kind_free_sized((uintptr_t)p, by);
         bhi_violation(BHI_SIZE_MISMATCH, (uintptr_t)p);
+    }
     return true;
 }
 
-bool bhi_api_size_fits(const void *p, size_t size)
+bool bhi_api_size_fits(const void *p, size_t size, bhi_kind_t by)
 {
-    return fits(p, 1, size, SIZE_MAX);
+    return fits(p, 1, size, SIZE_MAX, by);
 }
 
 void bh_free_sized(void *p, size_t size)
 {
-    if (fits(p, 1, size, SIZE_MAX))
+    if (fits(p, 1, size, SIZE_MAX, BHI_KIND_MALLOC))
         bhi_free(p);
 }
 
-bool bhi_api_aligned_size_fits(const void *p, size_t alignment, size_t size)
+bool bhi_api_aligned_size_fits(const void *p, size_t alignment, size_t size, bhi_kind_t by)
 {
     unsigned c = bhi_is_power_of_two(alignment) && alignment <= BH_SLOT_SIZE ? bhi_class_of_aligned(size, alignment) : BHI_CLASSES;
     size_t usable = c < BHI_CLASSES ? bhi_class_size(c) : SIZE_MAX;
     if (c == BHI_CLASSES && size <= PTRDIFF_MAX)
         usable = bhi_align_up(size > 0 ? size : 1, BH_OS_PAGE_SIZE);
-    return fits(p, alignment, size, usable);
+    return fits(p, alignment, size, usable, by);
 }
 
 void bh_free_aligned_sized(void *p, size_t alignment, size_t size)
 {
-    if (bhi_api_aligned_size_fits(p, alignment, size))
+    if (bhi_api_aligned_size_fits(p, alignment, size, BHI_KIND_MALLOC))
         bhi_free(p);
 }
 

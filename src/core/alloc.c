@@ -62,6 +62,10 @@ static void *try_once(bhi_heap_t *heap, const request_t *r)
         unsigned c = bhi_class_of_aligned(r->size + (hard ? BH_CANARY_LEAST : 0), r->align != 0 ? r->align : 1);
         if (c < BHI_CLASSES)
             return hard ? in_class_hard(heap, c, r) : in_class(heap, c, r);
+        /* Only with its canary, which a guarded block has no need of, is it too large. */
+        void *p = hard && bhi_is_sampling() && r->size <= BH_GUARDED_MOST ? bhi_sampled_single(heap, BHI_CLASSES - 1, r->size, r->align) : NULL;
+        if (p != NULL)
+            return p;
     }
     return bhi_heap_large_at(heap, r->size, r->align, r->shift, r->zero);
 }

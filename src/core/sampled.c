@@ -130,7 +130,8 @@ static bool is_wanted(size_t size, size_t align)
 static size_t place(bhi_heap_t *heap, const bhi_guarded_t *g, size_t size, size_t align)
 {
     size_t least = options->guarded_precise != 0 ? 1 : size <= 8 ? 8 : 16;
-    if ((next_bits(heap) & ((1u << LEFT_BITS) - 1)) == 0)
+    uint32_t side = options->guarded_side;
+    if (side == BHI_SIDE_START || (side == BHI_SIDE_RANDOM && (next_bits(heap) & ((1u << LEFT_BITS) - 1)) == 0))
         return 0;
     return bhi_align_down(bhi_guarded_bytes(g) - size, bhi_max(align, least));
 }

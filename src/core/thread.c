@@ -102,21 +102,29 @@ static void thread_exit(void *value)
 }
 
 /* Lock order across fork: state->lock, then that of the shared hazard, are held
- * over it. The generators' own lock is reset by bhi_random_after_fork. */
+ * over it. The generators' own lock is reset by bhi_random_after_fork. A process with one
+ * thread has nobody to keep out: it leaves them alone, and with them OS pages that each
+ * fork of a fork server would have the kernel copy. */
 /* glibc's own record; absent elsewhere, then threads are assumed. */
 extern char __libc_single_threaded __attribute__((weak));
 static bool forked_alone;
 
 static void fork_prepare(void)
 {
-    bhi_state_lock();
-    bhi_lock_take(&bhi_state->hazard_lock);
-    bhi_forking = true;
-    forked_alone = &__libc_single_threaded != NULL && __libc_single_threaded != 0;
+    bool alone = &__libc_single_threaded != NULL && __libc_single_threaded != 0;
+    if (!alone) {
+        bhi_state_lock();
+        bhi_lock_take(&bhi_state->hazard_lock);
+        bhi_forking = true;
+    }
+    if (forked_alone != alone)
+        forked_alone = alone;
 }
 
 static void fork_parent(void)
 {
+    if (forked_alone)
+        return;
     bhi_forking = false;
     bhi_lock_give(&bhi_state->hazard_lock);
     bhi_state_unlock();
@@ -124,7 +132,8 @@ static void fork_parent(void)
 
 static void fork_child(void)
 {
-    bhi_forking = false;
+    if (!forked_alone)
+        bhi_forking = false;
     bhi_lock_reset(&bhi_state->lock);
     bhi_random_after_fork();
     bhi_purge_after_fork();

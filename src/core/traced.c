@@ -195,22 +195,33 @@ BH_NOINLINE void bhi_kind_free(void *p, bhi_kind_t by)
 
 /* ------------------------------------------------------------------- realloc */
 
-static void note_realloc(const bhi_block_t *block, void *arg)
+static void read_kind(const bhi_block_t *block, void *arg)
 {
-    bool *wrong = arg;
+    bhi_kind_t *kind = arg;
     if (bhi_record_has(block->page))
-        *wrong = !is_of_c(bhi_origin_kind(atomic_load_explicit(&bhi_record_of(block->page, block->index)->origin, memory_order_relaxed)));
+        *kind = bhi_origin_kind(atomic_load_explicit(&bhi_record_of(block->page, block->index)->origin, memory_order_relaxed));
+}
+
+static void look(uintptr_t p, bhi_kind_t by, bhi_use_t use)
+{
+    bhi_kind_t kind = BHI_KINDS;
+    if (bhi_guarded_contains(p))
+        kind = bhi_origin_kind(atomic_load_explicit(&bhi_guarded_at(p)->origin, memory_order_relaxed));
+    else if (bhi_process.records)
+        bhi_block_with(p, use, read_kind, &kind);
+    if (kind < BHI_KINDS)
+        bhi_kind_compare(p, kind, by);
 }
 
 void bhi_kind_realloc(uintptr_t p)
 {
-    bool wrong = false;
-    if (bhi_guarded_contains(p))
-        wrong = !is_of_c(bhi_origin_kind(atomic_load_explicit(&bhi_guarded_at(p)->origin, memory_order_relaxed)));
-    else if (bhi_process.records)
-        bhi_block_with(p, BHI_USE_REALLOC, note_realloc, &wrong);
-    if (bh_unlikely(wrong))
-        accuse(p, BY_REALLOC);
+    look(p, BY_REALLOC, BHI_USE_REALLOC);
+}
+
+void bhi_kind_free_sized(uintptr_t p, bhi_kind_t by)
+{
+    if (bhi_process.kinds && by < BHI_KINDS)
+        look(p, by, BHI_USE_FREE);
 }
 
 void bhi_traced_grown(const bhi_block_t *block, size_t had, size_t size)

@@ -39,6 +39,10 @@ void bhi_traced_free(uintptr_t p, bhi_kind_t by);
 /* Before realloc of a live block. */
 void bhi_kind_realloc(uintptr_t p);
 
+/* Before a live block is refused for its size, which was given to a function of this
+ * kind: a block of another kind often has another size as well, and the kind says more. */
+void bhi_kind_free_sized(uintptr_t p, bhi_kind_t by);
+
 /* A block has grown in place from `had` requested bytes. */
 void bhi_traced_grown(const bhi_block_t *block, size_t had, size_t size);
 

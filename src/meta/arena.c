@@ -16,14 +16,24 @@
 #define PLACE_TRIES 16
 /* With a seed bases lie where address space randomisation puts nothing of its own (it
  * begins at a third of the 47-bit user space), so that the same ones are free in each
- * run; and close together, as each fork copies the page tables that lead to them. */
+ * run. And each fork makes every page of page tables anew that leads to memory in use:
+ * so what is used from the start on lies at the beginning of one GiB, small parts and
+ * pool within 2 MiB, and what is reserved next begins in the same GiB. */
 #define REPLAYED_END ((uint64_t)1 << 39)
 #define REPLAYED_BLOCKS ((size_t)64 << 30)
+#define REPLAYED_ALIGN ((size_t)1 << 30)
+#define REPLAYED_SMALL ((size_t)640 * 1024) /* for reservations of their own elsewhere */
+#define REPLAYED_POOL ((size_t)256 << 20)   /* the first; others follow */
 #define RUN_TRIES 8 /* runs looked at in the bin that may or may not fit */
 
 typedef struct layout {
-    size_t blocks, state, wiped, descs, headers, pool, control;
+    size_t blocks, state, wiped, small, descs, headers, pool, control;
 } layout_t;
+
+static bool is_replayed(void)
+{
+    return bhi_process.options.seed != 0;
+}
 
 static layout_t plan(size_t blocks, bool first)
 {
@@ -33,11 +43,14 @@ static layout_t plan(size_t blocks, bool first)
     if (first) {
         l.state = bhi_align_up(sizeof(bhi_state_t) + sizeof(bhi_random_root_t), BH_OS_PAGE_SIZE);
         l.wiped = BH_OS_PAGE_SIZE;
+        l.small = is_replayed() ? REPLAYED_SMALL : 0;
     }
     l.descs = bhi_align_up((blocks >> BH_SLOT_SHIFT) << BH_PAGE_DESC_SHIFT, BH_OS_PAGE_SIZE);
     l.headers = bhi_align_up((blocks >> BH_SEGMENT_SHIFT) * sizeof(bhi_segment_t), BH_OS_PAGE_SIZE);
     l.pool = bhi_align_up(blocks / 32 + POOL_LEAST, BH_OS_PAGE_SIZE);
-    l.control = l.state + l.wiped + l.descs + l.headers + l.pool + 5 * CONTROL_GAP;
+    if (is_replayed())
+        l.pool = bhi_min(l.pool, REPLAYED_POOL);
+    l.control = l.state + l.wiped + l.small + l.descs + l.headers + l.pool + 5 * CONTROL_GAP;
     return l;
 }
 
@@ -49,7 +62,7 @@ static uintptr_t reserve_random(size_t size, size_t align, size_t before, bhi_ra
     /* 47-bit user space; the lowest 64 GiB and the highest TiB, where programs,
      * stacks and libraries live, are left alone. */
     const uint64_t low = (uint64_t)1 << 36;
-    const uint64_t high = bhi_process.options.seed != 0 ? REPLAYED_END : ((uint64_t)1 << 47) - ((uint64_t)1 << 40);
+    const uint64_t high = is_replayed() ? REPLAYED_END : ((uint64_t)1 << 47) - ((uint64_t)1 << 40);
     if (size < high - low) {
         uint64_t places = (high - low - size) / align;
         for (int i = 0; i < PLACE_TRIES; i++) {
@@ -88,9 +101,33 @@ static void note_reserved(uintptr_t from, size_t size)
     atomic_store_explicit(&bhi_state->reserved_count, n + 1, memory_order_release);
 }
 
+/* With a seed: within the first reservation; 0: no room. */
+static uintptr_t take_small(size_t size)
+{
+    bhi_range_t *rest = &bhi_state->small;
+    size_t whole = bhi_align_up(size, BH_OS_PAGE_SIZE) + BH_OS_PAGE_SIZE; /* with a page without access */
+    if (whole > rest->to - rest->from)
+        return 0;
+    rest->from += whole;
+    return rest->from - whole;
+}
+
+/* With a seed: right behind the reservation that was made last. */
+static uintptr_t reserve_behind(size_t size)
+{
+    uint32_t n = atomic_load_explicit(&bhi_state->reserved_count, memory_order_relaxed);
+    intptr_t at = bhi_os_reserve(bhi_align_up(bhi_state->reserved[n - 1].to, BH_OS_PAGE_SIZE) + GUARD_BEFORE, size);
+    return bhi_os_failed(at) ? 0 : (uintptr_t)at;
+}
+
 uintptr_t bhi_arena_reserve_anywhere(size_t size)
 {
-    uintptr_t at = reserve_random(size, BH_OS_PAGE_SIZE, 0, &bhi_state->random);
+    uintptr_t at = take_small(size);
+    if (at != 0)
+        return at;
+    at = is_replayed() ? reserve_behind(size) : 0;
+    if (at == 0)
+        at = reserve_random(size, BH_OS_PAGE_SIZE, 0, &bhi_state->random);
     if (at != 0)
         note_reserved(at, size);
     return at;
@@ -107,7 +144,7 @@ static size_t wanted_blocks(size_t least, size_t first)
 {
     size_t left = bhi_os_address_space_left();
     if (left == SIZE_MAX)
-        return bhi_max(bhi_process.options.seed != 0 ? REPLAYED_BLOCKS : first, least);
+        return bhi_max(is_replayed() ? REPLAYED_BLOCKS : first, least);
     size_t quarter = left / 4;
     size_t overhead = quarter / 16 + 2 * POOL_LEAST + 8 * CONTROL_GAP;
     size_t blocks = quarter > overhead ? bhi_align_down(quarter - overhead, BH_SEGMENT_SIZE) : 0;
@@ -122,7 +159,9 @@ static bool reserve_arena(size_t blocks, size_t least, bool first, bhi_random_t 
         *l = plan(blocks, first);
         *block_at = reserve_random(l->blocks, BH_SEGMENT_SIZE, GUARD_BEFORE, random);
         if (*block_at != 0) {
-            *control_at = reserve_random(l->control, BH_OS_PAGE_SIZE, 0, random);
+            *control_at = is_replayed() ? reserve_random(l->control, REPLAYED_ALIGN, 0, random) : 0;
+            if (*control_at == 0)
+                *control_at = reserve_random(l->control, BH_OS_PAGE_SIZE, 0, random);
             if (*control_at != 0)
                 return true;
             release_blocks(*block_at, l->blocks);
@@ -133,18 +172,18 @@ static bool reserve_arena(size_t blocks, size_t least, bool first, bhi_random_t 
     }
 }
 
-/* Descriptors, headers and pool of an arena from `at` on. */
+/* Pool, descriptors and headers of an arena from `at` on. */
 static void lay_out(bhi_arena_t *arena, const layout_t *l, uintptr_t block_at, uintptr_t at)
 {
     memset(arena, 0, sizeof *arena);
     arena->base = block_at;
     arena->size = l->blocks;
     arena->segments = (uint32_t)(l->blocks >> BH_SEGMENT_SHIFT);
+    bhi_pool_add_region(at, l->pool);
+    at += l->pool + CONTROL_GAP;
     arena->descs = at;
     at += l->descs + CONTROL_GAP;
     arena->headers = (bhi_segment_t *)at;
-    at += l->headers + CONTROL_GAP;
-    bhi_pool_add_region(at, l->pool);
 }
 
 bool bhi_arena_init(bhi_random_root_t *root)
@@ -165,9 +204,11 @@ bool bhi_arena_init(bhi_random_root_t *root)
     bhi_process.state = (bhi_state_t *)at;
     bhi_random_place_root((bhi_random_root_t *)(at + sizeof(bhi_state_t)), root, at + l.state);
     bhi_random_init(&bhi_state->random);
-    at += l.state + l.wiped + CONTROL_GAP;
     note_reserved(block_at, l.blocks);
-    note_reserved(at - l.state - l.wiped - 2 * CONTROL_GAP, l.control);
+    note_reserved(at - CONTROL_GAP, l.control);
+    at += l.state + l.wiped + CONTROL_GAP;
+    bhi_state->small = (bhi_range_t){at, at + l.small};
+    at += l.small;
     bhi_arena_t *arena = &bhi_state->arenas[0];
     lay_out(arena, &l, block_at, at);
     atomic_store_explicit(&bhi_state->arena_count, 1, memory_order_release);

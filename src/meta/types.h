@@ -365,6 +365,14 @@ typedef struct bhi_range {
  * only pointer to it is on the read-only process page. */
 typedef struct bhi_state {
     bhi_lock_t lock;                   /* one lock for all below; nothing is called back under it */
+    /* Until arena_count: what fork writes to, in the parent or the child, in one OS page. */
+    struct bhi_heap *orphans;          /* head of a list; adopted from the front, added at the back */
+    struct bhi_heap *orphans_last;
+    _Atomic(uint32_t) orphan_count;    /* lock writes, all read as a hint */
+    bhi_hazard_t *hazards_free;        /* lock */
+    bhi_lock_t hazard_lock;            /* for the shared one; nothing else is taken under it */
+    bhi_segment_t *purge_busy;         /* lock: segment whose memory a thread returns right now, lock given up */
+    bhi_hazard_t hazard_shared;        /* for threads that have none and can get none */
     _Atomic(uint32_t) arena_count BH_ALIGNED(BH_CACHE_LINE); /* lock writes, all read */
     bhi_arena_t arenas[BH_ARENA_MAX];  /* entries below arena_count are const but for tagged fields */
     bhi_segment_t *buckets[BHI_BUCKETS];
@@ -375,29 +383,23 @@ typedef struct bhi_state {
     bhi_segment_t *huge_refused;       /* lock: first headers, by next; see Q3 */
     bhi_random_t random;               /* lock, secret: slot choice */
     struct bhi_heap *heaps_unused, *heaps_unused_last;
-    struct bhi_heap *orphans;          /* head of a list; adopted from the front, added at the back */
-    struct bhi_heap *orphans_last;
-    _Atomic(uint32_t) orphan_count;    /* lock writes, all read as a hint */
     struct bhi_heap *thread_heaps[BHI_THREAD_CHAINS]; /* lock: default heaps of threads, by owner */
     _Atomic(uint32_t) heap_count;      /* lock writes, all read */
     struct bhi_heap **heap_dir[BHI_HEAP_DIR];
     _Atomic(struct bhi_hazard_chunk *) hazards; /* lock writes, all read: the first chunk */
     struct bhi_hazard_chunk *hazards_last; /* lock */
-    bhi_hazard_t *hazards_free;        /* lock */
     _Atomic(uint32_t) hazard_count;    /* lock writes, all read: words that were ever a thread's */
-    bhi_lock_t hazard_lock;            /* for the shared one; nothing else is taken under it */
-    bhi_hazard_t hazard_shared;        /* for threads that have none and can get none */
     size_t mappings;                   /* lock: estimate of mappings that guards by mprotect and chunks cost */
     size_t mappings_budget;            /* lock: half of vm.max_map_count; 0 = not read yet */
     _Atomic(size_t) guard_missed;      /* guards that could not be placed */
     _Atomic(size_t) advice_refused;    /* advisory kernel calls that failed */
-    bhi_segment_t *purge_busy;         /* lock: segment whose memory a thread returns right now, lock given up */
     bool batch_refused;                /* lock: process_madvise does not work here */
     bool move_refused;                 /* lock: mremap does not work here, or failed once */
     uint32_t chunks;                   /* lock: segments that are chunks */
     size_t dirty_slots;                /* lock: in all segments */
     _Atomic(uint32_t) reserved_count;  /* lock writes, all read; beyond BHI_RESERVED_MOST none is noted */
     bhi_range_t reserved[BHI_RESERVED_MOST]; /* lock: all reservations, of blocks and of control data */
+    bhi_range_t small;                 /* lock: with a seed, what is left for small reservations */
 } bhi_state_t;
 
 #define bhi_state (bhi_process.state)

@@ -29,7 +29,8 @@ BH_INLINE void bhi_lock_give(bhi_lock_t *lock)
 /* In a forked child, where the threads that held or awaited it do not exist. */
 BH_INLINE void bhi_lock_reset(bhi_lock_t *lock)
 {
-    atomic_store_explicit(&lock->state, 0, memory_order_relaxed);
+    if (atomic_load_explicit(&lock->state, memory_order_relaxed) != 0) /* else its page stays the parent's */
+        atomic_store_explicit(&lock->state, 0, memory_order_relaxed);
 }
 
 #endif

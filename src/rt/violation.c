@@ -46,6 +46,12 @@ const char *bhi_violation_id(bhi_violation_t what)
     return (unsigned)what < BHI_VIOLATIONS ? table[what].id : "unknown";
 }
 
+/* Traces that whoever comes along finds, who did nothing wrong. */
+static bool is_found_later(bhi_violation_t what)
+{
+    return what == BHI_OVERFLOW || what == BHI_UNDERFLOW || what == BHI_WRITE_AFTER_FREE;
+}
+
 static void start_report(bhi_report_t *r, bhi_violation_t what, uintptr_t address, bool fatal)
 {
     memset(r, 0, sizeof *r);
@@ -55,7 +61,7 @@ static void start_report(bhi_report_t *r, bhi_violation_t what, uintptr_t addres
     r->address = (const void *)address;
     r->thread = bhi_os_tid();
     r->fatal = fatal;
-    r->culprit = (unsigned)what < BHI_VIOLATIONS && table[what].fault == PROGRAM;
+    r->culprit = (unsigned)what < BHI_VIOLATIONS && table[what].fault == PROGRAM && !is_found_later(what);
     r->size_class = r->slot = r->heap = -1;
 }
 

@@ -51,6 +51,12 @@ static void *free_there(void *p)
     return NULL;
 }
 
+/* Of one element of the array: neither kind nor size fits. */
+static void by_sized_one(void *p)
+{
+    bhi_delete_sized(p, 4);
+}
+
 static void by_other(void *p)
 {
     pthread_t t;
@@ -69,6 +75,7 @@ static void new_free_there(void) { release(bhi_new(100), by_other); }
 static void new_realloc(void) { release(bhi_new(100), by_realloc); }
 static void new_delete_array(void) { release(bhi_new(100), bhi_delete_array); }
 static void array_delete(void) { release(bhi_new_array(100), bhi_delete); }
+static void array_sized_delete(void) { release(bhi_new_array(100), by_sized_one); }
 static void array_free(void) { release(bhi_new_array(100), bh_free); }
 static void array_free_large(void) { release(bhi_new_array(1000000), bh_free); }
 static void array_aligned_free(void) { release(bhi_new_array_aligned(64, 100), bh_free); }
@@ -274,6 +281,8 @@ static const attack_row_t rows[] = {
     {"new, realloc", PAGES, new_realloc, SIGABRT, {"allocated by new, released by realloc;", STACK}},
     {"new, delete[]", PAGES, new_delete_array, SIGABRT, {"allocated by new, released by delete[];", STACK}},
     {"new[], delete", PAGES, array_delete, SIGABRT, {"allocated by new[], released by delete;", STACK}},
+    {"new[], sized delete of one", PAGES, array_sized_delete, SIGABRT, {"allocated by new[], released by delete;", STACK}},
+    {"new[], sized delete of one, guarded", GUARDED, array_sized_delete, SIGABRT, {"allocated by new[], released by delete\n"}},
     {"new[], free", PAGES, array_free, SIGABRT, {"allocated by new[], released by free;", STACK}},
     {"new[], free, large", PAGES, array_free_large, SIGABRT, {"allocated by new[], released by free", "requested 1000000", STACK}},
     {"new[], aligned, free", PAGES, array_aligned_free, SIGABRT, {"allocated by new[], released by free;", STACK}},

@@ -196,6 +196,20 @@ static int ask(void)
 
 /* ----------------------------------------------------------------------- slots */
 
+#define GIB ((uintptr_t)1 << 30)
+#define PAGE_TABLE ((uintptr_t)512 * 4096) /* bytes that one page of page tables leads to, where OS pages have 4 KiB */
+
+/* Each fork makes anew the page tables that lead to what is in use. */
+START_TEST(little_leads_to_what_is_used)
+{
+    uintptr_t state = (uintptr_t)bhi_process.state, table = (uintptr_t)bhi_process.guarded->chunks;
+    ck_assert_uint_eq(state / PAGE_TABLE, (uintptr_t)bhi_process.guarded / PAGE_TABLE);
+    ck_assert_uint_eq(state / PAGE_TABLE, table / PAGE_TABLE);
+    ck_assert_uint_eq(state / PAGE_TABLE, (uintptr_t)bhi_thread_heap_get() / PAGE_TABLE);
+    ck_assert_uint_eq(state / GIB, bhi_process.guarded_base / GIB);
+}
+END_TEST
+
 START_TEST(all_are_guarded_until_slots_end)
 {
     long slots = bh_option_get_long("guarded_slots");
@@ -231,6 +245,9 @@ int main(int argc, char **argv)
     tcase_add_test(c, realloc_moves);
     tcase_add_test(c, the_cap_gives_null);
     tcase_add_test(c, the_cap_can_end_the_process);
+#ifdef __x86_64__ /* elsewhere the kernel chooses */
+    tcase_add_test(c, little_leads_to_what_is_used);
+#endif
     tcase_add_test(c, all_are_guarded_until_slots_end);
     suite_add_tcase(s, c);
     return unit_main(s);
