@@ -36,7 +36,7 @@ static size_t map_bytes(uint32_t reserved)
 }
 
 /* A page's chunk of control memory: the list, the map, and what profile hardened keeps
- * behind that. */
+ * around that. */
 typedef struct chunk {
     size_t map, bytes; /* of the whole, and where in it the map begins */
 } chunk_t;
@@ -47,8 +47,10 @@ static chunk_t chunk_for(uint32_t reserved, size_t block_size, uint8_t size_clas
         return (chunk_t){0, sizeof(bhi_map_word_t)};
     if (size_class == BHI_CLASS_ZERO)
         return (chunk_t){0, map_bytes(reserved)};
-    if (bhi_is_hardened())
-        return (chunk_t){0, map_bytes(reserved) + bhi_hard_bytes(reserved, block_size) + bhi_record_bytes(reserved)};
+    if (bhi_is_hardened()) {
+        size_t before = bhi_hard_bytes_before(reserved, block_size);
+        return (chunk_t){before, before + map_bytes(reserved) + bhi_hard_bytes(reserved, block_size) + bhi_record_bytes(reserved)};
+    }
     size_t list = bhi_list_room(reserved) * sizeof(bhi_index_t);
     return (chunk_t){list, list + map_bytes(reserved)};
 }
@@ -193,7 +195,7 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     page->size_class = (uint8_t)c;
     page->reserved = reserved;
     if (bhi_is_hardened() && !none)
-        page->hard = bhi_hard_place(page);
+        *bhi_hard_key(page) = page->key;
     uint8_t shift = 6;
     while (((reserved - 1) >> shift) >= GROUPS)
         shift++;
