@@ -196,46 +196,57 @@ void *bhi_hard_at_hand(bhi_heap_t *heap, size_t size)
     return bh_likely(next->count > next->least) ? hand_out(next, size) : NULL;
 }
 
-static BH_NOINLINE void *malloc_any(size_t size)
+/* With what malloc counts down where nobody is chosen: never to the end. */
+static void count_anew(bhi_heap_t *heap, unsigned c)
 {
-    if (bh_likely(size - 1 < BH_CLASS_MAX_SIZE - BH_CANARY_LEAST) && bh_likely(bhi_thread_heap->hard != NULL)) {
+    if (!bhi_process.sampling && heap->sample[c] <= 1)
+        heap->sample[c] = UINT32_MAX;
+}
+
+BH_NOINLINE void *bhi_hard_malloc(size_t size)
+{
+    bhi_heap_t *heap = bhi_thread_heap;
+    if (bh_likely(size - 1 < BH_CLASS_MAX_SIZE - BH_CANARY_LEAST) && bh_likely(heap->hard != NULL)) {
         unsigned c = bhi_class_of(size + BH_CANARY_LEAST);
-        bhi_hard_next_t *next = bhi_thread_heap->hard->next[c];
+        bhi_hard_next_t *next = heap->hard->next[c];
+        count_anew(heap, c);
         if (bh_likely(next->count > next->least)) {
-            void *p = bhi_process.sampling ? bhi_sampled_one(bhi_thread_heap, c, size) : NULL;
+            void *p = bhi_process.sampling ? bhi_sampled_one(heap, c, size) : NULL;
             return bh_likely(p == NULL) ? hand_out(next, size) : p;
         }
     }
-    return bhi_alloc_generic(bhi_thread_heap, size, 0, false);
+    return bhi_alloc_generic(heap, size, 0, false);
 }
 
 /* The commonest case first, without a call and so with few registers to save: a small
  * block that was in use before, and nothing wrong with it. */
-void *bhi_hard_malloc(size_t size)
+BH_WIDE static BH_NOINLINE void *malloc_soon(size_t size)
 {
     bhi_heap_t *heap = bhi_thread_heap;
     size_t c = (size + BH_CANARY_LEAST + 15) >> 4, bytes = c << 4; /* small classes are as many times 16 */
-    if (bh_unlikely(size - 1 >= BH_CANARY_SMALL - BH_CANARY_LEAST) || bh_unlikely(heap->hard == NULL))
-        return malloc_any(size);
+    if (bh_unlikely(size - 1 >= BH_CANARY_SMALL - BH_CANARY_LEAST) || bh_unlikely(heap->hard == NULL) || bh_unlikely(heap->sample[c] <= 1))
+        return bhi_hard_malloc(size);
     bhi_hard_next_t *next = heap->hard->next[c];
     if (bh_unlikely(next->count <= next->least))
-        return malloc_any(size);
-    if (bhi_process.sampling) {
-        if (bh_unlikely(heap->sample[c] <= 1))
-            return malloc_any(size);
-        heap->sample[c]--;
-    }
+        return bhi_hard_malloc(size);
+    heap->sample[c]--; /* of those that are to be guarded: never one where nobody is chosen */
     uintptr_t entry = next->entry[--next->count];
     bhi_page_t *page = bhi_hard_entry_page(entry);
     uint32_t index = bhi_hard_entry_index(entry);
     uintptr_t block = page->start + index * bytes;
     uint8_t *requested = bhi_hard_sizes(page) - 1 - index;
-    if (bh_unlikely(index >= bhi_page_own_capacity(page)) || bh_unlikely(*requested == 0) || bh_unlikely(!bhi_wipe_is_clean(block, bytes)) ||
+    if (bh_unlikely(index >= bhi_page_own_capacity(page)) || bh_unlikely(*requested == 0) || bh_unlikely(!bhi_wipe_is_clean_soon(block, bytes)) ||
         bh_unlikely(!bhi_map_set_live(page->map, index)))
         return give(entry, size);
     *requested = (uint8_t)size;
-    bhi_canary_write_short(block, size, bytes, *bhi_hard_key(page), index);
+    if (BH_HARDEN_CANARIES)
+        bhi_canary_write_short(block, size, bytes, bhi_canary_soon(size, *bhi_hard_key(page), index));
     return (void *)block; /* NOLINT: this is where a number becomes a pointer */
+}
+
+void *bhi_malloc_generic(size_t size)
+{
+    return bhi_process.short_ways ? malloc_soon(size) : bhi_malloc_rest(size);
 }
 
 /* Whether a heartbeat is due: never later than after as many blocks of a class as a

@@ -98,7 +98,8 @@ void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size);
  * at most BH_CLASS_MAX_SIZE - BH_CANARY_LEAST. */
 void *bhi_hard_at_hand(bhi_heap_t *heap, size_t size);
 
-/* malloc in this profile, of any size. */
+/* malloc in this profile, of any size, where bhi_malloc_generic's short way does not
+ * serve. */
 void *bhi_hard_malloc(size_t size);
 
 /* Owner: gives a live single block its end. Its slack is none, or large enough. */
@@ -119,8 +120,6 @@ void bhi_hard_check_held(const bhi_page_t *page, uint32_t index);
 
 /* free in this profile, of any pointer. */
 void bhi_hard_free_any(uintptr_t p);
-/* The same where freed blocks may be filled instead of zeroed (option `fill`). */
-void bhi_hard_free_filled(uintptr_t p);
 
 /* Whether p, any address, is a live block in a page of blocks of the calling thread's
  * default heap; then where and of how many requested bytes. */

@@ -199,55 +199,7 @@ static BH_NOINLINE void free_any(uintptr_t p, bhi_page_t *page, uint32_t index)
         bhi_free_slow_hardened(p);
 }
 
-/* Whether the slack of a small block is whole; false also where it is long, and under a
- * sanitizer, where nothing is read that is not slack. */
-BH_INLINE bool is_whole(uintptr_t block, const bhi_page_t *page, size_t bytes, uint32_t index)
-{
-    size_t size = *(bhi_hard_sizes(page) - 1 - index);
-    if (!BH_HARDEN_CANARIES)
-        return true;
-    return !BH_SANITIZED && bh_likely(bytes - size <= 24) && bh_likely(bhi_canary_damage(block, size, bytes, *bhi_hard_key(page), index) == 0);
-}
-
-/* The commonest case first, without a call and so without registers to save: a small
- * block with nothing wrong with it nor with the one before it, which the same word of the
- * map tells of. Nothing has happened where it turns out to be another. */
-void bhi_hard_free_any(uintptr_t p)
-{
-    bhi_page_t *page;
-    uint64_t place;
-    if (bh_unlikely(!find_local(p, &page, &place))) {
-        bhi_free_slow_hardened(p);
-        return;
-    }
-    uint32_t index = (uint32_t)place;
-    size_t bytes = page->block_size;
-    bhi_map_word_t *w = bhi_map_word(page->map, index);
-    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed), held = atomic_load_explicit(&w->held, memory_order_relaxed);
-    uint32_t before = (index - 1) % 64; /* bits: of the block before, then its own */
-    if (bh_unlikely(bytes > BH_CANARY_SMALL) || bh_unlikely(before == 63) || bh_unlikely((held >> before & 3) != 0) ||
-        bh_unlikely((live >> before & 2) == 0)) {
-        free_any(p, page, index);
-        return;
-    }
-    bool whole = is_whole(p, page, bytes, index); /* `live` is loaded anew, which costs less than to keep it */
-    if (whole && (atomic_load_explicit(&w->live, memory_order_relaxed) >> before & 1) != 0)
-        whole = is_whole(p - bytes, page, bytes, index - 1);
-    else if (whole)
-        whole = !BH_HARDEN_WIPE || bhi_slack_load_aligned(p - 8) == 0;
-    if (bh_unlikely(!whole)) {
-        free_any(p, page, index);
-        return;
-    }
-    live = atomic_load_explicit(&w->live, memory_order_relaxed);
-    (void)bhi_bit_clear(&live, index);
-    atomic_store_explicit(&w->live, live, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
-    bhi_wipe_own(p, bytes);
-    park_own(bhi_thread_heap, page, index);
-}
-
-void bhi_hard_free_filled(uintptr_t p)
+BH_NOINLINE void bhi_hard_free_any(uintptr_t p)
 {
     bhi_page_t *page;
     uint64_t index;
@@ -255,6 +207,81 @@ void bhi_hard_free_filled(uintptr_t p)
         free_any(p, page, (uint32_t)index);
     else
         bhi_free_slow_hardened(p);
+}
+
+BH_INLINE size_t short_size(const bhi_page_t *page, uint32_t index)
+{
+    return *(bhi_hard_sizes(page) - 1 - index);
+}
+
+/* Of a small block, 0 if its slack is whole. */
+BH_WIDE BH_INLINE bhi_canary_two_t damage_of(uintptr_t block, const bhi_page_t *page, size_t bytes, size_t size, uint32_t index)
+{
+    return bhi_canary_damage(block, size, bytes, bhi_canary_soon(size, *bhi_hard_key(page), index));
+}
+
+/* The commonest case first, without a call and so with few registers to save: a small
+ * block with nothing wrong with it nor with the one before it, which the same word of the
+ * map tells of. Nothing has happened where it turns out to be another. */
+BH_WIDE static BH_NOINLINE void free_soon(uintptr_t p)
+{
+    uintptr_t off = p - bhi_process.block_base;
+    const bhi_heap_t *heap = bhi_thread_heap;
+    if (bh_unlikely(off >= heap->open))
+        goto other;
+    /* Of a span of several slots only the first leads to the page: larger blocks. */
+    bhi_page_t *page = bhi_desc_at(bhi_process.descs, off);
+    size_t bytes = (size_t)page->size_class << 4;
+    uint64_t place;
+    if (bh_unlikely(atomic_load_explicit(&page->heap, memory_order_relaxed) != heap) || bh_unlikely(bytes > BH_CANARY_SMALL) ||
+        !bhi_page_place_index(page, p - page->start, &place))
+        goto other;
+    uint32_t index = (uint32_t)place;
+    bhi_map_word_t *w = bhi_map_word(page->map, index);
+    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed) >> ((index - 1) % 64); /* bits: of the block before, then its own */
+    if (bh_unlikely(index % 64 == 0) || bh_unlikely((live & 2) == 0) || bh_unlikely(atomic_load_explicit(&w->held, memory_order_relaxed) != 0))
+        goto other;
+    bhi_forget_loads();
+    index = bhi_forget_use(index);
+    size_t size = short_size(page, index);
+    if (BH_SANITIZED || bh_unlikely(bytes - size > 24)) /* long slack; and what is not slack is not read there */
+        goto other;
+    bhi_canary_two_t damage = {0, 0};
+    if (BH_HARDEN_CANARIES)
+        damage = damage_of(p, page, bytes, size, index);
+    bhi_forget_loads();
+    index = bhi_forget_use(index);
+    if ((live & 1) != 0) {
+        size = short_size(page, index - 1);
+        if (bh_unlikely(bytes - size > 24))
+            goto other;
+        if (BH_HARDEN_CANARIES)
+            damage |= damage_of(p - bytes, page, bytes, size, index - 1);
+    } else if (BH_HARDEN_WIPE) {
+        damage[0] |= bhi_slack_load_aligned(p - 8);
+    }
+    if (bh_unlikely(!bhi_canary_is_whole(damage)))
+        goto other;
+    bhi_forget_loads();
+    index = bhi_forget_use(index);
+    w = bhi_map_word(page->map, index);
+    live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    (void)bhi_bit_clear(&live, index);
+    atomic_store_explicit(&w->live, live, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
+    bhi_wipe_own_soon(p, bytes);
+    park_own(bhi_thread_heap, page, index);
+    return;
+other:
+    bhi_hard_free_any(p);
+}
+
+void bhi_free_slow(void *p)
+{
+    if (bhi_process.short_ways)
+        free_soon((uintptr_t)p);
+    else
+        bhi_free_rest((uintptr_t)p);
 }
 
 bool bhi_hard_local(uintptr_t p, bhi_page_t **page, uint32_t *index, size_t *size)

@@ -14,11 +14,25 @@ const uint8_t bhi_canary_shown[32] BH_ALIGNED(32) = {[16 ... 31] = 0xff};
 /* The same for so much: the last n bytes are set in those from n on. */
 static const uint8_t wide_shown[2 * WIDE] BH_ALIGNED(32) = {[WIDE ... 2 * WIDE - 1] = 0xff};
 
-typedef uint64_t words2_t __attribute__((vector_size(16), may_alias));
-typedef words2_t anywhere_t __attribute__((aligned(1)));
+typedef bhi_canary_two_t words2_t;
+typedef bhi_canary_anywhere_t anywhere_t;
+
+static bool knows_aes(void)
+{
+#if BH_CANARY_AES
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("aes") != 0;
+#else
+    return false;
+#endif
+}
 
 void bhi_canary_init(bhi_random_t *random)
 {
+    bhi_process.has_aes = knows_aes();
+    bhi_process.canary_mul = bhi_random_u64(random) | 1;
+    for (unsigned i = 0; i < BH_CANARY_KEYS; i++)
+        bhi_process.canary_keys[i] = (bhi_two_words_t){bhi_random_u64(random), bhi_random_u64(random)};
     for (unsigned i = 0; i < BH_CANARY_WORDS; i++)
         bhi_process.canary_words[i] = bhi_random_u64(random);
 }
@@ -54,7 +68,7 @@ BH_INLINE words2_t wide(bhi_canary_t canary, unsigned i)
 {
     uint64_t middle = bhi_canary_middle(canary);
     if (i == VECTORS - 1)
-        return (words2_t){middle, bhi_canary_tail(canary)};
+        return canary.last;
     return (words2_t){middle, middle} ^ *(const anywhere_t *)(const void *)(bhi_process.canary_words + (size_t)2 * i);
 }
 
