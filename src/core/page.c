@@ -273,7 +273,7 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     bhi_state_lock();
     void *map = bhi_pool_take(sizeof(bhi_map_word_t));
     bhi_span_t span = {NULL, 0, true, 0};
-    bool chunk = !bhi_is_hardened() && align <= BH_SLOT_SIZE && bhi_large_wants(bytes);
+    bool chunk = align <= BH_SLOT_SIZE && bhi_large_wants(bytes);
     if (map != NULL && !huge)
         span = take_span(span, bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1, distance, chunk);
     bhi_state_unlock();
@@ -541,7 +541,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_state_lock();
     give_chunk(page);
     if ((page->block_size == 0 || bhi_page_has_ends(page)) && bhi_large_wants(bhi_page_bytes(page)))
-        bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page), !bhi_is_hardened());
+        bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page));
     else
         bhi_span_give(segment, slot, page->span_slots, page->size_class != BHI_CLASS_ZERO || page->memory != BHI_MEMORY_ZERO);
     /* Here too, for threads that only free and never reach the generic path. */
