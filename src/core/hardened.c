@@ -218,13 +218,54 @@ BH_NOINLINE void *bhi_hard_malloc(size_t size)
     return bhi_alloc_generic(heap, size, 0, false);
 }
 
+#if BH_CANARY_AES
+#define MIDDLE ((size_t)1024) /* classes up to here have slack of 8 to 71 bytes */
+
+/* The same as malloc_soon of classes above BH_CANARY_SMALL. */
+BH_WIDE static BH_NOINLINE void *malloc_middle(size_t size)
+{
+    bhi_heap_t *heap = bhi_thread_heap;
+    unsigned c = bhi_class_of(size + BH_CANARY_LEAST);
+    if (bh_unlikely(heap->hard == NULL) || bh_unlikely(heap->sample[c] <= 1))
+        return bhi_hard_malloc(size);
+    bhi_hard_next_t *next = heap->hard->next[c];
+    if (bh_unlikely(next->count <= next->least))
+        return bhi_hard_malloc(size);
+    heap->sample[c]--;
+    uintptr_t entry = next->entry[--next->count];
+    bhi_page_t *page = bhi_hard_entry_page(entry);
+    uint32_t index = bhi_hard_entry_index(entry);
+    size_t bytes = page->block_size;
+    uintptr_t block = page->start + index * bytes;
+    uint16_t *requested = (uint16_t *)(void *)bhi_hard_sizes(page) - 1 - index;
+    if (bh_unlikely(index >= bhi_page_own_capacity(page)) || bh_unlikely(*requested == 0) || bh_unlikely(!bhi_wipe_is_clean_middle(block, bytes)) ||
+        bh_unlikely(!bhi_map_set_live(page->map, index)))
+        return give(entry, size);
+    *requested = (uint16_t)size;
+    if (BH_HARDEN_CANARIES)
+        bhi_canary_write_wide(block, size, bytes, bhi_canary_soon(size, *bhi_hard_key(page), index));
+    return (void *)block; /* NOLINT: this is where a number becomes a pointer */
+}
+#endif
+
+static void *malloc_larger(size_t size)
+{
+#if BH_CANARY_AES
+    if (!BH_SANITIZED && size - 1 < MIDDLE - BH_CANARY_LEAST)
+        return malloc_middle(size);
+#endif
+    return bhi_hard_malloc(size);
+}
+
 /* The commonest case first, without a call and so with few registers to save: a small
  * block that was in use before, and nothing wrong with it. */
 BH_WIDE static BH_NOINLINE void *malloc_soon(size_t size)
 {
     bhi_heap_t *heap = bhi_thread_heap;
     size_t c = (size + BH_CANARY_LEAST + 15) >> 4, bytes = c << 4; /* small classes are as many times 16 */
-    if (bh_unlikely(size - 1 >= BH_CANARY_SMALL - BH_CANARY_LEAST) || bh_unlikely(heap->hard == NULL) || bh_unlikely(heap->sample[c] <= 1))
+    if (bh_unlikely(size - 1 >= BH_CANARY_SMALL - BH_CANARY_LEAST))
+        return malloc_larger(size);
+    if (bh_unlikely(heap->hard == NULL) || bh_unlikely(heap->sample[c] <= 1))
         return bhi_hard_malloc(size);
     bhi_hard_next_t *next = heap->hard->next[c];
     if (bh_unlikely(next->count <= next->least))
@@ -303,7 +344,12 @@ void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size)
 void bhi_hard_after_fork(bhi_heap_t *heap)
 {
     for (unsigned c = 0; c < BHI_CLASSES && heap->hard != NULL; c++) {
-        if (heap->hard->next[c]->count > 1)
-            mix(heap->hard->next[c], &heap->random);
+        bhi_hard_next_t *next = heap->hard->next[c];
+        for (uint32_t n = next->count; n > 1; n--) {
+            uint32_t i = bhi_random_below(&heap->random, n);
+            uintptr_t entry = next->entry[i];
+            next->entry[i] = next->entry[n - 1];
+            next->entry[n - 1] = entry;
+        }
     }
 }

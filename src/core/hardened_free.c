@@ -220,6 +220,49 @@ BH_WIDE BH_INLINE bhi_canary_two_t damage_of(uintptr_t block, const bhi_page_t *
     return bhi_canary_damage(block, size, bytes, bhi_canary_soon(size, *bhi_hard_key(page), index));
 }
 
+#if BH_CANARY_AES
+#define MIDDLE_CLASS 32u /* 1024 bytes: up to there slack has at most BH_CANARY_WIDE + 8 of them */
+
+BH_WIDE BH_INLINE bool is_whole_middle(const bhi_page_t *page, uintptr_t block, size_t bytes, uint32_t index)
+{
+    size_t size = *((const uint16_t *)(const void *)bhi_hard_sizes(page) - 1 - index);
+    if (!BH_HARDEN_CANARIES)
+        return true;
+    return bh_likely(bytes - size <= BH_CANARY_WIDE + 8) &&
+           bh_likely(bhi_canary_is_whole_wide(block, size, bytes, bhi_canary_soon(size, *bhi_hard_key(page), index)));
+}
+
+/* The same as free_soon in a page of the thread's own whose class is above
+ * BH_CANARY_SMALL. */
+BH_WIDE static BH_NOINLINE void free_middle(uintptr_t p, bhi_page_t *page)
+{
+    uint64_t place;
+    if (!bhi_page_place_index(page, p - page->start, &place)) {
+        bhi_hard_free_any(p);
+        return;
+    }
+    uint32_t index = (uint32_t)place;
+    size_t bytes = page->block_size;
+    bhi_map_word_t *w = bhi_map_word(page->map, index);
+    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed), before = live >> ((index - 1) % 64); /* bits: of the block before, then its own */
+    bool whole = index % 64 != 0 && (before & 2) != 0 && atomic_load_explicit(&w->held, memory_order_relaxed) == 0 &&
+                 is_whole_middle(page, p, bytes, index);
+    if (bh_likely(whole) && (before & 1) != 0)
+        whole = is_whole_middle(page, p - bytes, bytes, index - 1);
+    else if (bh_likely(whole))
+        whole = !BH_HARDEN_WIPE || bhi_slack_load_aligned(p - 8) == 0;
+    if (bh_unlikely(!whole)) {
+        bhi_hard_free_any(p);
+        return;
+    }
+    (void)bhi_bit_clear(&live, index);
+    atomic_store_explicit(&w->live, live, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
+    bhi_wipe_own_middle(p, bytes);
+    park_own(bhi_thread_heap, page, index);
+}
+#endif
+
 /* The commonest case first, without a call and so with few registers to save: a small
  * block with nothing wrong with it nor with the one before it, which the same word of the
  * map tells of. Nothing has happened where it turns out to be another. */
@@ -233,8 +276,18 @@ BH_WIDE static BH_NOINLINE void free_soon(uintptr_t p)
     bhi_page_t *page = bhi_desc_at(bhi_process.descs, off);
     size_t bytes = (size_t)page->size_class << 4;
     uint64_t place;
-    if (bh_unlikely(atomic_load_explicit(&page->heap, memory_order_relaxed) != heap) || bh_unlikely(bytes > BH_CANARY_SMALL) ||
-        !bhi_page_place_index(page, p - page->start, &place))
+    if (bh_unlikely(atomic_load_explicit(&page->heap, memory_order_relaxed) != heap))
+        goto other;
+    if (bh_unlikely(bytes > BH_CANARY_SMALL)) {
+#if BH_CANARY_AES
+        if (!BH_SANITIZED && page->size_class <= MIDDLE_CLASS) {
+            free_middle(p, page);
+            return;
+        }
+#endif
+        goto other;
+    }
+    if (bh_unlikely(!bhi_page_place_index(page, p - page->start, &place)))
         goto other;
     uint32_t index = (uint32_t)place;
     bhi_map_word_t *w = bhi_map_word(page->map, index);

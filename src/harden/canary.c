@@ -4,7 +4,7 @@
 
 #include "base/checked.h"
 
-#define WIDE 64u /* bytes at the end of a block that are compared at once */
+#define WIDE BH_CANARY_WIDE
 #define VECTORS (WIDE / 16)
 #define WIDE_WORDS (WIDE / 8)
 _Static_assert(WIDE_WORDS == 2 + BH_CANARY_WORDS, "what the process keeps serves all of them but the two last");
@@ -12,16 +12,22 @@ _Static_assert(WIDE_WORDS == 2 + BH_CANARY_WORDS, "what the process keeps serves
 const uint8_t bhi_canary_shown[32] BH_ALIGNED(32) = {[16 ... 31] = 0xff};
 
 /* The same for so much: the last n bytes are set in those from n on. */
-static const uint8_t wide_shown[2 * WIDE] BH_ALIGNED(32) = {[WIDE ... 2 * WIDE - 1] = 0xff};
+const uint8_t bhi_canary_wide_shown[2 * WIDE] BH_ALIGNED(32) = {[WIDE ... 2 * WIDE - 1] = 0xff};
 
 typedef bhi_canary_two_t words2_t;
 typedef bhi_canary_anywhere_t anywhere_t;
+
+#ifdef BH_TESTING
+bool bhi_canary_without_aes;
+#else
+#define bhi_canary_without_aes false
+#endif
 
 static bool knows_aes(void)
 {
 #if BH_CANARY_AES
     __builtin_cpu_init();
-    return __builtin_cpu_supports("aes") != 0;
+    return __builtin_cpu_supports("aes") != 0 && !bhi_canary_without_aes;
 #else
     return false;
 #endif
@@ -60,7 +66,7 @@ static uint64_t word_of(bhi_canary_t canary, uint64_t n)
 
 BH_INLINE words2_t shown(size_t slack, unsigned i)
 {
-    return *(const anywhere_t *)(const void *)(wide_shown + (slack - 8) + (size_t)16 * i);
+    return *(const anywhere_t *)(const void *)(bhi_canary_wide_shown + (slack - 8) + (size_t)16 * i);
 }
 
 /* The pattern of the i-th vector of the last WIDE bytes. */

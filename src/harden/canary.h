@@ -159,6 +159,10 @@ BH_INLINE bhi_canary_two_t bhi_canary_mask_of(size_t slack)
     return *(const bhi_canary_anywhere_t *)(const void *)(bhi_canary_shown + (slack - 8));
 }
 
+/* The same for the last BH_CANARY_WIDE bytes, which are compared at once. */
+#define BH_CANARY_WIDE 64u
+extern BH_HIDDEN const uint8_t bhi_canary_wide_shown[2 * BH_CANARY_WIDE];
+
 /* Slack of any length. Calls, so that none of it takes registers of the common case. */
 BH_NOINLINE void bhi_canary_write_any(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place);
 BH_NOINLINE void bhi_canary_write_new_any(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place);
@@ -166,6 +170,10 @@ BH_NOINLINE size_t bhi_canary_check_any(uintptr_t block, size_t requested, size_
 
 /* Start-up: the secrets of the process. */
 void bhi_canary_init(bhi_random_t *random);
+
+#ifdef BH_TESTING
+extern bool bhi_canary_without_aes; /* as on a processor that has none; before start-up */
+#endif
 
 /* Whether the common case is not the one of this block: larger blocks have longer
  * slack, and which of two cases applies to them would be guessed wrong. */
@@ -219,6 +227,44 @@ BH_INLINE bool bhi_canary_is_whole(bhi_canary_two_t damage)
 {
     return (damage[0] | damage[1]) == 0;
 }
+
+#if BH_CANARY_AES
+typedef uint64_t bhi_canary_four_t __attribute__((vector_size(32), may_alias, aligned(1)));
+
+/* The pattern of all of the last BH_CANARY_WIDE bytes but for word 0: of the first half of
+ * them, then of the second. */
+BH_WIDE BH_INLINE void bhi_canary_wide(bhi_canary_t canary, bhi_canary_four_t pattern[2])
+{
+    const uint64_t *words = bhi_process.canary_words;
+    uint64_t middle = bhi_canary_middle(canary);
+    pattern[0] = (bhi_canary_four_t){middle, middle, middle, middle} ^ *(const bhi_canary_four_t *)(const void *)words;
+    pattern[1] = (bhi_canary_four_t){middle ^ words[4], middle ^ words[5], canary.last[0], canary.last[1]};
+}
+
+/* As bhi_canary_write_short and bhi_canary_damage, of slack of BH_CANARY_WIDE + 8 bytes
+ * at most in a block of more. */
+BH_WIDE BH_INLINE void bhi_canary_write_wide(uintptr_t block, size_t requested, size_t size, bhi_canary_t canary)
+{
+    const bhi_canary_four_t *shown = (const bhi_canary_four_t *)(const void *)(bhi_canary_wide_shown + (size - requested - 8));
+    bhi_canary_four_t *at = (bhi_canary_four_t *)(block + size - BH_CANARY_WIDE), pattern[2]; /* NOLINT: block memory is addressed by number */
+    bhi_canary_wide(canary, pattern);
+    at[0] = pattern[0] & shown[0];
+    at[1] = pattern[1] & shown[1];
+    bhi_slack_store64(block + requested, bhi_canary_head(canary));
+}
+
+BH_WIDE BH_INLINE bool bhi_canary_is_whole_wide(uintptr_t block, size_t requested, size_t size, bhi_canary_t canary)
+{
+    typedef long long test4_t __attribute__((vector_size(32)));
+    const bhi_canary_four_t *shown = (const bhi_canary_four_t *)(const void *)(bhi_canary_wide_shown + (size - requested - 8));
+    const volatile bhi_canary_four_t *at = (const volatile bhi_canary_four_t *)(block + size - BH_CANARY_WIDE); /* NOLINT */
+    bhi_canary_four_t pattern[2];
+    bhi_canary_wide(canary, pattern);
+    bhi_canary_four_t damage = ((at[0] ^ pattern[0]) & shown[0]) | ((at[1] ^ pattern[1]) & shown[1]);
+    damage |= (bhi_canary_four_t){bhi_slack_load64(block + requested) ^ bhi_canary_head(canary), 0, 0, 0};
+    return __builtin_ia32_ptestz256((test4_t)damage, (test4_t)damage) != 0;
+}
+#endif
 
 /* Offset of the first damaged byte from the block's start, or BH_CANARY_INTACT. */
 BH_INLINE size_t bhi_canary_check(uintptr_t block, size_t requested, size_t size, uint64_t key, uint64_t place)

@@ -192,6 +192,42 @@ BH_WIDE BH_INLINE bool bhi_wipe_is_clean_soon(uintptr_t block, size_t size)
     return bhi_wipe_is_clean(block, size);
 }
 
+#if defined(__x86_64__)
+/* The same of more than 256 bytes, at most 1024. */
+BH_WIDE BH_INLINE bool bhi_wipe_is_clean_middle(uintptr_t block, size_t size)
+{
+    typedef long long test4_t __attribute__((vector_size(32)));
+    bhi_words4_t seen = {0, 0, 0, 0};
+    uintptr_t end = block + size;
+    if (!BH_HARDEN_WIPE)
+        return true;
+#pragma GCC unroll 4
+    for (unsigned i = 0; i < 256; i += 64)
+        bhi_wipe_see(block + i, end - i, &seen);
+    if (size > 512) {
+#pragma GCC unroll 4
+        for (unsigned i = 256; i < 512; i += 64)
+            bhi_wipe_see(block + i, end - i, &seen);
+    }
+    return __builtin_ia32_ptestz256((test4_t)seen, (test4_t)seen) != 0;
+}
+
+BH_WIDE BH_INLINE void bhi_wipe_own_middle(uintptr_t block, size_t size)
+{
+    uintptr_t end = block + size;
+    if (!BH_HARDEN_WIPE)
+        return;
+#pragma GCC unroll 4
+    for (unsigned i = 0; i < 256; i += 64)
+        bhi_wipe_zero(block + i, end - i);
+    if (size > 512) {
+#pragma GCC unroll 4
+        for (unsigned i = 256; i < 512; i += 64)
+            bhi_wipe_zero(block + i, end - i);
+    }
+}
+#endif
+
 BH_INLINE size_t bhi_wipe_check(uintptr_t block, size_t size)
 {
     if (!BH_HARDEN_WIPE)
