@@ -12,10 +12,32 @@
 #define BH_NOINLINE __attribute__((noinline))
 #define BH_COLD __attribute__((noinline, cold))
 #define BH_INLINE static inline __attribute__((always_inline))
+/* A function for processors that have vectors of 32 bytes, where the build does not ask
+ * for them: instructions are fewer, also with shorter ones. Nothing else may be inlined
+ * there that asks for other instructions by name. */
+#if defined(__x86_64__)
+#define BH_WIDE __attribute__((target("avx2")))
+#else
+#define BH_WIDE
+#endif
 /* For data that another file of the library defines: reached without a detour
  * through the table of addresses that a preloaded library could redirect. */
 #define BH_HIDDEN __attribute__((visibility("hidden")))
 #define BH_ALIGNED(n) __attribute__((aligned(n)))
+
+/* What was loaded before is loaded anew after this: cheaper in a function without calls
+ * than to keep it in a register that has to be saved. No instruction. */
+static inline void bhi_forget_loads(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
+/* The same of what was computed from x. */
+static inline uint32_t bhi_forget_use(uint32_t x)
+{
+    __asm__("" : "+r"(x));
+    return x;
+}
 
 /* In a loop that waits for another processor. */
 static inline void bhi_pause(void)

@@ -178,7 +178,7 @@ static BH_NOINLINE void *refill_and_pop(size_t size)
     return bhi_alloc_generic(heap, size, 0, false);
 }
 
-void *bhi_malloc_generic(size_t size)
+void *bhi_malloc_rest(size_t size)
 {
     if (!bhi_is_hardened())
         return refill_and_pop(size);

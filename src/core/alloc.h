@@ -13,8 +13,10 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero);
 /* The same in a profile other than secure, as if nothing were traced; size not 0. */
 void *bhi_alloc_hardened(bhi_heap_t *heap, size_t size, size_t align, bool zero);
 
-/* The same for the calling thread's default heap, without alignment. */
+/* The same for the calling thread's default heap, without alignment: the short way of
+ * profile hardened (hardened.c), and all else. */
 void *bhi_malloc_generic(size_t size);
+void *bhi_malloc_rest(size_t size);
 
 /* A block of any size and alignment (a power of two, or 0). */
 void *bhi_alloc_aligned(bhi_heap_t *heap, size_t size, size_t align, bool zero);

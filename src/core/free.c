@@ -281,12 +281,12 @@ static BH_NOINLINE void free_secure(uintptr_t p)
         free_any(p);
 }
 
-void bhi_free_slow(void *p)
+void bhi_free_rest(uintptr_t p)
 {
     if (!bhi_is_hardened())
-        free_secure((uintptr_t)p);
+        free_secure(p);
     else if (bhi_is_traced())
-        bhi_traced_free((uintptr_t)p, BHI_KIND_MALLOC);
+        bhi_traced_free(p, BHI_KIND_MALLOC);
     else
-        bhi_hard_free_any((uintptr_t)p);
+        bhi_hard_free_any(p);
 }

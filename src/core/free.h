@@ -28,10 +28,12 @@ bool bhi_block_with(uintptr_t p, bhi_use_t use, void (*fun)(const bhi_block_t *b
  * thread owns. Only such pages stand still without more ado. */
 bool bhi_block_find(uintptr_t p, bhi_block_t *out);
 
-/* Frees p by the long way: remote, large, full, user heap, and every violation. */
+/* Frees p by the long way: remote, large, full, user heap, and every violation. Before
+ * that the short way of profile hardened (hardened_free.c). */
 void bhi_free_slow(void *p);
+void bhi_free_rest(uintptr_t p);
 
-/* The same in profile hardened for all that bhi_hard_free_any does not serve itself. */
+/* The same in profile hardened for all that is no block of the thread's own pages. */
 void bhi_free_slow_hardened(uintptr_t p);
 
 /* Whether the calling thread owns the page: only it can end such a one. */

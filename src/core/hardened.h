@@ -12,10 +12,11 @@
  *       memory = ZERO
  *   E3  held: freed by a thread that is not the owner. Either that one wipes it (not
  *       ready), or it waits for the owner (ready) and reads zero
- *   E4  quarantines are empty in heaps that no thread allocates from. A block in one is not live, and its page's `used` counts it (I3): the page
+ *   E4  nothing waits or comes next in heaps that no thread allocates from. A block in
+ *       quarantine or `next` is not live, and its page's `used` counts it (I3): the page
  *       cannot end
  *   E5  open: below capacity and none of live, held (but for the trace of a double
- *       free, see meta/types.h), in quarantine, or among the page's `next`; these are
+ *       free, see meta/types.h), in quarantine, or in its class's `next`; these are
  *       none of the others either. So each block that may be handed out is in one
  *       place: open, or once in `next`
  *
@@ -26,9 +27,11 @@
  * then sets ready and announces. The owner takes ready blocks only, so it never meets
  * one half wiped.
  *
- * A malloc takes the last of `next`, of which many are chosen at a time. They stay
+ * A malloc takes the last of its class's `next`: who left the quarantine, of any page,
+ * and where these are few others that are open, many chosen at a time. They stay
  * free in the map, which has the last word: that live and held are clear is tested as
- * the block is handed out.
+ * the block is handed out. So most blocks go from free to malloc without a word to their
+ * page, and come while they are in the caches still.
  *
  * A sweep by the owner may meet a block that another thread frees at this moment:
  * what it reads may be wiped. So damage counts only if the block is still live and
@@ -54,8 +57,27 @@ BH_INLINE bool bhi_page_has_ends(const bhi_page_t *page)
     return bhi_is_hardened() && page->size_class != BHI_CLASS_ZERO && bhi_page_bytes(page) != 0;
 }
 
+#define BHI_HARD_AMONG_BITS 5u
+#define BHI_HARD_AMONG (1u << BHI_HARD_AMONG_BITS) /* whoever comes next is one of so many, where there are */
+#define BHI_HARD_NEXT 512u                         /* most that come next; fewer of large blocks */
+
+/* The blocks of a class that come next. */
+typedef struct bhi_hard_next {
+    uint32_t count;    /* owner */
+    uint32_t least;    /* owner: so many are in `entry` before more are looked for; 0 where none is open */
+    uint32_t granted;  /* owner: most blocks that can be handed out between the last heartbeat and the next */
+    uint32_t grant;    /* const: so many may be */
+    uint32_t most;     /* const: places */
+    uint32_t among;    /* const: `least` where others are open; 0: nobody but who is asked for comes to lie here */
+    uintptr_t entry[]; /* owner: bhi_hard_entry; the last one comes first */
+} bhi_hard_next_t;
+
+/* `least` so that the next malloc looks for more in any case: for the heartbeat. */
+#define BHI_HARD_BEAT UINT32_MAX
+
 /* What a heap has besides; in control data, kept with the heap structure. */
 typedef struct bhi_hard {
+    bhi_hard_next_t *next[BHI_CLASSES];        /* owner; one without blocks or places where none was needed yet */
     bhi_quarantine_t *quarantine[BHI_CLASSES]; /* owner; NULL: none yet, or none at all */
     uint32_t chosen;                           /* owner: blocks, since the last heartbeat */
 } bhi_hard_t;
@@ -63,7 +85,9 @@ typedef struct bhi_hard {
 /* Owner; NULL: no memory. */
 bhi_hard_t *bhi_hard_of(bhi_heap_t *heap);
 
-/* Bytes of control data behind a page's map. block_size 0: of a single block. */
+/* Bytes of control data before a page's map, and behind it. block_size 0: of a single
+ * block. */
+size_t bhi_hard_bytes_before(uint32_t reserved, size_t block_size);
 size_t bhi_hard_bytes(uint32_t reserved, size_t block_size);
 
 /* Owner: a block of class c, zero but for its slack, for `size` bytes; at least
@@ -74,7 +98,8 @@ void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size);
  * at most BH_CLASS_MAX_SIZE - BH_CANARY_LEAST. */
 void *bhi_hard_at_hand(bhi_heap_t *heap, size_t size);
 
-/* malloc in this profile, of any size. */
+/* malloc in this profile, of any size, where bhi_malloc_generic's short way does not
+ * serve. */
 void *bhi_hard_malloc(size_t size);
 
 /* Owner: gives a live single block its end. Its slack is none, or large enough. */
@@ -95,8 +120,6 @@ void bhi_hard_check_held(const bhi_page_t *page, uint32_t index);
 
 /* free in this profile, of any pointer. */
 void bhi_hard_free_any(uintptr_t p);
-/* The same where freed blocks may be filled instead of zeroed (option `fill`). */
-void bhi_hard_free_filled(uintptr_t p);
 
 /* Whether p, any address, is a live block in a page of blocks of the calling thread's
  * default heap; then where and of how many requested bytes. */
@@ -112,8 +135,11 @@ void bhi_hard_collect(bhi_page_t *page, uint32_t word);
 /* Owner: whether the block serves `size` bytes where it stands; then it does. */
 bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size);
 
-/* Owner: empties the heap's quarantines. */
+/* Owner: all blocks in quarantine and all that come next are open. */
 void bhi_hard_let_all_go(bhi_heap_t *heap);
+
+/* The same of those that come next alone. */
+void bhi_hard_let_next_go(bhi_heap_t *heap);
 
 /* In a forked child, of a heap that it owns: what was chosen before would come in the
  * same order as in the parent. */

@@ -34,7 +34,7 @@ void bhi_hard_end_large(bhi_page_t *page, size_t size)
 
 void bhi_hard_check_held(const bhi_page_t *page, uint32_t index)
 {
-    size_t bytes = page->block_size, size = bhi_hard_size(bhi_hard_place(page), bytes, index);
+    size_t bytes = page->block_size, size = bhi_hard_size(page, bytes, index);
     size_t at = bhi_canary_check(bhi_page_block(page, index), size, bytes, page->key, index);
     if (bh_unlikely(at != BH_CANARY_INTACT))
         bhi_hard_damaged(page, index, at);

@@ -12,44 +12,9 @@
 #include "meta/pool.h"
 #include "meta/size_class.h"
 
-#define GRANT 192u /* blocks of a class without a heartbeat, at most; fewer where a page has fewer */
-
 /* --------------------------------------------------------------- quarantine */
 
-/* A block leaves the quarantine: it is looked at, and open. */
-static BH_NOINLINE void leave(bhi_page_t *page, uint32_t index)
-{
-    size_t at = bhi_wipe_check(bhi_page_block(page, index), page->block_size);
-    if (bh_unlikely(at != BH_WIPE_CLEAN))
-        bhi_hard_written(page, index, at);
-    bhi_hard_word(page->hard, index / 64)->open |= bhi_map_bit(index);
-    page->hard->least = BHI_HARD_AMONG;
-}
-
-/* A block that was drawn from the quarantine comes next. Where that drew among many, it
- * is the first of them; else it takes one of the first BHI_HARD_AMONG places, `bits` says
- * which, or of all where there are fewer, and whoever was there is the first. False: no
- * place is left. */
-BH_INLINE bool insert(bhi_hard_page_t *hard, uint32_t index, bool among_many, uint32_t bits, bhi_random_t *random)
-{
-    uint32_t count = hard->count, at = count;
-    if (bh_unlikely(count == BHI_HARD_NEXT))
-        return false;
-    if (!among_many) {
-        at -= bh_likely(count >= BHI_HARD_AMONG - 1) ? bits % BHI_HARD_AMONG : bhi_random_below(random, count + 1);
-        hard->next[count] = hard->next[at];
-    }
-    hard->next[at] = (uint16_t)index;
-    hard->count = (uint16_t)(count + 1);
-    return true;
-}
-
-static void leaves_page(bhi_heap_t *heap, bhi_page_t *page, const bhi_page_t *kept)
-{
-    if (bh_unlikely(--page->used == 0 || page->state == BHI_PAGE_FULL) && page != kept)
-        bhi_heap_after_free(heap, page);
-}
-
+/* The process ends if the entry names no block. */
 static bhi_page_t *page_of_entry(uintptr_t entry)
 {
     bhi_page_t *page = bhi_hard_entry_page(entry);
@@ -59,40 +24,67 @@ static bhi_page_t *page_of_entry(uintptr_t entry)
     return page;
 }
 
-static void let_go_open(bhi_heap_t *heap, uintptr_t entry, const bhi_page_t *kept)
+/* A block that waited or was to come next is looked at, and open. `kept`: a page that
+ * the caller is at work on and looks after itself. */
+static BH_NOINLINE void let_go(bhi_heap_t *heap, uintptr_t entry, const bhi_page_t *kept)
 {
     bhi_page_t *page = page_of_entry(entry);
-    leave(page, bhi_hard_entry_index(entry));
-    leaves_page(heap, page, kept);
+    uint32_t index = bhi_hard_entry_index(entry);
+    size_t at = bhi_wipe_check(bhi_page_block(page, index), page->block_size);
+    if (bh_unlikely(at != BH_WIPE_CLEAN))
+        bhi_hard_written(page, index, at);
+    bhi_hard_word(page, index / 64)->open |= bhi_map_bit(index);
+    bhi_hard_next_t *next = heap->hard != NULL ? heap->hard->next[page->size_class] : NULL;
+    if (next != NULL && next->least < next->among)
+        next->least = next->among;
+    if (bh_unlikely(--page->used == 0 || page->state == BHI_PAGE_FULL) && page != kept)
+        bhi_heap_after_free(heap, page);
 }
 
 #define INSERTS (64 / BHI_HARD_AMONG_BITS) /* for which one draw is enough */
 
+/* Those n of `next` that have just come, of few that they were drawn from: each takes one
+ * of the first places, `among` or all, and whoever was there is the first. */
+static void spread(bhi_hard_next_t *next, unsigned n, bhi_random_t *random)
+{
+    uint64_t bits = 0;
+    for (unsigned i = 0; i < n; i++, bits >>= BHI_HARD_AMONG_BITS) {
+        if (i % INSERTS == 0)
+            bits = bhi_random_u64(random);
+        uint32_t last = next->count - n + i, at = last;
+        at -= bh_likely(last >= BHI_HARD_AMONG - 1) ? (uint32_t)bits % BHI_HARD_AMONG : bhi_random_below(random, last + 1);
+        uintptr_t entry = next->entry[last];
+        next->entry[last] = next->entry[at];
+        next->entry[at] = entry;
+    }
+}
+
 /* A turn of the quarantine. Whoever comes next then leaves it as he is handed out, where
- * he is looked at. `kept`: a page that the caller is at work on and looks after itself.
- * As blocks come back no faster than malloc asks for them, it may never look for others:
- * before they are too many it shall, for the heartbeat. */
+ * he is looked at. As blocks come back no faster than malloc asks for them, it may never
+ * look for others: before they are too many it shall, for the heartbeat. */
 static BH_NOINLINE void turn(bhi_heap_t *heap, bhi_quarantine_t *q, unsigned c, const bhi_page_t *kept)
 {
+    bhi_hard_next_t *next = heap->hard->next[c];
     uintptr_t out[BH_QUARANTINE_TURN];
-    unsigned n = bhi_quarantine_turn(q, out, &heap->random);
-    uint64_t bits = 0;
-    bool among_many = q->old >= 2 * BHI_HARD_AMONG;
-    for (unsigned i = 0; i < n; i++, bits >>= BHI_HARD_AMONG_BITS) {
-        if (!among_many && i % INSERTS == 0)
-            bits = bhi_random_u64(&heap->random);
-        bhi_page_t *page = page_of_entry(out[i]);
-        if (bh_unlikely(!insert(page->hard, bhi_hard_entry_index(out[i]), among_many, (uint32_t)bits, &heap->random)))
-            leave(page, bhi_hard_entry_index(out[i]));
-        leaves_page(heap, page, kept);
+    unsigned places = next->among != 0 ? next->most - next->count : 0, n;
+    if (bh_likely(places >= BH_QUARANTINE_TURN)) {
+        n = bhi_quarantine_turn(q, next->entry + next->count, &heap->random);
+    } else {
+        unsigned all = bhi_quarantine_turn(q, out, &heap->random);
+        n = (unsigned)bhi_min(all, places);
+        for (unsigned i = 0; i < n; i++)
+            next->entry[next->count + i] = out[i];
+        for (unsigned i = n; i < all; i++)
+            let_go(heap, out[i], kept);
     }
-    const bhi_page_t *first = heap->queues[c].first;
-    if (first == NULL || first->hard->least == UINT16_MAX)
+    if (n == 0)
         return;
-    uint32_t granted = first->hard->granted + n;
-    first->hard->granted = (uint16_t)granted;
-    if (granted > first->reserved || granted >= GRANT)
-        first->hard->least = UINT16_MAX;
+    next->count += n;
+    if (q->old < 2 * BHI_HARD_AMONG)
+        spread(next, n, &heap->random);
+    next->granted += n;
+    if (next->granted >= next->grant)
+        next->least = BHI_HARD_BEAT;
 }
 
 static BH_NOINLINE bhi_quarantine_t *quarantine_new(bhi_heap_t *heap, const bhi_page_t *page)
@@ -120,7 +112,7 @@ static BH_NOINLINE void park(bhi_heap_t *heap, bhi_page_t *page, uint32_t index,
     if (BH_HARDEN_QUARANTINE && bh_unlikely(q == NULL))
         q = quarantine_new(heap, page);
     if (bh_unlikely(q == NULL))
-        let_go_open(heap, bhi_hard_entry(page, index), kept);
+        let_go(heap, bhi_hard_entry(page, index), kept);
     else if (bhi_quarantine_put(q, bhi_hard_entry(page, index)))
         turn(heap, q, c, kept);
 }
@@ -139,7 +131,7 @@ BH_INLINE void park_own(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
 
 /* The block before one that is freed: its own end, or where it is free the bytes that
  * an underflow meets first. A held one is another thread's to wipe. */
-BH_INLINE void check_before(const bhi_page_t *page, const bhi_hard_page_t *hard, uint32_t index, size_t bytes)
+BH_INLINE void check_before(const bhi_page_t *page, uint32_t index, size_t bytes)
 {
     const bhi_map_word_t *w = bhi_map_word(page->map, index);
     uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
@@ -148,7 +140,7 @@ BH_INLINE void check_before(const bhi_page_t *page, const bhi_hard_page_t *hard,
     if (bh_unlikely(bhi_bit_has(held, index)))
         return;
     if (bhi_bit_has(live, index)) {
-        if (bh_unlikely(bhi_canary_check(block, bhi_hard_size(hard, bytes, index), bytes, page->key, index) != BH_CANARY_INTACT))
+        if (bh_unlikely(bhi_canary_check(block, bhi_hard_size(page, bytes, index), bytes, page->key, index) != BH_CANARY_INTACT))
             bhi_hard_check_live(page, index);
     } else if (BH_HARDEN_WIPE && bh_unlikely(bhi_slack_load_aligned(block + bytes - 8) != 0) &&
                !bhi_wipe_is_fill(bhi_slack_load_aligned(block + bytes - 8))) {
@@ -165,14 +157,13 @@ BH_INLINE bool end_live(const bhi_page_t *page, uint32_t index)
     uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
     if (bh_unlikely(bhi_bit_has(held, index)) || bh_unlikely(!bhi_bit_clear(&live, index)))
         return false;
-    const bhi_hard_page_t *hard = page->hard;
     size_t bytes = page->block_size;
     uintptr_t block = page->start + index * bytes;
-    size_t at = bhi_canary_check(block, bhi_hard_size(hard, bytes, index), bytes, page->key, index);
+    size_t at = bhi_canary_check(block, bhi_hard_size(page, bytes, index), bytes, page->key, index);
     if (bh_unlikely(at != BH_CANARY_INTACT))
         bhi_hard_damaged(page, index, at);
     if (bh_likely(index != 0))
-        check_before(page, hard, index - 1, bytes);
+        check_before(page, index - 1, bytes);
     atomic_store_explicit(&w->live, live, memory_order_relaxed);
     atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
     bhi_wipe_freed(block, bytes);
@@ -208,56 +199,7 @@ static BH_NOINLINE void free_any(uintptr_t p, bhi_page_t *page, uint32_t index)
         bhi_free_slow_hardened(p);
 }
 
-/* Whether the slack of a small block is whole; false also where it is long, and under a
- * sanitizer, where nothing is read that is not slack. */
-BH_INLINE bool is_whole(uintptr_t block, const bhi_page_t *page, const bhi_hard_page_t *hard, size_t bytes, uint32_t index)
-{
-    size_t size = hard->sizes[index];
-    if (!BH_HARDEN_CANARIES)
-        return true;
-    return !BH_SANITIZED && bh_likely(bytes - size <= 24) && bh_likely(bhi_canary_damage(block, size, bytes, page->key, index) == 0);
-}
-
-/* The commonest case first, without a call and so without registers to save: a small
- * block with nothing wrong with it nor with the one before it, which the same word of the
- * map tells of. Nothing has happened where it turns out to be another. */
-void bhi_hard_free_any(uintptr_t p)
-{
-    bhi_page_t *page;
-    uint64_t place;
-    if (bh_unlikely(!find_local(p, &page, &place))) {
-        bhi_free_slow_hardened(p);
-        return;
-    }
-    uint32_t index = (uint32_t)place;
-    size_t bytes = page->block_size;
-    bhi_map_word_t *w = bhi_map_word(page->map, index);
-    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed), held = atomic_load_explicit(&w->held, memory_order_relaxed);
-    uint32_t before = (index - 1) % 64; /* bits: of the block before, then its own */
-    if (bh_unlikely(bytes > BH_CANARY_SMALL) || bh_unlikely(before == 63) || bh_unlikely((held >> before & 3) != 0) ||
-        bh_unlikely((live >> before & 2) == 0)) {
-        free_any(p, page, index);
-        return;
-    }
-    const bhi_hard_page_t *hard = page->hard;
-    bool whole = is_whole(p, page, hard, bytes, index); /* `live` is loaded anew, which costs less than to keep it */
-    if (whole && (atomic_load_explicit(&w->live, memory_order_relaxed) >> before & 1) != 0)
-        whole = is_whole(p - bytes, page, hard, bytes, index - 1);
-    else if (whole)
-        whole = !BH_HARDEN_WIPE || bhi_slack_load_aligned(p - 8) == 0;
-    if (bh_unlikely(!whole)) {
-        free_any(p, page, index);
-        return;
-    }
-    live = atomic_load_explicit(&w->live, memory_order_relaxed);
-    (void)bhi_bit_clear(&live, index);
-    atomic_store_explicit(&w->live, live, memory_order_relaxed);
-    atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
-    bhi_wipe_own(p, bytes);
-    park_own(bhi_thread_heap, page, index);
-}
-
-void bhi_hard_free_filled(uintptr_t p)
+BH_NOINLINE void bhi_hard_free_any(uintptr_t p)
 {
     bhi_page_t *page;
     uint64_t index;
@@ -267,31 +209,158 @@ void bhi_hard_free_filled(uintptr_t p)
         bhi_free_slow_hardened(p);
 }
 
+BH_INLINE size_t short_size(const bhi_page_t *page, uint32_t index)
+{
+    return *(bhi_hard_sizes(page) - 1 - index);
+}
+
+/* Of a small block, 0 if its slack is whole. */
+BH_WIDE BH_INLINE bhi_canary_two_t damage_of(uintptr_t block, const bhi_page_t *page, size_t bytes, size_t size, uint32_t index)
+{
+    return bhi_canary_damage(block, size, bytes, bhi_canary_soon(size, *bhi_hard_key(page), index));
+}
+
+#if BH_CANARY_AES
+#define MIDDLE_CLASS 32u /* 1024 bytes: up to there slack has at most BH_CANARY_WIDE + 8 of them */
+
+BH_WIDE BH_INLINE bool is_whole_middle(const bhi_page_t *page, uintptr_t block, size_t bytes, uint32_t index)
+{
+    size_t size = *((const uint16_t *)(const void *)bhi_hard_sizes(page) - 1 - index);
+    if (!BH_HARDEN_CANARIES)
+        return true;
+    return bh_likely(bytes - size <= BH_CANARY_WIDE + 8) &&
+           bh_likely(bhi_canary_is_whole_wide(block, size, bytes, bhi_canary_soon(size, *bhi_hard_key(page), index)));
+}
+
+/* The same as free_soon in a page of the thread's own whose class is above
+ * BH_CANARY_SMALL. */
+BH_WIDE static BH_NOINLINE void free_middle(uintptr_t p, bhi_page_t *page)
+{
+    uint64_t place;
+    if (!bhi_page_place_index(page, p - page->start, &place)) {
+        bhi_hard_free_any(p);
+        return;
+    }
+    uint32_t index = (uint32_t)place;
+    size_t bytes = page->block_size;
+    bhi_map_word_t *w = bhi_map_word(page->map, index);
+    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed), before = live >> ((index - 1) % 64); /* bits: of the block before, then its own */
+    bool whole = index % 64 != 0 && (before & 2) != 0 && atomic_load_explicit(&w->held, memory_order_relaxed) == 0 &&
+                 is_whole_middle(page, p, bytes, index);
+    if (bh_likely(whole) && (before & 1) != 0)
+        whole = is_whole_middle(page, p - bytes, bytes, index - 1);
+    else if (bh_likely(whole))
+        whole = !BH_HARDEN_WIPE || bhi_slack_load_aligned(p - 8) == 0;
+    if (bh_unlikely(!whole)) {
+        bhi_hard_free_any(p);
+        return;
+    }
+    (void)bhi_bit_clear(&live, index);
+    atomic_store_explicit(&w->live, live, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
+    bhi_wipe_own_middle(p, bytes);
+    park_own(bhi_thread_heap, page, index);
+}
+#endif
+
+/* The commonest case first, without a call and so with few registers to save: a small
+ * block with nothing wrong with it nor with the one before it, which the same word of the
+ * map tells of. Nothing has happened where it turns out to be another. */
+BH_WIDE static BH_NOINLINE void free_soon(uintptr_t p)
+{
+    uintptr_t off = p - bhi_process.block_base;
+    const bhi_heap_t *heap = bhi_thread_heap;
+    if (bh_unlikely(off >= heap->open))
+        goto other;
+    /* Of a span of several slots only the first leads to the page: larger blocks. */
+    bhi_page_t *page = bhi_desc_at(bhi_process.descs, off);
+    size_t bytes = (size_t)page->size_class << 4;
+    uint64_t place;
+    if (bh_unlikely(atomic_load_explicit(&page->heap, memory_order_relaxed) != heap))
+        goto other;
+    if (bh_unlikely(bytes > BH_CANARY_SMALL)) {
+#if BH_CANARY_AES
+        if (!BH_SANITIZED && page->size_class <= MIDDLE_CLASS) {
+            free_middle(p, page);
+            return;
+        }
+#endif
+        goto other;
+    }
+    if (bh_unlikely(!bhi_page_place_index(page, p - page->start, &place)))
+        goto other;
+    uint32_t index = (uint32_t)place;
+    bhi_map_word_t *w = bhi_map_word(page->map, index);
+    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed) >> ((index - 1) % 64); /* bits: of the block before, then its own */
+    if (bh_unlikely(index % 64 == 0) || bh_unlikely((live & 2) == 0) || bh_unlikely(atomic_load_explicit(&w->held, memory_order_relaxed) != 0))
+        goto other;
+    bhi_forget_loads();
+    index = bhi_forget_use(index);
+    size_t size = short_size(page, index);
+    if (BH_SANITIZED || bh_unlikely(bytes - size > 24)) /* long slack; and what is not slack is not read there */
+        goto other;
+    bhi_canary_two_t damage = {0, 0};
+    if (BH_HARDEN_CANARIES)
+        damage = damage_of(p, page, bytes, size, index);
+    bhi_forget_loads();
+    index = bhi_forget_use(index);
+    if ((live & 1) != 0) {
+        size = short_size(page, index - 1);
+        if (bh_unlikely(bytes - size > 24))
+            goto other;
+        if (BH_HARDEN_CANARIES)
+            damage |= damage_of(p - bytes, page, bytes, size, index - 1);
+    } else if (BH_HARDEN_WIPE) {
+        damage[0] |= bhi_slack_load_aligned(p - 8);
+    }
+    if (bh_unlikely(!bhi_canary_is_whole(damage)))
+        goto other;
+    bhi_forget_loads();
+    index = bhi_forget_use(index);
+    w = bhi_map_word(page->map, index);
+    live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    (void)bhi_bit_clear(&live, index);
+    atomic_store_explicit(&w->live, live, memory_order_relaxed);
+    atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
+    bhi_wipe_own_soon(p, bytes);
+    park_own(bhi_thread_heap, page, index);
+    return;
+other:
+    bhi_hard_free_any(p);
+}
+
+void bhi_free_slow(void *p)
+{
+    if (bhi_process.short_ways)
+        free_soon((uintptr_t)p);
+    else
+        bhi_free_rest((uintptr_t)p);
+}
+
 bool bhi_hard_local(uintptr_t p, bhi_page_t **page, uint32_t *index, size_t *size)
 {
     uint64_t i;
     if (!find_local(p, page, &i) || !bhi_map_is_live((*page)->map, i))
         return false;
     *index = (uint32_t)i;
-    *size = bhi_hard_size((*page)->hard, (*page)->block_size, *index);
+    *size = bhi_hard_size(*page, (*page)->block_size, *index);
     return true;
 }
 
 void bhi_hard_wipe_held(bhi_page_t *page, uint32_t index)
 {
-    bhi_hard_page_t *hard = bhi_hard_place(page);
     uintptr_t block = bhi_page_block(page, index);
     atomic_thread_fence(memory_order_release);
     if (BH_SANITIZED && !bhi_process.fill) /* a sweep may run beside: no byte of it counts, but the sanitizer does not know */
-        bhi_wipe_block(block, bhi_hard_size(hard, page->block_size, index), page->block_size);
+        bhi_wipe_block(block, bhi_hard_size(page, page->block_size, index), page->block_size);
     else
         bhi_wipe_freed(block, page->block_size);
-    atomic_fetch_or(&bhi_hard_word(hard, index / 64)->ready, bhi_map_bit(index));
+    atomic_fetch_or(&bhi_hard_word(page, index / 64)->ready, bhi_map_bit(index));
 }
 
 void bhi_hard_collect(bhi_page_t *page, uint32_t word)
 {
-    bhi_hard_word_t *hard = bhi_hard_word(page->hard, word);
+    bhi_hard_word_t *hard = bhi_hard_word(page, word);
     if (atomic_load(&hard->ready) == 0)
         return;
     bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
@@ -305,8 +374,17 @@ void bhi_hard_collect(bhi_page_t *page, uint32_t word)
     for (; taken != 0; taken &= taken - 1) {
         uint32_t index = word * 64 + bhi_bit_first(taken);
         if (index != 0) /* what the other thread could not do */
-            check_before(page, page->hard, index - 1, page->block_size);
+            check_before(page, index - 1, page->block_size);
         park(heap, page, index, page);
+    }
+}
+
+void bhi_hard_let_next_go(bhi_heap_t *heap)
+{
+    for (unsigned c = 0; c < BHI_CLASSES && heap->hard != NULL; c++) {
+        bhi_hard_next_t *next = heap->hard->next[c];
+        while (next->count > 0)
+            let_go(heap, next->entry[--next->count], NULL);
     }
 }
 
@@ -317,7 +395,8 @@ void bhi_hard_let_all_go(bhi_heap_t *heap)
         for (unsigned i = 0; i < bhi_quarantine_slots(q); i++) {
             uintptr_t entry = bhi_quarantine_take_at(q, i);
             if (entry != 0)
-                let_go_open(heap, entry, NULL);
+                let_go(heap, entry, NULL);
         }
     }
+    bhi_hard_let_next_go(heap);
 }

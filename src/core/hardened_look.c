@@ -27,7 +27,7 @@ void bhi_hard_written(const bhi_page_t *page, uint32_t index, size_t at)
  * free for long the next one's underflow is likelier. */
 void bhi_hard_written_before(const bhi_page_t *page, uint32_t index)
 {
-    if ((bhi_hard_word(page->hard, index / 64)->open & bhi_map_bit(index)) == 0)
+    if ((bhi_hard_word(page, index / 64)->open & bhi_map_bit(index)) == 0)
         bhi_hard_written(page, index, bhi_wipe_find(bhi_page_block(page, index), page->block_size));
     bhi_violation(BHI_UNDERFLOW, bhi_page_block(page, index + 1));
 }

@@ -433,6 +433,7 @@ void bhi_heap_collect(bhi_heap_t *heap, bool force)
     if (bhi_heap_has_thread(heap) && heap->home == heap)
         beat(force);
     bhi_heap_drain(heap, SIZE_MAX);
+    bhi_hard_let_next_go(heap);
     retire_tick(heap, true);
     for (unsigned c = 0; c < BHI_QUEUES; c++) {
         for (bhi_page_t *page = heap->queues[c].first, *next; page != NULL; page = next) {

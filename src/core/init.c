@@ -5,6 +5,7 @@
 #include "core/alloc.h"
 #include "core/describe.h"
 #include "core/fault.h"
+#include "core/hardened.h"
 #include "core/free.h"
 #include "core/leaks.h"
 #include "core/thread.h"
@@ -104,7 +105,6 @@ static bool start(void)
     if (!bhi_random_init_root(&root, info.at_random))
         bhi_violation(BHI_NO_ENTROPY, 0);
     bhi_settings_init(&bhi_process.options);
-    bhi_process.canary_mul = bhi_random_u64(&root.state) | 1;
     bhi_canary_init(&root.state);
     if (!bhi_arena_init(&root))
         return false;
@@ -113,6 +113,7 @@ static bool start(void)
     bhi_stack_init(info.program_headers);
     bhi_guarded_init();
     bhi_traced_init();
+    bhi_process.short_ways = bhi_is_hardened() && !bhi_is_traced() && (!BH_CANARY_AES || (bhi_process.has_aes && bhi_process.has_avx2));
     bhi_fault_init();
     bhi_leaks_init();
     bhi_thread_init();

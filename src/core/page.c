@@ -36,7 +36,7 @@ static size_t map_bytes(uint32_t reserved)
 }
 
 /* A page's chunk of control memory: the list, the map, and what profile hardened keeps
- * behind that. */
+ * around that. */
 typedef struct chunk {
     size_t map, bytes; /* of the whole, and where in it the map begins */
 } chunk_t;
@@ -47,8 +47,10 @@ static chunk_t chunk_for(uint32_t reserved, size_t block_size, uint8_t size_clas
         return (chunk_t){0, sizeof(bhi_map_word_t)};
     if (size_class == BHI_CLASS_ZERO)
         return (chunk_t){0, map_bytes(reserved)};
-    if (bhi_is_hardened())
-        return (chunk_t){0, map_bytes(reserved) + bhi_hard_bytes(reserved, block_size) + bhi_record_bytes(reserved)};
+    if (bhi_is_hardened()) {
+        size_t before = bhi_hard_bytes_before(reserved, block_size);
+        return (chunk_t){before, before + map_bytes(reserved) + bhi_hard_bytes(reserved, block_size) + bhi_record_bytes(reserved)};
+    }
     size_t list = bhi_list_room(reserved) * sizeof(bhi_index_t);
     return (chunk_t){list, list + map_bytes(reserved)};
 }
@@ -194,7 +196,7 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     page->size_class = (uint8_t)c;
     page->reserved = reserved;
     if (bhi_is_hardened() && !none)
-        page->hard = bhi_hard_place(page);
+        *bhi_hard_key(page) = page->key;
     uint8_t shift = 6;
     while (((reserved - 1) >> shift) >= GROUPS)
         shift++;
@@ -272,7 +274,7 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     bhi_state_lock();
     void *map = bhi_pool_take(sizeof(bhi_map_word_t));
     bhi_span_t span = {NULL, 0, true, 0};
-    bool chunk = !bhi_is_hardened() && align <= BH_SLOT_SIZE && bhi_large_wants(bytes);
+    bool chunk = align <= BH_SLOT_SIZE && bhi_large_wants(bytes);
     if (map != NULL && !huge)
         span = take_span(span, bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1, distance, chunk);
     bhi_state_unlock();
@@ -540,7 +542,7 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_state_lock();
     give_chunk(page);
     if ((page->block_size == 0 || bhi_page_has_ends(page)) && bhi_large_wants(bhi_page_bytes(page)))
-        bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page), !bhi_is_hardened());
+        bhi_large_span(segment, slot, page->span_slots, bhi_large_trapped(page));
     else
         bhi_span_give(segment, slot, page->span_slots, page->size_class != BHI_CLASS_ZERO || page->memory != BHI_MEMORY_ZERO);
     /* Here too, for threads that only free and never reach the generic path. */

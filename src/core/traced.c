@@ -180,7 +180,7 @@ BH_NOINLINE void bhi_traced_free(uintptr_t p, bhi_kind_t by)
         if (!ours)
             return;
     }
-    bhi_hard_free_filled(p);
+    bhi_hard_free_any(p);
 }
 
 BH_NOINLINE void bhi_kind_free(void *p, bhi_kind_t by)

@@ -4,7 +4,7 @@
 
 #include "base/checked.h"
 
-#define WIDE 64u /* bytes at the end of a block that are compared at once */
+#define WIDE BH_CANARY_WIDE
 #define VECTORS (WIDE / 16)
 #define WIDE_WORDS (WIDE / 8)
 _Static_assert(WIDE_WORDS == 2 + BH_CANARY_WORDS, "what the process keeps serves all of them but the two last");
@@ -12,13 +12,33 @@ _Static_assert(WIDE_WORDS == 2 + BH_CANARY_WORDS, "what the process keeps serves
 const uint8_t bhi_canary_shown[32] BH_ALIGNED(32) = {[16 ... 31] = 0xff};
 
 /* The same for so much: the last n bytes are set in those from n on. */
-static const uint8_t wide_shown[2 * WIDE] BH_ALIGNED(32) = {[WIDE ... 2 * WIDE - 1] = 0xff};
+const uint8_t bhi_canary_wide_shown[2 * WIDE] BH_ALIGNED(32) = {[WIDE ... 2 * WIDE - 1] = 0xff};
 
-typedef uint64_t words2_t __attribute__((vector_size(16), may_alias));
-typedef words2_t anywhere_t __attribute__((aligned(1)));
+typedef bhi_canary_two_t words2_t;
+typedef bhi_canary_anywhere_t anywhere_t;
+
+#ifdef BH_TESTING
+bool bhi_canary_without_aes;
+#else
+#define bhi_canary_without_aes false
+#endif
+
+static bool knows_aes(void)
+{
+#if BH_CANARY_AES
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("aes") != 0 && !bhi_canary_without_aes;
+#else
+    return false;
+#endif
+}
 
 void bhi_canary_init(bhi_random_t *random)
 {
+    bhi_process.has_aes = knows_aes();
+    bhi_process.canary_mul = bhi_random_u64(random) | 1;
+    for (unsigned i = 0; i < BH_CANARY_KEYS; i++)
+        bhi_process.canary_keys[i] = (bhi_two_words_t){bhi_random_u64(random), bhi_random_u64(random)};
     for (unsigned i = 0; i < BH_CANARY_WORDS; i++)
         bhi_process.canary_words[i] = bhi_random_u64(random);
 }
@@ -46,7 +66,7 @@ static uint64_t word_of(bhi_canary_t canary, uint64_t n)
 
 BH_INLINE words2_t shown(size_t slack, unsigned i)
 {
-    return *(const anywhere_t *)(const void *)(wide_shown + (slack - 8) + (size_t)16 * i);
+    return *(const anywhere_t *)(const void *)(bhi_canary_wide_shown + (slack - 8) + (size_t)16 * i);
 }
 
 /* The pattern of the i-th vector of the last WIDE bytes. */
@@ -54,7 +74,7 @@ BH_INLINE words2_t wide(bhi_canary_t canary, unsigned i)
 {
     uint64_t middle = bhi_canary_middle(canary);
     if (i == VECTORS - 1)
-        return (words2_t){middle, bhi_canary_tail(canary)};
+        return canary.last;
     return (words2_t){middle, middle} ^ *(const anywhere_t *)(const void *)(bhi_process.canary_words + (size_t)2 * i);
 }
 

@@ -94,9 +94,9 @@ void bhi_large_trap(bhi_page_t *page)
     bhi_state_unlock();
 }
 
-void bhi_large_span(bhi_segment_t *s, unsigned slot, unsigned slots, uint32_t trapped, bool keep)
+void bhi_large_span(bhi_segment_t *s, unsigned slot, unsigned slots, uint32_t trapped)
 {
-    if (keep && trapped == BHI_LARGE_OPEN && bhi_chunk_leave(s, slot, slots)) {
+    if (trapped == BHI_LARGE_OPEN && bhi_chunk_leave(s, slot, slots)) {
         bool gone = bhi_guard_trap(s, 0, BH_SEGMENT_SLOTS, true);
         put((bhi_quarantined_t){.segment = s, .slot = (uint8_t)slot, .slots = slots, .dirty = !gone, .whole = true});
         return;

@@ -25,9 +25,9 @@ BH_INLINE uint32_t bhi_large_trapped(const bhi_page_t *page)
 void bhi_large_trap(bhi_page_t *page);
 
 /* Traps a span in use, whose page has ended, unless it is `trapped`, and keeps its
- * addresses out of use. `keep`: its memory, as it is, may serve others. Lock held; gives
- * it up during kernel calls. */
-void bhi_large_span(bhi_segment_t *segment, unsigned slot, unsigned slots, uint32_t trapped, bool keep);
+ * addresses out of use. The memory of a chunk is kept as it is, for others. Lock held;
+ * gives it up during kernel calls. */
+void bhi_large_span(bhi_segment_t *segment, unsigned slot, unsigned slots, uint32_t trapped);
 
 /* The same for a page of whole segments, and gives its map back. Where the kernel
  * will not take its addresses back, it becomes free slots; one of many segments

@@ -7,7 +7,6 @@
 #include <string.h>
 
 _Static_assert(BH_QUARANTINE_LEAST / 4 == 32, "the first part of small blocks has 32 places");
-_Static_assert(BH_QUARANTINE_MOST + 1 <= UINT8_MAX, "places are counted in 8 bits");
 _Static_assert(BH_QUARANTINE_MOST + 1 - 2 * BH_QUARANTINE_TURN < 128, "as many as can be chosen from");
 
 static unsigned blocks_for(size_t size, size_t budget)
@@ -28,9 +27,9 @@ void bhi_quarantine_init(bhi_quarantine_t *q, size_t size, size_t budget)
 {
     unsigned blocks = blocks_for(size, budget), young = (unsigned)bhi_max(1, blocks / 4);
     unsigned middle = (unsigned)bhi_min(blocks < BH_QUARANTINE_FEW ? 2 * young : young, blocks - 1);
-    q->end = (uint8_t)(blocks + 1);
-    q->first = (uint8_t)(blocks + 1 - young);
-    q->old = (uint8_t)(q->first - middle);
+    q->end = blocks + 1;
+    q->first = blocks + 1 - young;
+    q->old = q->first - middle;
     q->at = q->first;
 }
 

@@ -47,10 +47,10 @@
 #define BH_QUARANTINE_TURN (BH_QUARANTINE_MOST / 4) /* most blocks that leave at once */
 
 typedef struct bhi_quarantine {
-    uint8_t at;    /* the place of the first part that is filled next */
-    uint8_t end;   /* const: places of all parts together; 2 at least */
-    uint8_t first; /* const: where the first part begins: the middle lies before it, the last one before that */
-    uint8_t old;   /* const: places of the last part */
+    uint32_t at;    /* the place of the first part that is filled next */
+    uint32_t end;   /* const: places of all parts together; 2 at least */
+    uint32_t first; /* const: where the first part begins: the middle lies before it, the last one before that */
+    uint32_t old;   /* const: places of the last part */
     uintptr_t block[]; /* 0 = empty */
 } bhi_quarantine_t;
 
@@ -81,10 +81,10 @@ unsigned bhi_quarantine_count(const bhi_quarantine_t *q);
 /* Takes in a block. True: bhi_quarantine_turn has to be called before the next put. */
 BH_INLINE bool bhi_quarantine_put(bhi_quarantine_t *q, uintptr_t block)
 {
-    unsigned at = q->at;
-    q->block[at] = block;
-    q->at = (uint8_t)(at + 1);
-    return bh_unlikely(at + 1 == q->end);
+    uint32_t at = q->at;
+    q->block[at++] = block;
+    q->at = at;
+    return bh_unlikely(at == q->end);
 }
 
 /* Releases blocks; how many. */

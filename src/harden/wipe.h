@@ -79,6 +79,37 @@ BH_INLINE void bhi_wipe_own(uintptr_t block, size_t size)
     }
 }
 
+#if defined(__x86_64__)
+typedef uint64_t bhi_words4_t __attribute__((vector_size(32), aligned(8), may_alias));
+
+/* Any bit of the 64 bytes at `at`, and of the 64 before `end`, into *seen. */
+BH_WIDE BH_INLINE void bhi_wipe_see(uintptr_t at, uintptr_t end, bhi_words4_t *seen)
+{
+    const bhi_words4_t *front = (const bhi_words4_t *)at, *back = (const bhi_words4_t *)end; /* NOLINT: block memory is addressed by number */
+    *seen |= (front[0] | front[1]) | (back[-2] | back[-1]);
+}
+
+BH_WIDE BH_INLINE void bhi_wipe_zero(uintptr_t at, uintptr_t end)
+{
+    bhi_words4_t *front = (bhi_words4_t *)at, *back = (bhi_words4_t *)end; /* NOLINT */
+    front[0] = front[1] = back[-2] = back[-1] = (bhi_words4_t){0, 0, 0, 0};
+}
+#endif
+
+/* The two of bhi_wipe_own and bhi_wipe_is_clean that are BH_WIDE. */
+BH_WIDE BH_INLINE void bhi_wipe_own_soon(uintptr_t block, size_t size)
+{
+#if defined(__x86_64__)
+    if (BH_HARDEN_WIPE && size > 64) {
+        bhi_wipe_zero(block, block + size);
+        if (size > 128)
+            bhi_wipe_zero(block + 64, block + size - 64);
+        return;
+    }
+#endif
+    bhi_wipe_own(block, size);
+}
+
 /* With option `fill` a freed block holds BH_FILL_FREED instead: a check finds it not
  * zero, and bhi_wipe_find, which is called for that, takes the pattern for clean. */
 #define BH_FILL_FREED_WORD (BH_FILL_FREED * (UINT64_MAX / 0xff))
@@ -145,6 +176,57 @@ BH_INLINE bool bhi_wipe_is_clean(uintptr_t block, size_t size)
     }
     return (seen[0] | seen[1]) == 0;
 }
+
+BH_WIDE BH_INLINE bool bhi_wipe_is_clean_soon(uintptr_t block, size_t size)
+{
+#if defined(__x86_64__)
+    if (BH_HARDEN_WIPE && size > 64) {
+        typedef long long test4_t __attribute__((vector_size(32)));
+        bhi_words4_t seen = {0, 0, 0, 0};
+        bhi_wipe_see(block, block + size, &seen);
+        if (size > 128)
+            bhi_wipe_see(block + 64, block + size - 64, &seen);
+        return __builtin_ia32_ptestz256((test4_t)seen, (test4_t)seen) != 0;
+    }
+#endif
+    return bhi_wipe_is_clean(block, size);
+}
+
+#if defined(__x86_64__)
+/* The same of more than 256 bytes, at most 1024. */
+BH_WIDE BH_INLINE bool bhi_wipe_is_clean_middle(uintptr_t block, size_t size)
+{
+    typedef long long test4_t __attribute__((vector_size(32)));
+    bhi_words4_t seen = {0, 0, 0, 0};
+    uintptr_t end = block + size;
+    if (!BH_HARDEN_WIPE)
+        return true;
+#pragma GCC unroll 4
+    for (unsigned i = 0; i < 256; i += 64)
+        bhi_wipe_see(block + i, end - i, &seen);
+    if (size > 512) {
+#pragma GCC unroll 4
+        for (unsigned i = 256; i < 512; i += 64)
+            bhi_wipe_see(block + i, end - i, &seen);
+    }
+    return __builtin_ia32_ptestz256((test4_t)seen, (test4_t)seen) != 0;
+}
+
+BH_WIDE BH_INLINE void bhi_wipe_own_middle(uintptr_t block, size_t size)
+{
+    uintptr_t end = block + size;
+    if (!BH_HARDEN_WIPE)
+        return;
+#pragma GCC unroll 4
+    for (unsigned i = 0; i < 256; i += 64)
+        bhi_wipe_zero(block + i, end - i);
+    if (size > 512) {
+#pragma GCC unroll 4
+        for (unsigned i = 256; i < 512; i += 64)
+            bhi_wipe_zero(block + i, end - i);
+    }
+}
+#endif
 
 BH_INLINE size_t bhi_wipe_check(uintptr_t block, size_t size)
 {

@@ -113,8 +113,8 @@ typedef enum bhi_memory {
  *       map below it that `fresh` names, are fresh: live = held = 0, on no list
  *   I3  used = number of blocks with live = 1 (held ones included) and of those on the
  *       list, so that malloc need not count, and in profile hardened those in
- *       quarantine; 0 also for a single block that was freed, whose bits stay until
- *       the page ends
+ *       quarantine and those that come next; 0 also for a single block that was freed,
+ *       whose bits stay until the page ends
  *   I4  blocks below capacity that are neither fresh nor live are free: on the page's
  *       list, or found in the map by the next refill. The list holds only free blocks,
  *       each once; of zero-size blocks, whose capacity = reserved, none. (Where the
@@ -130,7 +130,7 @@ typedef struct bhi_page {
     _Atomic(struct bhi_heap *) local_heap; /* owner writes; free's fast path applies iff it is the caller's heap */
     uintptr_t start;            /* const: address of block 0, in the span's first slot; its start but for bhi_heap_large_at */
     uint64_t reciprocal;        /* const: ceil(2^64 / block_size); 0 for a single block */
-    bhi_map_word_t *map;        /* const: ceil(reserved / 64) words; of many blocks, their list right before them */
+    bhi_map_word_t *map;        /* const: ceil(reserved / 64) words; of many blocks, their list right before them, or what core/hardened_page.h says */
     _Atomic(struct bhi_heap *) heap;      /* owner writes; NULL when free */
     _Atomic(uint64_t) remote;             /* atomic; survives the page's release */
     uint32_t block_size;        /* const: bytes from block to block; 0 for a single block */
@@ -154,7 +154,6 @@ typedef struct bhi_page {
     union {
         size_t single_bytes;              /* const, of a single block; see bhi_page_bytes */
         uint64_t fresh;                   /* owner, of many blocks: I2 */
-        struct bhi_hard_page *hard;       /* const, instead where profile hardened has no fresh blocks: core/hardened_page.h */
     };
     uint32_t span_slots;                  /* const */
     uint32_t residue;                     /* owner, or of a free slot: mark of what is left here, see core/residue.c; 0: of anything */

@@ -18,6 +18,8 @@ struct bh_report;
 
 #define BHI_CHOICE_BITS 40u
 
+typedef uint64_t bhi_two_words_t __attribute__((vector_size(16), may_alias));
+
 typedef struct bhi_process {
     /* Address map of the first arena, in the order the free path reads it. */
     uintptr_t block_base;  /* const: first byte of the block reservation, segment-aligned; secret */
@@ -46,7 +48,10 @@ typedef struct bhi_process {
     bool guards_by_madvise; /* const: guard regions work on this kernel */
     bool has_avx2;         /* const: of the processor, and the kernel keeps its registers */
     bool ready;            /* const: start-up is done */
+    bool has_aes;          /* const: of the processor */
+    bool short_ways;       /* const: malloc and free of small blocks go the short ways of profile hardened (core/hardened.h) */
     uint64_t canary_words[6]; /* const: harden/canary.c; secret */
+    bhi_two_words_t canary_keys[6]; /* const: the same */
 } bhi_process_t;
 
 typedef union bhi_process_page {

@@ -84,7 +84,7 @@ static const char *lists(const bhi_page_t *page)
         return NULL;
     }
     if (bhi_is_hardened()) {
-        CHECK_THAT(listed == 0 && page->hard == bhi_hard_place(page), "E2: page %p has a list, or its control data elsewhere", p);
+        CHECK_THAT(listed == 0 && *bhi_hard_key(page) == page->key, "E2: page %p has a list, or another key beside its map", p);
         return NULL;
     }
     uint32_t room = bhi_list_room(page->reserved), others = bhi_page_capacity(page) - page->used - bhi_bit_count(page->fresh);
@@ -105,12 +105,12 @@ static const char *lists(const bhi_page_t *page)
 /* Freed by another thread, which has wiped it: waits for the owner. */
 static bool ready(const bhi_page_t *page, uint32_t i)
 {
-    return (atomic_load(&bhi_hard_word(bhi_hard_place(page), i / 64)->ready) >> (i % 64) & 1) != 0;
+    return (atomic_load(&bhi_hard_word(page, i / 64)->ready) >> (i % 64) & 1) != 0;
 }
 
 static bool is_open(const bhi_page_t *page, uint32_t i)
 {
-    return (bhi_hard_word(page->hard, i / 64)->open >> (i % 64) & 1) != 0;
+    return (bhi_hard_word(page, i / 64)->open >> (i % 64) & 1) != 0;
 }
 
 static bool zero(uintptr_t from, size_t size);
@@ -135,55 +135,50 @@ static const char *ends(const bhi_page_t *page)
     return NULL;
 }
 
-/* Of E5 what one page tells; the quarantine accounts for the rest of `used`. */
-static const char *next_blocks(const bhi_page_t *page)
+/* Of E5 what one page tells; quarantine and next of its class account for the rest of
+ * `used`. */
+static const char *open_blocks(const bhi_page_t *page)
 {
-    static uint8_t seen[UINT16_MAX + 1];
-    const bhi_hard_page_t *hard = page->hard;
     const void *p = page;
     uint32_t open = 0, capacity = bhi_page_capacity(page);
-    memset(seen, 0, sizeof seen);
-    CHECK_THAT(hard->count <= BHI_HARD_NEXT, "E5: page %p: %u come next", p, hard->count);
-    for (unsigned k = 0; k < hard->count; k++) {
-        uint32_t i = hard->next[k];
-        CHECK_THAT(i < capacity && !live(page, i) && !held(page, i) && !is_open(page, i) && seen[i] == 0, "E5: page %p: block %u comes next", p, i);
-        seen[i] = 1;
-    }
     for (uint32_t i = 0; i < (page->reserved + 63) / 64 * 64; i++) {
         CHECK_THAT(!is_open(page, i) || (i < capacity && !live(page, i) && !held(page, i)), "E5: page %p: block %u is open", p, i);
         open += is_open(page, i);
     }
-    CHECK_THAT(open + hard->count + page->used == capacity, "E5: page %p: %u open, %u next, %u used of %u", p, open, hard->count, page->used, capacity);
+    CHECK_THAT(open + page->used == capacity, "E5: page %p: %u open, %u used of %u", p, open, page->used, capacity);
     return NULL;
 }
 
-/* Of E4 and E5 what the quarantine of a heap and class tells. */
+/* Of E4 and E5 what the quarantine of a heap and class tells, and what comes next. */
 static const char *waiting(const bhi_heap_t *heap, unsigned c, size_t *n)
 {
+    static uintptr_t all[BH_QUARANTINE_MOST + 1 + BHI_HARD_NEXT];
     const bhi_quarantine_t *q = heap->hard == NULL ? NULL : heap->hard->quarantine[c];
+    const bhi_hard_next_t *next = heap->hard == NULL ? NULL : heap->hard->next[c];
     unsigned count = 0;
     for (unsigned k = 0; k < bhi_quarantine_slots(q); k++) {
-        uintptr_t entry = bhi_quarantine_at(q, k);
-        if (entry == 0)
-            continue;
-        const bhi_page_t *page = bhi_hard_entry_page(entry);
-        uint32_t i = bhi_hard_entry_index(entry);
+        if (bhi_quarantine_at(q, k) != 0)
+            all[count++] = bhi_quarantine_at(q, k);
+    }
+    CHECK_THAT(count == bhi_quarantine_count(q), "quarantine of class %u: count %u, has %u", c, bhi_quarantine_count(q), count);
+    CHECK_THAT(next == NULL || next->count <= next->most, "E5: %u of class %u come next", next->count, c);
+    for (unsigned k = 0; next != NULL && k < next->count; k++)
+        all[count++] = next->entry[k];
+    for (unsigned k = 0; k < count; k++) {
+        const bhi_page_t *page = bhi_hard_entry_page(all[k]);
+        uint32_t i = bhi_hard_entry_index(all[k]);
         CHECK_THAT(atomic_load(&page->heap) == heap && page->size_class == c && i < bhi_page_capacity(page),
                    "E4: heap %u waits for a block that is not its own", heap->id);
         CHECK_THAT(!live(page, i) && !held(page, i) && !is_open(page, i), "E5: block %u of page %p waits", i, (const void *)page);
-        for (unsigned k2 = 0; k2 < page->hard->count; k2++)
-            CHECK_THAT(page->hard->next[k2] != i, "E5: block %u of page %p waits and comes next", i, (const void *)page);
         for (unsigned other = 0; other < k; other++)
-            CHECK_THAT(bhi_quarantine_at(q, other) != entry, "E5: block %u of page %p waits twice", i, (const void *)page);
-        count++;
+            CHECK_THAT(all[other] != all[k], "E5: block %u of page %p waits twice", i, (const void *)page);
     }
-    CHECK_THAT(count == bhi_quarantine_count(q), "quarantine of class %u: count %u, has %u", c, bhi_quarantine_count(q), count);
-    CHECK_THAT(count == 0 || bhi_heap_has_thread(heap), "E4: heap %u has ended and a quarantine", heap->id);
+    CHECK_THAT(count == 0 || bhi_heap_has_thread(heap), "E4: heap %u has ended and blocks that wait", heap->id);
     *n += count;
     return NULL;
 }
 
-/* How many blocks of a page must be in its heap's quarantine. */
+/* How many blocks of a page must wait in its heap. */
 static size_t parked(const bhi_page_t *page)
 {
     size_t n = page->used;
@@ -194,16 +189,16 @@ static size_t parked(const bhi_page_t *page)
 
 static const char *hard_heap(const bhi_heap_t *heap)
 {
-    size_t in_quarantine = 0, in_pages = 0;
+    size_t waits = 0, in_pages = 0;
     for (unsigned c = 0; c < BHI_CLASSES; c++) {
-        const char *text = waiting(heap, c, &in_quarantine);
+        const char *text = waiting(heap, c, &waits);
         if (text != NULL)
             return text;
     }
     for (unsigned c = 0; c <= BHI_QUEUES; c++)
         for (const bhi_page_t *page = c < BHI_QUEUES ? heap->queues[c].first : heap->full.first; page != NULL; page = page->next)
             in_pages += page->block_size != 0 && page->size_class != BHI_CLASS_ZERO ? parked(page) : 0;
-    CHECK_THAT(in_quarantine == in_pages, "E4: heap %u: %zu blocks used and not live, %zu in quarantine", heap->id, in_pages, in_quarantine);
+    CHECK_THAT(waits == in_pages, "E4: heap %u: %zu blocks used and not live, %zu wait", heap->id, in_pages, waits);
     return NULL;
 }
 
@@ -249,7 +244,7 @@ const char *inv_page(const bhi_page_t *page)
     if (bhi_page_has_ends(page) && bhi_heap_owner(heap) != BHI_OWNER_GONE) {
         const char *text = ends(page);
         if (text == NULL && page->state != BHI_PAGE_LARGE)
-            text = next_blocks(page);
+            text = open_blocks(page);
         if (text != NULL)
             return text;
     }

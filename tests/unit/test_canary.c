@@ -7,6 +7,7 @@
 #include "support.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { FRONT = 64, LARGEST = 128 * 1024 };
@@ -122,6 +123,46 @@ START_TEST(the_whole_of_the_largest_block)
     }
 }
 END_TEST
+
+#if BH_CANARY_AES
+BH_WIDE static void write_soon(size_t requested, size_t size, bool wide)
+{
+    if (wide)
+        bhi_canary_write_wide(block, requested, size, bhi_canary_soon(requested, key, place));
+    else
+        bhi_canary_write_short(block, requested, size, bhi_canary_soon(requested, key, place));
+}
+
+BH_WIDE static bool is_whole_soon(size_t requested, size_t size, bool wide)
+{
+    bhi_canary_t canary = bhi_canary_soon(requested, key, place);
+    return wide ? bhi_canary_is_whole_wide(block, requested, size, canary)
+                : bhi_canary_is_whole(bhi_canary_damage(block, requested, size, canary));
+}
+
+/* What malloc and free do by themselves is what all others do. */
+START_TEST(the_short_ways_write_and_check_the_same)
+{
+    start();
+    if (!BH_HARDEN_CANARIES || BH_SANITIZED || !bhi_process.has_aes || !bhi_process.has_avx2)
+        return;
+    for (unsigned round = 0; round < 20000; round++) {
+        bool wide = round % 2 != 0;
+        size_t size = wide ? 72 + 8 * unit_below(&seed, 120) : 32 + 8 * unit_below(&seed, 29);
+        size_t slack = BH_CANARY_LEAST + unit_below(&seed, wide ? BH_CANARY_WIDE + 1 : 17), requested = size - slack;
+        place = unit_below(&seed, 1u << 16);
+        memset((void *)block, 0, size);
+        write_soon(requested, size, wide);
+        ck_assert(check(requested, size) == BH_CANARY_INTACT && is_whole_soon(requested, size, wide));
+        ck_assert(unit_is((const unsigned char *)block, requested, 0) && unit_is((const unsigned char *)block + size, FRONT, 0x5a) && unit_is(area, FRONT, 0x5a));
+        size_t at = unit_below(&seed, (uint32_t)size);
+        ((unsigned char *)block)[at] ^= (unsigned char)(1 + unit_below(&seed, 255));
+        ck_assert(is_whole_soon(requested, size, wide) == (at < requested));
+        memset((void *)block, 0x5a, size);
+    }
+}
+END_TEST
+#endif
 
 /* A slack copied from elsewhere, or left from another life, does not pass. */
 START_TEST(no_other_pattern_passes)
@@ -277,7 +318,11 @@ int main(void)
     Suite *s = suite_create("canary");
     TCase *c = tcase_create("all");
     tcase_set_timeout(c, UNIT_TIMEOUT);
+    bhi_canary_without_aes = getenv("WITHOUT_AES") != NULL;
     tcase_add_test(c, every_changed_byte_of_small_blocks);
+#if BH_CANARY_AES
+    tcase_add_test(c, the_short_ways_write_and_check_the_same);
+#endif
     tcase_add_test(c, every_changed_byte_of_every_class);
     tcase_add_test(c, the_whole_of_the_largest_block);
     tcase_add_test(c, no_other_pattern_passes);

@@ -2,7 +2,9 @@
  * trap and wait; nothing of it shows where it must not; what happens when the kernel
  * refuses a move. */
 #include "bulkhead.h"
+#include "harden/canary.h"
 #include "harden/chunk.h"
+#include "harden/large.h"
 #include "invariants.h"
 #include "meta/arena.h"
 #include "os/os.h"
@@ -129,10 +131,11 @@ START_TEST(chunks_are_for_one_block_at_a_time)
         return;
     uint64_t seed = unit_seed("alone");
     static void *small[2000];
+    uint32_t most = (uint32_t)(bhi_large_wants(400 * 1024) ? BH_CLASS_MAX_SIZE - BH_CANARY_LEAST : 400 * 1024);
     for (size_t i = 0; i < 2000; i++) {
         if (i % 20 == 0)
             bh_free(take(MIB));
-        small[i] = take(1 + unit_below(&seed, 400 * 1024));
+        small[i] = take(1 + unit_below(&seed, most));
         ck_assert(!segment_of(small[i])->chunk);
     }
     for (size_t i = 0; i < 2000; i++)

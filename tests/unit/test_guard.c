@@ -86,7 +86,7 @@ static void give_one(void)
 {
     unsigned i = unit_below(&seed, count);
     if (unit_below(&seed, 3) == 0)
-        bhi_large_span(held[i].span.segment, held[i].span.slot, held[i].n, BHI_LARGE_OPEN, false);
+        bhi_large_span(held[i].span.segment, held[i].span.slot, held[i].n, BHI_LARGE_OPEN);
     else
         bhi_span_give(held[i].span.segment, held[i].span.slot, held[i].n, true);
     held[i] = held[--count];

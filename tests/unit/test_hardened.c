@@ -420,6 +420,7 @@ END_TEST
 
 int main(void)
 {
+    bhi_canary_without_aes = getenv("WITHOUT_AES") != NULL;
     Suite *s = suite_create("hardened");
     TCase *c = tcase_create("all");
     marker = mmap(NULL, BH_OS_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -84,20 +84,20 @@ START_TEST(who_is_drawn_among_few_comes_at_random)
     uint64_t seed = unit_seed("drawn among few");
     for (int i = 0; i < 5000; i++)
         bh_free(bh_malloc(SIZE));
-    bhi_page_t *page = page_of(bh_malloc(SIZE));
-    const bhi_quarantine_t *q = bhi_thread_heap->hard->quarantine[page->size_class];
+    unsigned c = page_of(bh_malloc(SIZE))->size_class;
+    const bhi_quarantine_t *q = bhi_thread_heap->hard->quarantine[c];
+    const bhi_hard_next_t *next = bhi_thread_heap->hard->next[c];
     unsigned at_once = 0, rounds = 0, young = q->end - q->first;
     ck_assert_uint_lt(q->old, 2 * BHI_HARD_AMONG);
     for (int i = 0; i < ROUNDS; i++) {
-        unsigned had = page->hard->count;
-        for (unsigned k = 0; k < had; k++)
-            before[k] = page->hard->next[k];
+        unsigned had = next->count;
+        memcpy(before, next->entry, had * sizeof before[0]);
         bh_free(bh_malloc(SIZE));
-        if (page->hard->count != had - 1 + young || had < BHI_HARD_AMONG + 1)
+        if (next->count != had - 1 + young || had < BHI_HARD_AMONG + 1)
             continue; /* no turn, or more were chosen, or there was no place */
         bool known = false;
         for (unsigned k = 0; k < had - 1; k++)
-            known |= before[k] == page->hard->next[page->hard->count - 1];
+            known |= before[k] == next->entry[next->count - 1];
         at_once += !known;
         rounds++;
     }
@@ -315,6 +315,7 @@ END_TEST
 
 int main(void)
 {
+    bhi_canary_without_aes = getenv("WITHOUT_AES") != NULL;
     Suite *s = suite_create("hardened_reuse");
     TCase *c = tcase_create("all");
     marker = mmap(NULL, BH_OS_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -218,6 +218,7 @@ END_TEST
 
 int main(void)
 {
+    bhi_canary_without_aes = getenv("WITHOUT_AES") != NULL;
     Suite *s = suite_create("hardened_threads");
     TCase *c = tcase_create("all");
     bh_free(bh_malloc(1));

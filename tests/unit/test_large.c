@@ -213,7 +213,7 @@ START_TEST(a_region_over_partly_closed_slots)
         ck_assert(fits || failing != 0);
         ck_assert_msg(inv_open_is_open(s), "round %d: what the header calls accessible is not", round);
         failing = KIND(BHI_OS_MMAP);
-        bhi_large_span(s, slot, n, BHI_LARGE_OPEN, false);
+        bhi_large_span(s, slot, n, BHI_LARGE_OPEN);
         bhi_os_fail_hook = NULL;
         bhi_large_empty();
         bhi_state_unlock();

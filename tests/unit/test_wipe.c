@@ -55,6 +55,41 @@ START_TEST(all_of_the_block_and_nothing_else)
 }
 END_TEST
 
+#if defined(__x86_64__)
+BH_WIDE static void wipe_soon(size_t size)
+{
+    if (size <= 256)
+        bhi_wipe_own_soon(block, size);
+    else
+        bhi_wipe_own_middle(block, size);
+}
+
+BH_WIDE static bool is_clean_soon(size_t size)
+{
+    return size <= 256 ? bhi_wipe_is_clean_soon(block, size) : bhi_wipe_is_clean_middle(block, size);
+}
+
+/* The same of what malloc and free do by themselves; and each byte is seen. */
+START_TEST(all_of_the_block_by_the_short_ways)
+{
+    if (!BH_HARDEN_WIPE || !bhi_wipe_knows_avx2())
+        return;
+    start();
+    for (size_t size = 16; size <= 1024; size += 16) {
+        memset(area, 0x77, FRONT + size + FRONT);
+        wipe_soon(size);
+        assert_wiped(size);
+        ck_assert(is_clean_soon(size));
+        for (size_t at = 0; at < size; at++) {
+            bytes[at] = 1;
+            ck_assert_msg(!is_clean_soon(size), "byte %zu of %zu", at, size);
+            bytes[at] = 0;
+        }
+    }
+}
+END_TEST
+#endif
+
 /* Found from any start: blocks of the smallest class are aligned to 8, all
  * others to 16. */
 START_TEST(every_changed_bit_of_small_blocks)
@@ -112,6 +147,9 @@ int main(void)
     TCase *c = tcase_create("all");
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_test(c, all_of_the_block_and_nothing_else);
+#if defined(__x86_64__)
+    tcase_add_test(c, all_of_the_block_by_the_short_ways);
+#endif
     tcase_add_test(c, every_changed_bit_of_small_blocks);
     tcase_add_loop_test(c, any_byte_of_every_class, 0, 2);
     suite_add_tcase(s, c);
