@@ -43,8 +43,9 @@ static void start(const program_t *program)
     window_options(&options, program->hardened ? BHI_PROFILE_HARDENED : BHI_PROFILE_SECURE);
     options.purge_delay = program->purge_delay;
     options.guard = program->mprotect ? BHI_GUARD_MPROTECT : BHI_GUARD_AUTO;
-    run_reset(&(window_start_t){program->seed, &options, program->cold || program->mprotect});
-    model_begin(program->hardened, window_is_inside);
+    bool cold = program->cold || program->mprotect, soft = program->target == TARGET_API && !cold && !program->refuse;
+    run_reset(&(window_start_t){program->seed, &options, cold, soft});
+    model_begin(program->hardened, &(places_t){window_is_inside, window_is_open, window_is_closed});
     static int strict = -1;
     if (strict < 0)
         strict = getenv("FUZZ_STRICT") != NULL;
