@@ -24,7 +24,7 @@ class Assembler:
             self.bytes[target, op] = int(byte)
 
     def program(self, target, mode, look, *steps):
-        # A seed that is a multiple of 16: all invariants are looked at in the end.
+        # With the last five bits 16 all invariants are looked at in the end.
         out = struct.pack("BBB", mode, 0x12, 0x30 if look else 0x31)
         for op, *args in steps:
             args = (args + [0, 0, 0])[:3]

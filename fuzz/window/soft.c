@@ -24,6 +24,7 @@ typedef struct table {
 
 static struct {
     bool on;
+    bool touched[SOFT_SEGMENTS]; /* was open since it was last reserved as a whole */
     uintptr_t next_page; /* behind the one that was closed last, if it was closed alone */
     table_t now, start; /* start: with segment 0 as the warm start leaves it */
 } soft;
@@ -127,22 +128,44 @@ void inside_soft_guard(uintptr_t at, size_t size, bool install)
     soft.next_page = at + BH_OS_PAGE_SIZE;
 }
 
+/* Whole segments that nobody opened are not looked at. */
+static bool is_untouched(uintptr_t at, size_t size)
+{
+    bool touched = ((at | size) & (BH_SEGMENT_SIZE - 1)) != 0;
+    for (size_t off = 0; off < size && !touched; off += BH_SEGMENT_SIZE)
+        touched = soft.touched[(at + off - window_places.blocks) >> BH_SEGMENT_SHIFT];
+    return !touched;
+}
+
+static void touch(uintptr_t at, size_t size, bool touched)
+{
+    for (uintptr_t end = at + size; at < end; at = (at | (BH_SEGMENT_SIZE - 1)) + 1)
+        soft.touched[(at - window_places.blocks) >> BH_SEGMENT_SHIFT] = touched;
+}
+
 void inside_soft_close(uintptr_t at, size_t size, bool close)
 {
     mark(soft.now.closed, at, size, close);
+    if (!close)
+        touch(at, size, true);
 }
 
 void inside_soft_rereserve(uintptr_t at, size_t size)
 {
+    if (is_untouched(at, size))
+        return;
     mark(soft.now.closed, at, size, true);
     mark(soft.now.guard, at, size, false);
     inside_soft_clear(at, size);
+    if (((at | size) & (BH_SEGMENT_SIZE - 1)) == 0)
+        touch(at, size, false);
 }
 
 /* Guards and access come along; what is left behind has its access and no guards. */
 void inside_soft_move(uintptr_t from, uintptr_t to, size_t size)
 {
     static unsigned char resident[PAGES];
+    touch(to, size, true);
     inside_soft_clear(to, size);
     inside_must(mincore((void *)from, size, resident), "mincore"); /* NOLINT */
     for (size_t at = 0; at < size; at += BH_OS_PAGE_SIZE) {
@@ -161,6 +184,7 @@ void inside_soft_on(void)
     size_t size = SOFT_SEGMENTS * BH_SEGMENT_SIZE;
     inside_must(bhi_os_open(window_places.blocks, size), "soft memory");
     soft.on = true;
+    touch(window_places.blocks, size, false);
     mark(soft.now.guard, window_places.blocks, size, false);
     mark(soft.now.closed, window_places.blocks, size, true);
 }
