@@ -17,8 +17,8 @@ block_t *run_live(unsigned place)
 }
 
 #define LARGE_FROM ((size_t)4096)
-#define LARGE_EACH ((size_t)256 * 1024) /* a larger one counts as this: most of it is never touched */
-#define LARGE_MOST ((size_t)512 * 1024)
+#define LARGE_EACH ((size_t)128 * 1024) /* a larger one counts as this: most of it is never touched */
+#define LARGE_MOST ((size_t)256 * 1024)
 
 size_t run_size(size_t size)
 {

@@ -23,9 +23,10 @@ class Assembler:
             target, op, byte = line.split()
             self.bytes[target, op] = int(byte)
 
-    def program(self, target, mode, look, *steps):
+    def program(self, target, mode, look, any_size, *steps):
         # With the last five bits 16 all invariants are looked at in the end.
-        out = struct.pack("BBB", mode, 0x12, 0x30 if look else 0x31)
+        # The first byte a multiple of 16: large blocks without a bound (program_read).
+        out = struct.pack("BBB", mode, 0x10 if any_size else 0x12, 0x30 if look else 0x31)
         for op, *args in steps:
             args = (args + [0, 0, 0])[:3]
             out += struct.pack("BBBB", self.bytes[target, op], *args)
@@ -212,8 +213,9 @@ def main():
                                       ("secure-refuse", 0x30 | NOW)):
                     if profile not in ("secure", "hardened") and maker not in (correct, api_extra):
                         continue
+                    any_size = profile in ("secure", "hardened") and any(step[0] == "LARGE" for step in steps)
                     with open(os.path.join(out, target, f"{name}-{profile}"), "wb") as f:
-                        f.write(assembler.program(target, mode, profile == "secure-look", *steps))
+                        f.write(assembler.program(target, mode, profile == "secure-look", any_size, *steps))
                     count += 1
     for target, maker in {"options": options, "report": report}.items():
         os.makedirs(os.path.join(out, target), exist_ok=True)
