@@ -13,9 +13,7 @@
 
 #define PAGES (SOFT_SEGMENTS * BH_SEGMENT_SIZE / BH_OS_PAGE_SIZE)
 #define WORDS (PAGES / 64)
-#ifndef CLEAR_MOST
-#define CLEAR_MOST 64u /* OS pages; more than these are returned instead */
-#endif
+#define CLEAR_MOST 256u /* OS pages; more than these are returned instead */
 
 /* A bit for each OS page. */
 typedef struct table {
@@ -152,10 +150,10 @@ void inside_soft_close(uintptr_t at, size_t size, bool close)
 
 void inside_soft_rereserve(uintptr_t at, size_t size)
 {
-    if (is_untouched(at, size))
-        return;
     mark(soft.now.closed, at, size, true);
     mark(soft.now.guard, at, size, false);
+    if (is_untouched(at, size))
+        return;
     inside_soft_clear(at, size);
     if (((at | size) & (BH_SEGMENT_SIZE - 1)) == 0)
         touch(at, size, false);
