@@ -201,6 +201,34 @@ def report():
             yield f"at-{mode}-{where:x}", struct.pack("<BQBBBB", mode, where, mode % 6 | 0x30, 0, mode & 127, 0xff if mode & 1 else 3) + maps
 
 
+def process():
+    """Profiles and options with each bug, and with correct steps of each kind."""
+    blocks = [(0, i, 20 + 9 * i, 0) for i in range(8)] + [(5, 8, 40, 0), (6, 9, 50, 0), (7, 0x8a, 60, 0), (3, 11, 70, 0), (1, 12, 200, 0x80), (0, 13, 3, 0xe0)]
+    correct = {
+        "threads": [(8, 3), (0, 20, 30), (2, 1), (2, 2), (0, 21, 90), (9, 2), (2, 3), (0, 22, 10), (12, 1)],
+        "resize": [(4, i + 32 * form, 100 + 40 * i, 0) for form in range(4) for i in range(4)],
+        "heaps": [(13, 20 + form + 32 * form, 40 + form, 0) for form in range(8)],
+        "ask": [(11, 3, form) for form in range(8)] + [(14, 1), (12, 0), (12, 2), (12, 3), (18, 0), (11, 0, 5)],
+        "leaks": [(10,), (16, 2), (16, 8), (10,), (8, 1), (10,), (9, 1), (10,), (16, 3)],
+        "many": [(15, 0, 24), (19, 0), (15, 0, 100), (19, 1), (15, 0, 100), (12, 2), (15, 0, 24), (10,)],
+        "large": [(0, 14, 8, 0xc0), (0, 15, 8, 0xc0), (2, 14), (4, 15, 16, 0xc0), (1, 14, 0xff, 0xff), (1, 16, 0x20, 0xe0), (2, 16)],
+    }
+    # Options, a byte each: guarded blocks, stacks, reports, the rest.
+    settings = {"plain": (0, 0, 0, 0), "all-stacks": (1, 0x40 | 4 | 2, 4, 0), "unwind": (2, 0x10 | 4 | 3, 8, 4), "precise": (9, 0x20 | 2, 1, 1),
+                "recover": (0x61, 0x30 | 1, 0x10, 2), "few": (0x11, 8 | 2, 0x30, 0xc4), "site": (7, 4 | 2, 2, 0x20), "file": (0xa3, 0xc0 | 6, 2, 0x48),
+                "sealed": (5, 2, 0x43, 0x18), "fill": (0x21, 6, 0x8c, 0x1c), "off": (0x44, 1, 0xc0, 0x34)}
+    for p, profile in enumerate(("secure", "hardened", "fuzz", "debug")):
+        for setting, options in settings.items():
+            def made(steps):
+                return bytes((p,) + options) + b"".join(bytes((step + (0, 0, 0))[:4]) for step in blocks + steps)
+            for name, steps in correct.items():
+                yield f"{profile}-{setting}-{name}", made(steps)
+            for kind in range(10):
+                for place, by in ((3, 0), (3, 9), (8, 3), (9, 40)):
+                    if place == 3 or setting in ("all-stacks", "precise", "plain"):
+                        yield f"{profile}-{setting}-bug-{kind}-{place}-{by}", made([(17, place, kind, by), (2, place), (12, 1), (0, 30, 47, 0)])
+
+
 def main():
     folder, out = sys.argv[1:3]
     assembler = Assembler(folder)
@@ -219,7 +247,7 @@ def main():
                     with open(os.path.join(out, target, f"{name}-{profile}"), "wb") as f:
                         f.write(assembler.program(target, mode, profile == "secure-look", any_size, *steps))
                     count += 1
-    for target, maker in {"options": options, "report": report}.items():
+    for target, maker in {"options": options, "report": report, "process": process}.items():
         os.makedirs(os.path.join(out, target), exist_ok=True)
         for name, data in maker():
             with open(os.path.join(out, target, name), "wb") as f:
