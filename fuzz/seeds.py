@@ -47,6 +47,9 @@ def correct():
     yield "remote-free", blocks(12, 40) + [("SWITCH", 1)] + [("FREE", i) for i in range(12)] + [("SWITCH", 0)] + blocks(4, 40)
     yield "remote-groups", [("MANY", 0, 0xff, 2), ("MANY", 32, 0xff, 2), ("FREE_MANY", 0, 31, 0), ("MANY", 0, 0xff, 2), ("SWITCH", 1),
                             ("FREE", 40), ("FREE", 0), ("FREE", 41), ("FREE", 1)]
+    again = [("FREE_MANY", 0, 31, 0), ("MANY", 0, 0xff, 2), ("FREE_MANY", 32, 31, 0), ("MANY", 32, 0xff, 2)]
+    yield "remote-groups-taken", [("MANY", 0, 0xff, 2), ("MANY", 32, 0xff, 2)] + 3 * again + [
+        ("SWITCH", 1), ("FREE_MANY", 0, 31, 0), ("FREE_MANY", 32, 25, 0), ("SWITCH", 0), ("COLLECT", 0)]
     yield "exit-adopt", blocks(6, 64) + [("EXIT", 0, 1), ("SWITCH", 1)] + blocks(6, 64, 20) + [("FREE", i) for i in range(6)]
     yield "late-thread", blocks(3, 16) + [("EXIT", 0, 0), ("MALLOC", 9, 20), ("FREE", 9), ("EXIT", 0, 1), ("MALLOC", 10, 20)]
     yield "left-heap", blocks(3, 16) + [("EXIT", 0, 3), ("MALLOC", 9, 20), ("FREE", 0)]
@@ -211,6 +214,7 @@ def process():
         "ask": [(11, 3, form) for form in range(8)] + [(14, 1), (12, 0), (12, 2), (12, 3), (18, 0), (11, 0, 5)],
         "leaks": [(10,), (16, 2), (16, 8), (10,), (8, 1), (10,), (9, 1), (10,), (16, 3)],
         "many": [(15, 0, 24), (19, 0), (15, 0, 100), (19, 1), (15, 0, 100), (12, 2), (15, 0, 24), (10,)],
+        "rare": [(20, 0, form, 10 * form) for form in range(24)] + [(20, 0, 0x80 | form, 99) for form in range(3)],
         "large": [(0, 14, 8, 0xc0), (0, 15, 8, 0xc0), (2, 14), (4, 15, 16, 0xc0), (1, 14, 0xff, 0xff), (1, 16, 0x20, 0xe0), (2, 16)],
     }
     # Options, a byte each: guarded blocks, stacks, reports, the rest.

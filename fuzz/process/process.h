@@ -38,4 +38,10 @@ void process_start_library(void);
 /* In the new process: runs the program and ends. */
 _Noreturn void process_run(const process_options_t *options, const uint8_t *bytes, size_t size, process_told_t *told);
 
+/* What a correct program may not meet: ends the process. */
+_Noreturn __attribute__((format(printf, 1, 2))) void process_found(const char *format, ...);
+
+/* One of the seldom used entry points. */
+void process_rare(unsigned form, size_t size);
+
 #endif

@@ -38,7 +38,7 @@ static size_t steps, next_step;
 static unsigned stamps;
 static bool damaged; /* contents are no longer what they should be */
 
-__attribute__((format(printf, 1, 2))) static void found(const char *format, ...)
+void process_found(const char *format, ...)
 {
     va_list args;
     va_start(args, format);
@@ -56,7 +56,7 @@ static void check(const struct slot *s)
 {
     for (size_t i = 0; !damaged && i < s->size && i < 300; i++) {
         if (s->p[i] != s->stamp)
-            found("contents of block %p changed at %zu", (void *)s->p, i);
+            process_found("contents of block %p changed at %zu", (void *)s->p, i);
     }
 }
 
@@ -80,14 +80,14 @@ static void took(struct slot *s, void *p, size_t size, kind_t kind)
 {
     if (p == NULL) {
         if (size < CAP || !options->has_cap)
-            found("%zu bytes were refused", size);
+            process_found("%zu bytes were refused", size);
         *s = (struct slot){0};
         return;
     }
     for (unsigned i = 0; !damaged && i < SLOTS; i++) {
         const struct slot *o = &slots[i];
         if (o != s && o->p != NULL && !o->freed && (uintptr_t)p < (uintptr_t)o->p + o->size && (uintptr_t)o->p < (uintptr_t)p + size)
-            found("block %p of %zu bytes overlaps %p of %zu", p, size, (void *)o->p, o->size);
+            process_found("block %p of %zu bytes overlaps %p of %zu", p, size, (void *)o->p, o->size);
     }
     *s = (struct slot){p, size, kind, (unsigned char)++stamps, false};
     memset(p, s->stamp, size < 300 ? size : 300);
@@ -107,7 +107,7 @@ static void look_for_leaks(void)
 {
     size_t n = bh_report_leaks();
     if (n != 0 && n != (size_t)-1 && !damaged && told->allowed == 0)
-        found("%zu leaks, and there is none", n);
+        process_found("%zu leaks, and there is none", n);
 }
 
 static void resize(struct slot *s, unsigned form, size_t size)
@@ -127,7 +127,7 @@ static void resize(struct slot *s, unsigned form, size_t size)
         return;
     for (size_t i = 0; !damaged && i < was.size && i < size && i < 300; i++) {
         if (((unsigned char *)p)[i] != was.stamp)
-            found("resized block %p changed at %zu", p, i);
+            process_found("resized block %p changed at %zu", p, i);
     }
     s->p = NULL;
     took(s, p, size, form % 4 == 2 ? KIND_ALIGNED : KIND_MALLOC);
@@ -137,7 +137,7 @@ static void on_heap(struct slot *s, unsigned form, size_t size)
 {
     bh_heap_t *heap = bh_heap_new();
     if (heap == NULL)
-        found("no heap");
+        process_found("no heap");
     release(s);
     void *p;
     switch (form % 8) {
@@ -157,9 +157,9 @@ static void on_heap(struct slot *s, unsigned form, size_t size)
     bh_heap_stats_t stats = {.struct_size = sizeof stats};
     bh_heap_stats_get(heap, &stats);
     if (bh_heap_stats_json(heap, text, sizeof text) == 0)
-        found("no statistics of a heap");
+        process_found("no statistics of a heap");
     if (p != NULL && size != 0 && !bh_heap_contains_block(heap, p))
-        found("%p is not said to be in its heap", p);
+        process_found("%p is not said to be in its heap", p);
     bh_heap_delete(heap);
 }
 
@@ -179,15 +179,15 @@ static void ask(unsigned form, const struct slot *s)
     case 1: bh_stats_json(text, sizeof text); break;
     case 2:
         if (bh_option_get("guarded_sample_rate", text, sizeof text) < 0 || bh_option_get_long("purge_delay") < 0)
-            found("an option has no value");
+            process_found("an option has no value");
         break;
     case 3:
         if (live && bh_usable_size(s->p) < s->size)
-            found("block %p is smaller than it was", (void *)s->p);
+            process_found("block %p is smaller than it was", (void *)s->p);
         break;
     case 4:
         if (live && s->size != 0 && !bh_is_in_heap_region(s->p))
-            found("%p is in no region", (void *)s->p);
+            process_found("%p is in no region", (void *)s->p);
         break;
     case 5: bh_option_set("purge_delay", "3"); break;
     case 6: bh_heap_stats_print(NULL, no_line, &lines); break;
@@ -218,7 +218,7 @@ static void touch(unsigned char *at, bool writes, bool must)
         (void)*byte;
     told->touching = false;
     if (told->must != 0)
-        found("an access to %p came back", (void *)at);
+        process_found("an access to %p came back", (void *)at);
 }
 
 static void must(uint64_t ids)
@@ -286,7 +286,7 @@ static void bug(struct slot *s, unsigned form, unsigned by)
         return;
     }
     if (told->must != 0)
-        found("a bad call on %p came back", (void *)s->p);
+        process_found("a bad call on %p came back", (void *)s->p);
 }
 
 /* -------------------------------------------------------------------------- all */
@@ -329,7 +329,7 @@ static void step(unsigned op, unsigned a, unsigned b, unsigned c)
 {
     struct slot *s = slot_of(a);
     size_t size = size_of(b, c);
-    switch (op % 20) {
+    switch (op % 21) {
     case 0:
     case 1: release(s); took(s, bh_malloc(size), size, KIND_MALLOC); break;
     case 2: release(s); break;
@@ -365,6 +365,10 @@ static void step(unsigned op, unsigned a, unsigned b, unsigned c)
     case 18:
         if ((a & 3) == 0)
             bh_seal();
+        break;
+    case 20:
+        told->allowed |= options->cap_aborts ? ID(ALLOCATION_CAP) : 0;
+        process_rare(b, c);
         break;
     default:
         for (unsigned i = 0; i < SLOTS; i += 1 + (a & 3))
