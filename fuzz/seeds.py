@@ -106,6 +106,7 @@ def inband():
         "over-skip-2": [("MALLOC", i, 40 + i) for i in range(16)] + [("OVERFLOW", 1, 7, 0x81), ("FREE", 1)],
         "over-skip-3": [("MALLOC", i, 40 + i) for i in range(16)] + [("OVERFLOW", 2, 5, 0x81), ("FREE", 2)],
         "over-skip-4": [("MALLOC", i, 40 + i) for i in range(16)] + [("OVERFLOW", 0, 6, 0x81), ("FREE", 0)],
+        "over-last": [("MALLOC", i, 55) for i in range(8)] + [("OVERFLOW", 3, 8, 0x81), ("FREE", 3)],
         "stale-write-released": [("HEAP_NEW", 0), ("HEAP_ALLOC", 1, 0, 50), ("HEAP_ALLOC", 2, 0, 50), ("FREE", 1), ("STALE_WRITE", 1, 1, 0x47),
                                  ("HEAP_END", 0, 1)],
         "over-released": [("HEAP_NEW", 0), ("HEAP_ALLOC", 1, 0, 50), ("HEAP_ALLOC", 2, 0, 50), ("OVERFLOW", 1, 0, 0x41), ("HEAP_END", 0, 1)],
