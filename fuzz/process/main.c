@@ -101,7 +101,7 @@ static void judge(int status)
 {
     static char text[400];
     bool reported = judge_reports();
-    if (strstr(said, "fault in a report") != NULL || strstr(said, "in the report") != NULL)
+    if (strstr(said, "while reporting") != NULL)
         finding("a report failed");
     if (told->finding[0] != '\0')
         finding(told->finding);
