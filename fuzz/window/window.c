@@ -155,7 +155,8 @@ static void reset_kernel(void)
 {
     inside_soft_off();
     inside_must(bhi_os_rereserve(window_places.blocks - BH_OS_PAGE_SIZE, BH_OS_PAGE_SIZE + window_places.blocks_size), "blocks");
-    uintptr_t end = w.control_at + w.control_size, from = window_places.descs;
+    /* Before them lies what the process has for good. */
+    uintptr_t end = w.control_at + w.control_size, from = window_places.descs < window_places.pool ? window_places.descs : window_places.pool;
     inside_must(bhi_os_rereserve(from, end - from), "control data");
     w.warm = false;
 }
