@@ -13,7 +13,7 @@ cmake --build "$build" >"$build/log" 2>&1 || {
     exit 1
 }
 find "$build" -name '*.gcda' -delete
-for target in api inband badfree control arith options report; do
+for target in api inband badfree control arith options report process; do
     set -- "$build/fuzz/seeds/$target"
     for more in "$root/fuzz/regressions/$target" "$root/build-fuzz/findings/$target/default/queue"; do
         [ ! -d "$more" ] || set -- "$@" "$more"

@@ -71,10 +71,13 @@ static void replay_file(const char *path)
         printf("%s: ", path);
         fflush(stdout);
     }
+    struct timespec from, to;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &from);
     for (unsigned long i = 0; i < times; i++)
         run_input(FUZZ_TARGET, input, n);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
     if (verbose)
-        printf("%s\n", run_verdict);
+        printf("%.0f us each, %s\n", ((double)(to.tv_sec - from.tv_sec) * 1e6 + (double)(to.tv_nsec - from.tv_nsec) / 1e3) / (double)times, run_verdict);
     if (compare && files < SEEN_MOST) {
         seen[files].path = strdup(path);
         seen[files].hash = model.hash;

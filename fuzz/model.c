@@ -19,7 +19,7 @@
 model_t model;
 void (*model_on_finding)(void);
 
-static bool (*is_inside)(uintptr_t at, size_t size);
+static places_t places;
 
 /* Blocks that were freed, newest last. */
 static struct ghost {
@@ -60,15 +60,15 @@ void finding(const char *format, ...)
 
 bool model_inside(uintptr_t at, size_t size)
 {
-    return is_inside(at, size);
+    return places.inside(at, size);
 }
 
-void model_begin(bool hardened, bool (*inside)(uintptr_t at, size_t size))
+void model_begin(bool hardened, const places_t *where)
 {
     memset(&model, 0, sizeof model);
     memset(puts_of, 0, sizeof puts_of);
     model.hardened = hardened;
-    is_inside = inside;
+    places = *where;
     ghost_count = must_count = puts_all = 0;
 }
 
@@ -149,7 +149,7 @@ block_t *model_block_at(uintptr_t at)
 
 static void check_place(uintptr_t p, const wanted_t *w)
 {
-    if (!is_inside(p, w->size) && !(model.control && !model.strict))
+    if (!places.inside(p, w->size) && !(model.control && !model.strict))
         finding("block %#zx of %zu bytes lies outside the reservation", p, w->size);
     if (model.control)
         return;
@@ -184,6 +184,24 @@ static void check_overlap(uintptr_t p, size_t usable, unsigned place)
     }
 }
 
+/* Where a fault would tell nothing, because the window keeps the guards: no block lies on
+ * one, a block of no bytes cannot be touched, and large ones have one on both sides. */
+static void check_guards(uintptr_t p, size_t usable, const wanted_t *w)
+{
+    if (usable != 0 && !places.open(p, usable))
+        finding("block %#zx of %zu bytes lies on a guard", p, w->size);
+    if (usable == 0 && !places.closed(p))
+        finding("block %#zx of no bytes can be written to", p);
+    if (!w->exact || usable <= 128 * 1024)
+        return;
+    if (!places.closed(p - 1))
+        finding("large block %#zx has no guard before it", p);
+    block_t b = {.p = p, .size = w->size, .usable = usable};
+    uintptr_t end = (p + model_extent(&b) + OS_PAGE - 1) & ~(OS_PAGE - 1);
+    if (!places.closed(end))
+        finding("large block %#zx of %zu bytes has no guard behind it", p, w->size);
+}
+
 /* Places and their overlaps, and what a program can see of a block. */
 void model_taken(unsigned place, uintptr_t p, const wanted_t *w)
 {
@@ -196,6 +214,7 @@ void model_taken(unsigned place, uintptr_t p, const wanted_t *w)
     size_t usable = bh_usable_size((const void *)p); /* NOLINT */
     check_usable(p, usable, w);
     check_overlap(p, usable, place);
+    check_guards(p, usable, w);
     if (w->alignment <= 16 && !w->stayed)
         check_quarantine(p, usable);
     if (w->zero && !(model.scribbled && !model.hardened)) {

@@ -46,8 +46,15 @@ typedef struct model {
 } model_t;
 extern model_t model;
 
-/* inside: whether blocks may lie in [at, at + size). */
-void model_begin(bool hardened, bool (*inside)(uintptr_t at, size_t size));
+/* What is known of memory: whether blocks may lie in [at, at + size), and whether it can
+ * be read and written, or must not be touched at all; true where nobody knows. */
+typedef struct places {
+    bool (*inside)(uintptr_t at, size_t size);
+    bool (*open)(uintptr_t at, size_t size);
+    bool (*closed)(uintptr_t at);
+} places_t;
+
+void model_begin(bool hardened, const places_t *places);
 bool model_inside(uintptr_t at, size_t size);
 
 /* Called before the process ends for a finding. */

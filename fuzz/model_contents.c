@@ -114,13 +114,15 @@ void model_fill(uintptr_t p, uint64_t stamp, size_t size)
 
 static size_t first_difference(uintptr_t p, uint64_t stamp, size_t from, size_t to)
 {
-    for (size_t at = from; at < to; at += 8) {
-        uint64_t expected = word_at(stamp, at);
-        size_t n = to - at < 8 ? to - at : 8;
-        if (memcmp((const void *)(p + at), &expected, n) != 0) /* NOLINT */
+    size_t at = from;
+    uint64_t expected, word;
+    for (; at + 8 <= to; at += 8) {
+        memcpy(&word, (const void *)(p + at), sizeof word); /* NOLINT */
+        if (word != word_at(stamp, at))
             return at;
     }
-    return SIZE_MAX;
+    expected = word_at(stamp, at);
+    return at < to && memcmp((const void *)(p + at), &expected, to - at) != 0 ? at : SIZE_MAX; /* NOLINT */
 }
 
 /* What is known of [0, size) of a block that was filled to `filled`. */

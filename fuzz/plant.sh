@@ -17,7 +17,7 @@ plants() {
 skipped-live-test@src/harden/map.h@/^BH_INLINE bool bhi_map_set_live/,/^}/s/ || bh_unlikely(bhi_bit_set(&live, index))/ || (bhi_bit_set(\&live, index), false)/@inband
 skipped-held-test@src/harden/map.h@/^BH_INLINE bool bhi_map_clear_live/,/^}/s/bh_unlikely(bhi_bit_has(held, index)) || //@badfree
 lost-remote-free@src/core/free.c@s/    if ((atomic_load(&page->remote) & want) == want)/    if ((atomic_load(\&page->remote) \& want) != 0)/@api
-forgotten-remote-group@src/core/page.c@s/(index >> page->group_shift)/(index >> page->group_shift) % 2/;s/collect(page, (uint32_t)(atomic_fetch_and/collect(page, 1 | (uint32_t)(atomic_fetch_and/;s/while (groups != 0) {/while ((groups \&= ~(uint32_t)2) != 0) {/@api
+forgotten-remote-group@src/core/page.c@/^void bhi_page_collect(/,/^}/s/^        groups &= groups - 1;$/        groups = 0;/@api
 class-too-small@src/meta/size_class.h@s/(unsigned)((n - 1) >> (b - 3)) - 8;/(unsigned)((n - 2) >> (b - 3)) - 8;/@api
 class-off-by-one@src/meta/size_class.h@s/return (unsigned)((n + 15) >> 4);/return (unsigned)((n + 14) >> 4);/@api
 one-block-too-many@src/meta/size_class.h@s/BH_SLOT_SIZE - BH_OS_PAGE_SIZE) \/ bhi_class_size(c))/BH_SLOT_SIZE - BH_OS_PAGE_SIZE) \/ bhi_class_size(c) + 1)/@api
@@ -33,10 +33,10 @@ usable-too-large@src/core/page.h@s/return page->size_class != BHI_CLASS_ZERO ? p
 stale-capacity@src/core/page.c@s/atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);//@badfree api
 heap-without-generation@src/core/owner.c@s/^    heap->generation++;$//@badfree
 generation-of-deleted@src/core/owner.c@s/^        heap->generation++;$//@badfree
-forgotten-quarantine@src/harden/quarantine.c@s/uintptr_t block = bhi_quarantine_swap(q, i, 0);/uintptr_t block = bhi_quarantine_at(q, i);/@api
-early-quarantine-exit@src/harden/quarantine.h@s/^        block = bhi_quarantine_swap(q, at, block);$/        (void)at;/@api
-canary-one-byte-short@src/harden/canary.h@s/ ^ bhi_canary_tail(canary)) & shown.last;$/ ^ bhi_canary_tail(canary)) \& shown.last \& UINT64_MAX >> 8;/@inband
-neighbour-not-checked@src/core/hardened.c@s/^    if (bh_likely(index != 0))$/    if (false)/@inband
+forgotten-quarantine@src/harden/quarantine.c@s/^        q->block\[chosen\[i\]\] = next\[i\];$//@api
+early-quarantine-exit@src/harden/quarantine.c@s/^        uintptr_t block = q->block\[chosen\[i\]\];$/        uintptr_t block = next[i];/;s/^        q->block\[chosen\[i\]\] = next\[i\];$//@api
+canary-one-byte-short@src/harden/canary.h@s/ ^ bhi_canary_tail(canary)) & shown.last\()*\);$/ ^ bhi_canary_tail(canary)) \& shown.last \& UINT64_MAX >> 8\1;/;s/return ((last ^ canary.last) & /last[1] = (last[1] \& UINT64_MAX >> 8) | (canary.last[1] \& ~(UINT64_MAX >> 8)); &/@inband
+neighbour-not-checked@src/core/hardened_free.c@s/^    if (bh_likely(index != 0))$/    if (false)/@inband
 pages-not-verified@src/core/hardened_look.c@s/^                verify_page(page);$/                (void)page;/@inband
 size-check-loose@src/core/realloc.c@s/    if (size > usable)/    if (size > usable + 16)/@badfree
 realloc-keeps-too-little@src/core/realloc.c@s/memcpy(moved, p, size < bytes ? size : bytes);/memcpy(moved, p, size < bytes ? size : bytes - 1);/@api
@@ -46,7 +46,7 @@ option-out-of-range@src/rt/options.c@s/if (length == 0 || n > most >> shift || n
 unescaped-json@src/rt/report.c@s/bool escape = \*s == .". || \*s == .*;/bool escape = false;/@report
 unchecked-header@src/core/describe.c@s/^    if (!fetch(&s, (const bhi_segment_t \*)g->headers + segment, sizeof s))$/    s = ((const bhi_segment_t *)g->headers)[segment]; if (0)/;s/(i == 0 || (uintptr_t)&in\[i\] % OS_PAGE_LEAST == 0) \&\& !bhi_os_readable((uintptr_t)&in\[i\])/false/@report control
 no-map-test@-@BH_HARDEN_MAP=0@badfree inband
-plain-links@-@BH_HARDEN_LINKS=0@inband
+entry-not-bounded@src/core/page.h@s/    if (BH_HARDEN_MAP \&\& bh_unlikely(index >= bhi_page_own_capacity(page)))/    if (BH_HARDEN_MAP \&\& index == UINT32_MAX)/@inband
 no-guards@-@BH_HARDEN_GUARDS=0@inband
 no-clearing@-@BH_HARDEN_CLEAR=0@api inband
 no-canaries@-@BH_HARDEN_CANARIES=0@inband

@@ -39,7 +39,8 @@ typedef struct program {
     const uint8_t *bytes;
     size_t size;
     target_t target;
-    bool hardened, cold, refuse, every_step, look, mprotect; /* look: at all invariants, in the end or after every step */
+    bool hardened, cold, refuse, every_step, look, mprotect; /* look: at all invariants, in the end; every_step: and between steps */
+    bool any_size; /* no bound on the bytes of all large blocks together */
     uint32_t purge_delay;
     uint64_t seed;
     size_t steps;

@@ -12,6 +12,7 @@
 
 #include "invariants.h"
 
+#define LOOKS 8u
 #define SEGMENTS_MOST 64u /* to which all invariants are looked at, within microseconds */
 
 const char *run_verdict = "returned";
@@ -43,8 +44,9 @@ static void start(const program_t *program)
     window_options(&options, program->hardened ? BHI_PROFILE_HARDENED : BHI_PROFILE_SECURE);
     options.purge_delay = program->purge_delay;
     options.guard = program->mprotect ? BHI_GUARD_MPROTECT : BHI_GUARD_AUTO;
-    run_reset(&(window_start_t){program->seed, &options, program->cold || program->mprotect});
-    model_begin(program->hardened, window_is_inside);
+    bool cold = program->cold || program->mprotect, soft = program->target == TARGET_API && !cold && !program->refuse;
+    run_reset(&(window_start_t){program->seed, &options, cold, soft});
+    model_begin(program->hardened, &(places_t){window_is_inside, window_is_open, window_is_closed});
     static int strict = -1;
     if (strict < 0)
         strict = getenv("FUZZ_STRICT") != NULL;
@@ -111,6 +113,7 @@ static void finish(void)
 
 static void steps(const program_t *program)
 {
+    size_t apart = 1 + program->steps / LOOKS; /* all invariants cost as much as some dozen steps */
     for (size_t i = 0; i < program->steps; i++) {
         step_t s;
         program_step(program, i, &s);
@@ -118,7 +121,7 @@ static void steps(const program_t *program)
         if (run_trace != NULL)
             run_trace->step((unsigned)i, program_op_name(s.op), window_context());
         make(&s);
-        if (program->every_step)
+        if (program->every_step && i % apart == 0)
             check_invariants();
     }
     model.step = (uint32_t)program->steps;

@@ -42,6 +42,7 @@ typedef struct run {
     bool late[WINDOW_CONTEXTS];        /* the thread's destructors have run */
     bool left[WINDOW_CONTEXTS];        /* its heap is that of a thread which left it */
     unsigned busy;                     /* a place that a callback must not touch */
+    size_t large_bytes;                /* asked for so far, see run_size */
     uint64_t word;                     /* remembered by REPLAY */
     uintptr_t attack_from, attack_to;  /* where the attack writes or reads right now */
     bool attacking;
@@ -60,6 +61,11 @@ void run_attack(const step_t *s);
 void run_bad(const step_t *s);
 void run_control(const step_t *s);
 
+/* The size that is asked for in place of this one: few programs may have large blocks
+ * without an end, as to clear and to wipe them takes most of such a program's time. */
+size_t run_size(size_t size);
+/* program_size, and run_size. */
+size_t run_step_size(const step_t *s);
 /* A block of the present thread's default heap. */
 wanted_t run_want(size_t size);
 /* Makes a place for a new block: what is there is freed. Returns its number. */

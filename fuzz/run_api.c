@@ -16,6 +16,26 @@ block_t *run_live(unsigned place)
     return b->state == BLOCK_LIVE ? b : NULL;
 }
 
+#define LARGE_FROM ((size_t)4096)
+#define LARGE_EACH ((size_t)128 * 1024) /* a larger one counts as this: most of it is never touched */
+#define LARGE_MOST ((size_t)256 * 1024)
+
+size_t run_size(size_t size)
+{
+    if (size <= LARGE_FROM || run.program.any_size)
+        return size;
+    size_t counts = size < LARGE_EACH ? size : LARGE_EACH;
+    if (run.large_bytes + counts > LARGE_MOST)
+        return size % LARGE_FROM;
+    run.large_bytes += counts;
+    return size;
+}
+
+size_t run_step_size(const step_t *s)
+{
+    return run_size(program_size(s->b, s->c));
+}
+
 /* The present thread's default heap. */
 wanted_t run_want(size_t size)
 {
@@ -169,7 +189,7 @@ void run_realloc(unsigned place, size_t size, bh_heap_t *heap, uint8_t heap_inde
 static void do_resize(const step_t *s)
 {
     unsigned place = s->a % PLACES;
-    size_t size = program_size(s->b, s->c);
+    size_t size = run_step_size(s);
     block_t b = before_resize(place);
     wanted_t w = run_want(size);
     void *p = address_of(&b), *q;
@@ -337,22 +357,21 @@ static void do_setting(const step_t *s)
 void run_api(const step_t *s)
 {
     static const uint32_t steps[8] = {1, 4, 11, 11, 100, 1000, 5000, 100000};
-    size_t size = program_size(s->b, s->c);
     unsigned place = s->a % PLACES, n = 1 + s->b % 32, apart = 1 + s->c % 4;
     switch (s->op) {
-    case OP_MALLOC: run_malloc(place, size); break;
+    case OP_MALLOC: run_malloc(place, run_step_size(s)); break;
     case OP_FREE: run_free(place); break;
     case OP_MANY:
         n = 1 + s->b / 8 % 32;
         for (unsigned i = 0; i < n; i++)
-            run_malloc(place + i, program_size(s->b, s->c & 0x7f));
+            run_malloc(place + i, run_size(program_size(s->b, s->c & 0x7f)));
         break;
     case OP_FREE_MANY:
         for (unsigned i = 0; i < n; i++)
             run_free((place + i * apart) % PLACES);
         break;
-    case OP_CALLOC: do_calloc(s, size); break;
-    case OP_REALLOC: run_realloc(place, size, NULL, 0); break;
+    case OP_CALLOC: do_calloc(s, run_step_size(s)); break;
+    case OP_REALLOC: run_realloc(place, run_step_size(s), NULL, 0); break;
     case OP_ALIGNED: do_aligned(s); break;
     case OP_RESIZE: do_resize(s); break;
     case OP_SWITCH: run_switch(s->a % WINDOW_CONTEXTS); break;
@@ -379,7 +398,7 @@ void run_api(const step_t *s)
             do_refuse(s);
         break;
     case OP_WILD: run_wild(s); break;
-    case OP_LARGE: run_malloc(place, (size_t)s->b * 16384 + s->c); break;
+    case OP_LARGE: run_malloc(place, run_size((size_t)s->b * 16384 + s->c)); break;
     default: break;
     }
 }

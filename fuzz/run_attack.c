@@ -3,12 +3,14 @@
  *
  *   any profile  nothing comes of what is written to free blocks, in which nothing of
  *                the allocator's lies; a write that leaves its page of blocks faults
+ *                an entry forged in the list of free blocks leads to no block that is not free
  *   hardened     overflow, underflow or write-after-free, at the latest when all is
  *                verified, for every byte that the write changed
  *
  * A fault of the writing itself is a detection. */
 #include "run.h"
 
+#include "harden/list.h"
 #include "meta/arena.h"
 
 #include <string.h>
@@ -193,6 +195,19 @@ static uint64_t live_place(const bhi_page_t *page, unsigned which)
     return (uint64_t)which * page->block_size;
 }
 
+/* Over an entry of the page's list in control data, one of those that are taken next,
+ * with the true key: malloc may find that out, or come to another free block, whose
+ * contents are not what is known of the list; never to one that is not free. */
+static void forge_entry(const bhi_page_t *page, uint32_t index, uint32_t from_top)
+{
+    if (model.hardened || page->listed == 0)
+        return;
+    SAY("/* entry %u from the top of the list of free blocks: %u */", from_top % page->listed, index);
+    *bhi_list(page, page->listed - 1 - from_top % page->listed) = bhi_list_code(page, index);
+    model.allowed |= ID(CORRUPT_LIST) | ID(DOUBLE_FREE);
+    model.scribbled = model.copied = true;
+}
+
 static void forge(const step_t *s)
 {
     /* Also into a live one, that a forged link may lead to. */
@@ -212,6 +227,10 @@ static void forge(const step_t *s)
     case 5: next = (uint64_t)page->reserved * page->block_size + s->c * 8u; break;
     case 6: next = place + 1 + s->c % 15u; break;
     default: next = UINT32_MAX - 1 - s->c; break;
+    }
+    if ((s->b & 0x20) != 0) {
+        forge_entry(page, (uint32_t)(next / page->block_size), s->c >> 6);
+        return;
     }
     write_word(s->a, b->p, (s->b & 0x80) != 0 ? page->start + next : next / page->block_size ^ page->key);
 }

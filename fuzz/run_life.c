@@ -31,7 +31,7 @@ static void do_heap_alloc(const step_t *s)
     bh_heap_t *heap = heap_of(i);
     if (heap == NULL)
         return;
-    size_t size = s->c < 192 ? s->c : program_size(s->b, s->c);
+    size_t size = s->c < 192 ? s->c : run_step_size(s);
     unsigned place = run_room(s->a);
     wanted_t w = run_want(size);
     w.heap = (uint8_t)i;
@@ -60,7 +60,7 @@ static void do_heap_end(const step_t *s)
 static void do_heap_realloc(const step_t *s)
 {
     if (heap_of(s->b) != NULL)
-        run_realloc(s->a % PLACES, s->c < 192 ? s->c : program_size(s->b, s->c), heap_of(s->b), s->b % HEAPS);
+        run_realloc(s->a % PLACES, s->c < 192 ? s->c : run_step_size(s), heap_of(s->b), s->b % HEAPS);
 }
 
 /* ---------------------------------------------------------------------- threads */

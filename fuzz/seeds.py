@@ -23,9 +23,10 @@ class Assembler:
             target, op, byte = line.split()
             self.bytes[target, op] = int(byte)
 
-    def program(self, target, mode, look, *steps):
-        # A seed that is a multiple of 16: all invariants are looked at in the end.
-        out = struct.pack("BBB", mode, 0x12, 0x30 if look else 0x31)
+    def program(self, target, mode, look, any_size, *steps):
+        # With the last five bits 16 all invariants are looked at in the end.
+        # The first byte a multiple of 16: large blocks without a bound (program_read).
+        out = struct.pack("BBB", mode, 0x10 if any_size else 0x12, 0x30 if look else 0x31)
         for op, *args in steps:
             args = (args + [0, 0, 0])[:3]
             out += struct.pack("BBBB", self.bytes[target, op], *args)
@@ -46,6 +47,9 @@ def correct():
     yield "remote-free", blocks(12, 40) + [("SWITCH", 1)] + [("FREE", i) for i in range(12)] + [("SWITCH", 0)] + blocks(4, 40)
     yield "remote-groups", [("MANY", 0, 0xff, 2), ("MANY", 32, 0xff, 2), ("FREE_MANY", 0, 31, 0), ("MANY", 0, 0xff, 2), ("SWITCH", 1),
                             ("FREE", 40), ("FREE", 0), ("FREE", 41), ("FREE", 1)]
+    again = [("FREE_MANY", 0, 31, 0), ("MANY", 0, 0xff, 2), ("FREE_MANY", 32, 31, 0), ("MANY", 32, 0xff, 2)]
+    yield "remote-groups-taken", [("MANY", 0, 0xff, 2), ("MANY", 32, 0xff, 2)] + 3 * again + [
+        ("SWITCH", 1), ("FREE_MANY", 0, 31, 0), ("FREE_MANY", 32, 25, 0), ("SWITCH", 0), ("COLLECT", 0)]
     yield "exit-adopt", blocks(6, 64) + [("EXIT", 0, 1), ("SWITCH", 1)] + blocks(6, 64, 20) + [("FREE", i) for i in range(6)]
     yield "late-thread", blocks(3, 16) + [("EXIT", 0, 0), ("MALLOC", 9, 20), ("FREE", 9), ("EXIT", 0, 1), ("MALLOC", 10, 20)]
     yield "left-heap", blocks(3, 16) + [("EXIT", 0, 3), ("MALLOC", 9, 20), ("FREE", 0)]
@@ -102,6 +106,7 @@ def inband():
         "over-skip-2": [("MALLOC", i, 40 + i) for i in range(16)] + [("OVERFLOW", 1, 7, 0x81), ("FREE", 1)],
         "over-skip-3": [("MALLOC", i, 40 + i) for i in range(16)] + [("OVERFLOW", 2, 5, 0x81), ("FREE", 2)],
         "over-skip-4": [("MALLOC", i, 40 + i) for i in range(16)] + [("OVERFLOW", 0, 6, 0x81), ("FREE", 0)],
+        "over-last": [("MALLOC", i, 55) for i in range(8)] + [("OVERFLOW", 3, 8, 0x81), ("FREE", 3)],
         "stale-write-released": [("HEAP_NEW", 0), ("HEAP_ALLOC", 1, 0, 50), ("HEAP_ALLOC", 2, 0, 50), ("FREE", 1), ("STALE_WRITE", 1, 1, 0x47),
                                  ("HEAP_END", 0, 1)],
         "over-released": [("HEAP_NEW", 0), ("HEAP_ALLOC", 1, 0, 50), ("HEAP_ALLOC", 2, 0, 50), ("OVERFLOW", 1, 0, 0x41), ("HEAP_END", 0, 1)],
@@ -138,6 +143,8 @@ def inband():
     for kind, name in enumerate(("end", "self", "live", "live-2", "index", "beyond", "misaligned", "far")):
         yield "link-forged-" + name, listed + [("FORGE", i, kind, 24 + kind) for i in range(0, 20, 2)] + pops
 
+
+        yield "entry-forged-" + name, listed + [("FORGE", i, 0x20 | kind, entry << 6 | 24 + kind) for i, entry in ((0, 0), (5, 3))] + pops
 
     yield "link-forged-both", (listed + [("FORGE", i, 0x40, 0) for i in range(18, 24)] +
                                [("FORGE", i, 2, 18 + i % 6) for i in range(18)] + pops)
@@ -198,6 +205,35 @@ def report():
             yield f"at-{mode}-{where:x}", struct.pack("<BQBBBB", mode, where, mode % 6 | 0x30, 0, mode & 127, 0xff if mode & 1 else 3) + maps
 
 
+def process():
+    """Profiles and options with each bug, and with correct steps of each kind."""
+    blocks = [(0, i, 20 + 9 * i, 0) for i in range(8)] + [(5, 8, 40, 0), (6, 9, 50, 0), (7, 0x8a, 60, 0), (3, 11, 70, 0), (1, 12, 200, 0x80), (0, 13, 3, 0xe0)]
+    correct = {
+        "threads": [(8, 3), (0, 20, 30), (2, 1), (2, 2), (0, 21, 90), (9, 2), (2, 3), (0, 22, 10), (12, 1)],
+        "resize": [(4, i + 32 * form, 100 + 40 * i, 0) for form in range(4) for i in range(4)],
+        "heaps": [(13, 20 + form + 32 * form, 40 + form, 0) for form in range(8)],
+        "ask": [(11, 3, form) for form in range(8)] + [(14, 1), (12, 0), (12, 2), (12, 3), (18, 0), (11, 0, 5)],
+        "leaks": [(10,), (16, 2), (16, 8), (10,), (8, 1), (10,), (9, 1), (10,), (16, 3)],
+        "many": [(15, 0, 24), (19, 0), (15, 0, 100), (19, 1), (15, 0, 100), (12, 2), (15, 0, 24), (10,)],
+        "rare": [(20, 0, form, 10 * form) for form in range(24)] + [(20, 0, 0x80 | form, 99) for form in range(3)],
+        "large": [(0, 14, 8, 0xc0), (0, 15, 8, 0xc0), (2, 14), (4, 15, 16, 0xc0), (1, 14, 0xff, 0xff), (1, 16, 0x20, 0xe0), (2, 16)],
+    }
+    # Options, a byte each: guarded blocks, stacks, reports, the rest.
+    settings = {"plain": (0, 0, 0, 0), "all-stacks": (1, 0x40 | 4 | 2, 4, 0), "unwind": (2, 0x10 | 4 | 3, 8, 4), "precise": (9, 0x20 | 2, 1, 1),
+                "recover": (0x61, 0x30 | 1, 0x10, 2), "few": (0x11, 8 | 2, 0x30, 0xc4), "site": (7, 4 | 2, 2, 0x20), "file": (0xa3, 0xc0 | 6, 2, 0x48),
+                "sealed": (5, 2, 0x43, 0x18), "fill": (0x21, 6, 0x8c, 0x1c), "off": (0x44, 1, 0xc0, 0x34)}
+    for p, profile in enumerate(("secure", "hardened", "fuzz", "debug")):
+        for setting, options in settings.items():
+            def made(steps):
+                return bytes((p,) + options) + b"".join(bytes((step + (0, 0, 0))[:4]) for step in blocks + steps)
+            for name, steps in correct.items():
+                yield f"{profile}-{setting}-{name}", made(steps)
+            for kind in range(10):
+                for place, by in ((3, 0), (3, 9), (8, 3), (9, 40)):
+                    if place == 3 or setting in ("all-stacks", "precise", "plain"):
+                        yield f"{profile}-{setting}-bug-{kind}-{place}-{by}", made([(17, place, kind, by), (2, place), (12, 1), (0, 30, 47, 0)])
+
+
 def main():
     folder, out = sys.argv[1:3]
     assembler = Assembler(folder)
@@ -212,10 +248,11 @@ def main():
                                       ("secure-refuse", 0x30 | NOW)):
                     if profile not in ("secure", "hardened") and maker not in (correct, api_extra):
                         continue
+                    any_size = profile in ("secure", "hardened") and any(step[0] == "LARGE" for step in steps)
                     with open(os.path.join(out, target, f"{name}-{profile}"), "wb") as f:
-                        f.write(assembler.program(target, mode, profile == "secure-look", *steps))
+                        f.write(assembler.program(target, mode, profile == "secure-look", any_size, *steps))
                     count += 1
-    for target, maker in {"options": options, "report": report}.items():
+    for target, maker in {"options": options, "report": report, "process": process}.items():
         os.makedirs(os.path.join(out, target), exist_ok=True)
         for name, data in maker():
             with open(os.path.join(out, target, name), "wb") as f:

@@ -104,7 +104,7 @@ void run_options(const uint8_t *bytes, size_t size)
     memcpy(text, bytes + (size > 0), n);
     text[n] = '\0';
     window_options(&first, BHI_PROFILE_SECURE);
-    run_reset(&(window_start_t){1, &first, false});
+    run_reset(&(window_start_t){.seed = 1, .options = &first});
     window_written = written;
     memset(&first, 0, sizeof first);
     memset(&second, 0xff, sizeof second);

@@ -159,7 +159,7 @@ void run_report(const uint8_t *bytes, size_t size)
     uint64_t raw;
     memcpy(&raw, head + 1, sizeof raw);
     window_options(&options, (head[0] & 4) != 0 ? BHI_PROFILE_HARDENED : BHI_PROFILE_SECURE);
-    run_reset(&(window_start_t){head[0], &options, false});
+    run_reset(&(window_start_t){.seed = head[0], .options = &options});
     if (sigsetjmp(window_end.at, 0) != 0)
         finding("a description ended with %s at %#zx", window_end_id(window_end.id), window_end.address);
     window_end.armed = true;

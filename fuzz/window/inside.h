@@ -24,6 +24,24 @@ void inside_must(int result, const char *what);
  * something though the allocator does not know it. False: it is too far from that. */
 bool inside_clean(const bhi_segment_t *start, uint64_t scribbled);
 
+/* Soft memory, see soft.c: the first segments, as long as it is on. The window's own
+ * reset turns it on and off, with all of the reservation just mapped anew. */
+#define SOFT_SEGMENTS ((size_t)8)
+void inside_soft_on(void);
+void inside_soft_off(void);
+bool inside_soft_is_on(void);
+/* The table as it is now, for later starts; and back to it. */
+void inside_soft_remember(void);
+void inside_soft_restore(void);
+/* How many of these bytes, from the first on, are soft. */
+size_t inside_soft(uintptr_t at, size_t size);
+void inside_soft_clear(uintptr_t at, size_t size);
+void inside_soft_clear_slots(uint64_t slots); /* of segment 0 */
+void inside_soft_guard(uintptr_t at, size_t size, bool install);
+void inside_soft_close(uintptr_t at, size_t size, bool close);
+void inside_soft_rereserve(uintptr_t at, size_t size);
+void inside_soft_move(uintptr_t from, uintptr_t to, size_t size);
+
 /* Whether the allocator reserved all of it, for whatever. */
 bool inside_is_ours(uintptr_t at, size_t size);
 

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define OS_PAGES (BH_SEGMENT_SIZE / BH_OS_PAGE_SIZE)
+#define OS_PAGES (SOFT_SEGMENTS * BH_SEGMENT_SIZE / BH_OS_PAGE_SIZE)
 
 bool inside_verifies(void)
 {
@@ -46,9 +46,10 @@ static void must_be_same(const char *where, const void *is, const void *was, siz
 static void look_at_blocks(void)
 {
     static unsigned char resident[OS_PAGES];
-    if (mincore((void *)window_places.blocks, BH_SEGMENT_SIZE, resident) != 0) /* NOLINT */
-        left("the mappings of segment 0", window_places.blocks, 0);
-    for (size_t i = 0; i < OS_PAGES; i++) {
+    size_t size = inside_soft_is_on() ? SOFT_SEGMENTS * BH_SEGMENT_SIZE : BH_SEGMENT_SIZE; /* the others have no access */
+    if (mincore((void *)window_places.blocks, size, resident) != 0) /* NOLINT */
+        left("the mappings of the first segments", window_places.blocks, 0);
+    for (size_t i = 0; i < size / BH_OS_PAGE_SIZE; i++) {
         if ((resident[i] & 1) != 0)
             must_be_zero("blocks", window_places.blocks + i * BH_OS_PAGE_SIZE, BH_OS_PAGE_SIZE);
     }

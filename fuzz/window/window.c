@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define START_MS 1000u
-#define MILD_SEGMENTS 8u                      /* in use, up to which the next reset looks at each */
+#define MILD_SEGMENTS SOFT_SEGMENTS           /* in use, up to which the next reset looks at each */
 #define RESERVED_MOST 128u
 #define LAST (BH_SLOT_OS_PAGES - 1)
 
@@ -153,8 +153,10 @@ static void start_up(void)
  * what the cold start has. */
 static void reset_kernel(void)
 {
+    inside_soft_off();
     inside_must(bhi_os_rereserve(window_places.blocks - BH_OS_PAGE_SIZE, BH_OS_PAGE_SIZE + window_places.blocks_size), "blocks");
-    uintptr_t end = w.control_at + w.control_size, from = window_places.descs;
+    /* Before them lies what the process has for good. */
+    uintptr_t end = w.control_at + w.control_size, from = window_places.descs < window_places.pool ? window_places.descs : window_places.pool;
     inside_must(bhi_os_rereserve(from, end - from), "control data");
     w.warm = false;
 }
@@ -257,13 +259,16 @@ void window_reset(const window_start_t *start)
     window_refuse(0, 0, 0);
     inside_reset_contexts();
     window_now = START_MS;
-    bool mild = !start->cold && reset_mildly();
+    bool mild = !start->cold && start->soft == inside_soft_is_on() && reset_mildly();
     if (!mild) {
         forget_reservations();
         reset_kernel();
         open_control(start->cold ? &w.cold_start : &w.warm_start);
+        if (start->soft)
+            inside_soft_on();
         if (!start->cold)
             open_first_segment(start);
+        inside_soft_remember();
     }
     if (mild && inside_verifies()) {
         copy_state(&w.warm_start);

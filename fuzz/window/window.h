@@ -26,6 +26,7 @@ typedef struct window_start {
     uint64_t seed;        /* of everything random */
     bhi_options_t *options; /* as after start-up */
     bool cold;
+    bool soft;            /* not with cold: memory of blocks that the window keeps the guards of, see soft.c */
 } window_start_t;
 
 /* The options of a profile, as at start-up without any source of them. */
@@ -86,6 +87,9 @@ typedef struct window_places {
 } window_places_t;
 extern window_places_t window_places;
 size_t window_pool_used(void);
+/* Whether memory may be read and written, or not even touched, as far as the window knows. */
+bool window_is_open(uintptr_t at, size_t size);
+bool window_is_closed(uintptr_t at);
 /* Segments that were ever in use. */
 size_t window_segments(void);
 /* Whether the allocator reserved all of [at, at + size), for blocks as far as known. */

@@ -154,19 +154,23 @@ static void must_be_ours(uintptr_t addr, size_t size)
         leave(WINDOW_STRAY, addr);
 }
 
-#define RANGED(name)                                                                                                   \
+/* `instead`: what is done with the `n` bytes from addr on that are soft. */
+#define RANGED(name, instead)                                                                                          \
     int __wrap_bhi_os_##name(uintptr_t addr, size_t size);                                                             \
     int __real_bhi_os_##name(uintptr_t addr, size_t size);                                                             \
     int __wrap_bhi_os_##name(uintptr_t addr, size_t size)                                                              \
     {                                                                                                                  \
         must_be_ours(addr, size);                                                                                      \
-        return __real_bhi_os_##name(addr, size);                                                                       \
+        size_t n = inside_soft(addr, size);                                                                            \
+        if (n != 0)                                                                                                    \
+            instead;                                                                                                   \
+        return n == size ? 0 : __real_bhi_os_##name(addr + n, size - n);                                               \
     }
-RANGED(rereserve)
-RANGED(protect_none)
-RANGED(open)
-RANGED(purge)
-RANGED(guard_remove)
+RANGED(rereserve, inside_soft_rereserve(addr, n))
+RANGED(protect_none, inside_soft_close(addr, n, true))
+RANGED(open, inside_soft_close(addr, n, false))
+RANGED(purge, inside_soft_clear(addr, n))
+RANGED(guard_remove, inside_soft_guard(addr, n, false))
 #undef RANGED
 
 /* For terabytes the kernel would make page tables for minutes, and no signal stops it. */
@@ -176,7 +180,12 @@ int __real_bhi_os_guard_install(uintptr_t addr, size_t size);
 int __wrap_bhi_os_guard_install(uintptr_t addr, size_t size)
 {
     must_be_ours(addr, size);
-    return size <= (size_t)1 << 30 ? __real_bhi_os_guard_install(addr, size) : -ENOMEM;
+    if (size > (size_t)1 << 30)
+        return -ENOMEM;
+    size_t n = inside_soft(addr, size);
+    if (n != 0)
+        inside_soft_guard(addr, n, true);
+    return n == size ? 0 : __real_bhi_os_guard_install(addr + n, size - n);
 }
 
 int __wrap_bhi_os_guard_install_many(const uintptr_t *addrs, size_t n, size_t size);
@@ -184,9 +193,12 @@ int __real_bhi_os_guard_install_many(const uintptr_t *addrs, size_t n, size_t si
 
 int __wrap_bhi_os_guard_install_many(const uintptr_t *addrs, size_t n, size_t size)
 {
+    size_t done = 0;
     for (size_t i = 0; i < n; i++)
         must_be_ours(addrs[i], size);
-    return __real_bhi_os_guard_install_many(addrs, n, size);
+    for (; done < n && inside_soft(addrs[done], size) == size; done++)
+        inside_soft_guard(addrs[done], size, true);
+    return done == n ? (int)n : (int)done + __real_bhi_os_guard_install_many(addrs + done, n - done, size);
 }
 
 int __wrap_bhi_os_move(uintptr_t from, uintptr_t to, size_t size);
@@ -196,6 +208,13 @@ int __wrap_bhi_os_move(uintptr_t from, uintptr_t to, size_t size)
 {
     must_be_ours(from, size);
     must_be_ours(to, size);
+    size_t soft = inside_soft(from, size);
+    if (soft == size && inside_soft(to, size) == size) {
+        inside_soft_move(from, to, size);
+        return 0;
+    }
+    if (soft != 0 || inside_soft(to, size) != 0)
+        window_distrust(); /* mappings of both kinds */
     return __real_bhi_os_move(from, to, size);
 }
 

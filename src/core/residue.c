@@ -3,6 +3,7 @@
 
 #include "core/hardened.h"
 #include "meta/arena.h"
+#include "rt/violation.h"
 
 #define TRIES 4 /* notes that turn out to be out of date, for one page */
 
@@ -55,6 +56,8 @@ static uint32_t noted(bhi_heap_t *heap, unsigned c)
 {
     bhi_left_t *left = &heap->left;
     uint32_t match[BHI_LEFT_MOST], n = 0;
+    if (bh_unlikely(left->count > BHI_LEFT_MOST)) /* or the stack would be written over */
+        bhi_violation(BHI_CORRUPT_CONTROL, (uintptr_t)left);
     for (uint32_t i = 0; i < left->count; i++) {
         match[n] = i;
         n += left->size_class[i] == c;

@@ -11,6 +11,7 @@ static const uintptr_t page = (uintptr_t)&bhi_settings_page;
 void bhi_settings_init(const bhi_options_t *options)
 {
     atomic_store_explicit(&bhi_settings.purge_delay, options->purge_delay, memory_order_relaxed);
+    bhi_settings.left_open = true; /* as all pages at first */
 }
 
 static bool close_page(void)
@@ -24,7 +25,8 @@ static bool close_page(void)
 
 void bhi_settings_protect(void)
 {
-    close_page();
+    if (bhi_settings.left_open) /* a file for reports was opened since, and the page closed */
+        close_page();
 }
 
 bool bhi_settings_open(void)

@@ -6,6 +6,7 @@
 
 #include <elf.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -56,6 +57,21 @@ START_TEST(options_reach_the_process)
 }
 END_TEST
 
+/* The page of settings is changed for it and closed again, before start-up closes it. */
+START_TEST(with_a_file_for_reports)
+{
+    char entry[64] = "BULKHEAD_LOG_FILE=";
+    char *path = entry + strlen(entry);
+    strcpy(path, "/tmp/bulkhead-init-XXXXXX");
+    int fd = mkstemp(path);
+    ck_assert_int_ge(fd, 0);
+    expect("show", (const char *[]){entry, NULL}, "guard=0 foreign=0 purge_delay=10");
+    expect("show", (const char *[]){entry, "BULKHEAD_SEAL=1", NULL}, "guard=0 foreign=0 purge_delay=10");
+    unlink(path);
+    close(fd);
+}
+END_TEST
+
 START_TEST(privileged_processes_ignore_the_environment)
 {
     expect("secure", (const char *[]){"BULKHEAD_FOREIGN=ignore", "BULKHEAD_PURGE_DELAY=5", "BULKHEAD_NONSENSE=1", NULL},
@@ -87,6 +103,7 @@ int main(int argc, char **argv)
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_test(c, allocation_before_any_constructor);
     tcase_add_test(c, options_reach_the_process);
+    tcase_add_test(c, with_a_file_for_reports);
     tcase_add_test(c, privileged_processes_ignore_the_environment);
     tcase_add_test(c, verbose_prints_the_settings_and_what_is_weaker);
     suite_add_tcase(s, c);
