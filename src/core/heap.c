@@ -151,6 +151,12 @@ static bool waits_behind(bhi_heap_t *heap, bhi_page_t *page)
     return true;
 }
 
+static void let_go(bhi_heap_t *heap, bhi_page_t *page)
+{
+    bhi_page_check_nothing_live(page);
+    bhi_page_release(heap, page);
+}
+
 /* The page that serves a class is worth keeping for a while: a program that frees
  * its last block of a size often asks for one again. */
 static void retire(bhi_heap_t *heap, bhi_page_t *page)
@@ -158,7 +164,7 @@ static void retire(bhi_heap_t *heap, bhi_page_t *page)
     if (bhi_heap_has_thread(heap) && (heap->queues[page->size_class].first == page || waits_behind(heap, page)))
         page->retire = BHI_RETIRE_NEW;
     else
-        bhi_page_release(heap, page);
+        let_go(heap, page);
 }
 
 /* For how many looks an empty page is kept. Where a size is asked for once in some
@@ -180,7 +186,7 @@ static void page_tick(bhi_heap_t *heap, bhi_page_t *page, bool now)
         return;
     page->retire = 0;
     if (waits)
-        bhi_page_release(heap, page);
+        let_go(heap, page);
 }
 
 /* While a page has a list, free does not see that it becomes empty, nor that it was used
@@ -439,7 +445,7 @@ void bhi_heap_collect(bhi_heap_t *heap, bool force)
         for (bhi_page_t *page = heap->queues[c].first, *next; page != NULL; page = next) {
             next = page->next;
             if (bhi_page_live(page) == 0)
-                bhi_page_release(heap, page);
+                let_go(heap, page);
         }
     }
     /* Large blocks whose page was kept for a thread that only asked for the

@@ -466,6 +466,15 @@ void bhi_page_check_nothing_held(const bhi_page_t *page)
     }
 }
 
+void bhi_page_check_nothing_live(const bhi_page_t *page)
+{
+    for (size_t w = 0; BH_HARDEN_MAP && w < map_bytes(page->reserved) / sizeof(bhi_map_word_t); w++) {
+        uint64_t live = atomic_load_explicit(&page->map[w].live, memory_order_relaxed);
+        if (bh_unlikely(live != 0))
+            bhi_violation(BHI_CORRUPT_LIST, bhi_page_block(page, (uint32_t)w * 64 + bhi_bit_first(live)));
+    }
+}
+
 void bhi_page_forget(bhi_page_t *page)
 {
     if (page->block_size == 0) {

@@ -73,6 +73,11 @@ _Noreturn BH_COLD void bhi_page_not_free(const bhi_page_t *page, uint32_t index)
  * owner did (README, "Double frees that race"): that ends the process. */
 void bhi_page_check_nothing_held(const bhi_page_t *page);
 
+/* Owner, of a page of many blocks that is empty as it counts: ends the process if a block
+ * is live. The map is the truth; a list whose length somebody has written makes the
+ * count wrong, and a page that ended would hand its blocks out again. */
+void bhi_page_check_nothing_live(const bhi_page_t *page);
+
 /* Owner: ends the process if the list is not empty and what comes next is a block
  * that bhi_page_pop refuses. */
 void bhi_page_check_head(const bhi_page_t *page);
