@@ -170,16 +170,16 @@ test_preset() { # test_preset PRESET [PREFIX...]
     debug)
         # Code without optimisation, and as other modes have it as well.
         with='^(unit|api)'
-        without="$without|-mprotect$|-purge-at-once$|-hardened$|-debug$"
+        without="$without|-mprotect$|-purge-at-once$|-hardened$|-debug$|-without-aes$|^api_(g_|clang)"
         ;;
     clang)
         with='^(unit|api)'
-        without="$without|-mprotect$|-purge-at-once$|-debug$"
+        without="$without|-mprotect$|-purge-at-once$|-debug$|-without-aes$"
         ;;
     asan | ubsan | tsan | off) with='^stress' ;;
     os16k | os64k)
         with='^unit'
-        without="$without|-purge-at-once$|-hardened$|-debug$"
+        without="$without|-purge-at-once$|-hardened$|-debug$|-without-aes$"
         # Tables of these tests are made for pages of 64 KiB.
         without="$without|^unit-page|^unit-heap_full|^unit-hardened_reuse"
         [ "$1" = os16k ] || without="$without|^unit-large"
