@@ -120,7 +120,7 @@ START_TEST(retire)
     bhi_page_t *page = page_of(p);
     bh_free(p);
     ck_assert_uint_eq(page->state, BHI_PAGE_ACTIVE);
-    ck_assert_uint_ne(page->retire, 0);
+    ck_assert_uint_eq(bhi_page_live(page), 0);
     ck_assert_invariants();
     for (int i = 0; i < 100; i++) { /* a pair of malloc and free keeps the page, unlike its neighbours' heartbeats */
         p = bh_malloc(100);
