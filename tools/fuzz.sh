@@ -10,6 +10,7 @@ fuzz_usage() {
     cat <<END
 usage: bulkhead fuzz [--seconds N] [TARGET]...
        bulkhead fuzz --status | --coverage | --plants [FAULT]...
+       bulkhead fuzz --corpus [FINDINGS]...
        bulkhead fuzz --print TARGET FILE | --minimise TARGET FILE
 
 Attacks the allocator with AFL++ for N seconds (default 60) each target, two at a time
@@ -20,6 +21,8 @@ is kept in build-fuzz/findings and gone on from.
 --coverage    lines and branches of src/ that the corpus reaches
 --plants      breaks the allocator on purpose, fault by fault, and prints how fast the
               fuzzer notices
+--corpus      renews fuzz/corpus/ from what it has and what was found, in build-fuzz/findings
+              and in other folders of that kind
 --print       the input as a C program of its own
 --minimise    the smallest input that AFL++ makes of it, to FILE.min
 
@@ -147,6 +150,10 @@ run_fuzz() {
     unlock_setup
     case ${1:-} in
     --coverage) exec sh "$root/fuzz/coverage.sh" "$root" ;;
+    --corpus)
+        shift
+        exec python3 "$root/fuzz/corpus.py" "$root" "$fuzz_out" "$@"
+        ;;
     --plants)
         shift
         exec sh "$root/fuzz/plant.sh" "$root" "$@"
