@@ -44,7 +44,10 @@ static void start(const program_t *program)
     window_options(&options, program->hardened ? BHI_PROFILE_HARDENED : BHI_PROFILE_SECURE);
     options.purge_delay = program->purge_delay;
     options.guard = program->mprotect ? BHI_GUARD_MPROTECT : BHI_GUARD_AUTO;
-    bool cold = program->cold || program->mprotect, soft = program->target == TARGET_API && !cold && !program->refuse;
+    bool cold = program->cold || program->mprotect;
+    /* Memory whose guards the window keeps (window/soft.c) is quicker, but its reset leaves
+     * something behind now and then: FUZZ_SOFT=1 for who looks into that. */
+    bool soft = getenv("FUZZ_SOFT") != NULL && program->target == TARGET_API && !cold && !program->refuse;
     run_reset(&(window_start_t){program->seed, &options, cold, soft});
     model_begin(program->hardened, &(places_t){window_is_inside, window_is_open, window_is_closed});
     static int strict = -1;
