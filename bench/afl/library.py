@@ -21,7 +21,6 @@ import tempfile
 
 import compare
 
-SUITES = [("deb.debian.org/debian", "bookworm"), ("deb.debian.org/debian-security", "bookworm-security")]
 PATCH = "CVE-2026-26740.patch"
 SOURCES = ["dgif_lib.c", "egif_lib.c", "gifalloc.c", "gif_err.c", "gif_hash.c", "openbsd-reallocarray.c", "quantize.c", "qprintf.c", "getarg.c"]
 FLAGS = ["-std=gnu99", "-O2", "-g", "-w", "-fno-builtin-malloc", "-fno-builtin-free"]
@@ -45,11 +44,18 @@ BUGS = {
 }
 
 
+def archives():
+    """Site and suite of each archive that this system takes packages from."""
+    command = ["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE)"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return sorted(set(done.stdout.splitlines()))
+
+
 def fetch(work):
     """giflib's source with Debian's patches, but one."""
     lists = work / "lists"
     (lists / "partial").mkdir(parents=True)
-    (work / "sources.list").write_text("".join("deb-src http://%s %s main\n" % suite for suite in SUITES), encoding="ascii")
+    (work / "sources.list").write_text("".join("deb-src %s main\n" % place for place in archives()), encoding="ascii")
     options = ["-q", "-o", "Dir::Etc::sourcelist=%s" % (work / "sources.list"), "-o", "Dir::Etc::sourceparts=/dev/null",
                "-o", "Dir::State::lists=%s" % lists, "-o", "APT::Sandbox::User="]
     for command in (["apt-get", *options, "update"], ["apt-get", *options, "source", "giflib"]):
