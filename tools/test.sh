@@ -290,10 +290,10 @@ stage_preload() {
         return
     }
     count_last_line "tests/preload/selftest.sh" sh "$root/tests/preload/selftest.sh"
-    count_last_line "tests/preload/run.sh" env BULKHEAD_MODES=auto sh "$root/tests/preload/run.sh" "$root/build/libbulkhead.so" gcc git nginx node openssl perl postgresql python3 redis sqlite3
-    # All of them in all modes take minutes more; by hand.
-    count_last_line "tests/preload/run.sh" env BULKHEAD_MODES=mprotect sh "$root/tests/preload/run.sh" "$root/build/libbulkhead.so" git postgresql
-    count_last_line "tests/preload/run.sh" env BULKHEAD_MODES=hardened sh "$root/tests/preload/run.sh" "$root/build/libbulkhead.so" git nginx perl redis
+    # All of them in all modes take minutes more; by hand. The longest first.
+    count_last_line "tests/preload/run.sh" sh "$root/tests/preload/run.sh" --jobs "$jobs" "$root/build/libbulkhead.so" \
+        gcc:auto sqlite3:auto git:auto,mprotect,hardened redis:auto,hardened postgresql:auto,mprotect python3:auto \
+        nginx:auto,hardened perl:auto,hardened node:auto openssl:auto
 }
 
 # ------------------------------------------------------------------------- main

@@ -3,11 +3,12 @@
 # and demands the same exit codes, output, query results and files, and not one
 # line of a report.
 #
-#   run.sh [--full] [--keep] LIB [PROGRAM...]
+#   run.sh [--full] [--keep] [--jobs N] LIB [PROGRAM[:MODE,...]...]
 #
 # --full   more of everything (about ten times the work); default: what CI runs
 # --keep   leave the work folder and print its name
-# PROGRAM  names of files in programs/; default: all of them
+# --jobs   run N programs at a time
+# PROGRAM  names of files in programs/, and in which modes only; default: all of them
 #
 # BULKHEAD_MODES  guard modes, or profiles, or "guarded" for every block with pages
 #                 of its own; default "auto mprotect hardened" (guarded takes ten times as long,
@@ -20,20 +21,31 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 
 usage() {
-    echo "usage: run.sh [--full] [--keep] LIB [PROGRAM...]" >&2
+    echo "usage: run.sh [--full] [--keep] [--jobs N] LIB [PROGRAM[:MODE,...]...]" >&2
     exit 2
 }
 
 scale=1
 limit=300
 keep=
+jobs=1
+passed_on=
 while [ $# -gt 0 ]; do
     case $1 in
     --full)
         scale=10
         limit=1800
+        passed_on="$passed_on $1"
         ;;
-    --keep) keep=yes ;;
+    --keep)
+        keep=yes
+        passed_on="$passed_on $1"
+        ;;
+    --jobs)
+        [ $# -ge 2 ] || usage
+        jobs=$2
+        shift
+        ;;
     -*) usage ;;
     *) break ;;
     esac
@@ -53,11 +65,20 @@ if [ $# -eq 0 ]; then
     done
 fi
 for name; do
+    name=${name%%:*}
     if [ ! -f "$here/programs/$name.sh" ]; then
         echo "run.sh: there is no program $name; there are:" "$(cd "$here/programs" && echo *.sh | sed 's/\.sh//g')" >&2
         exit 2
     fi
 done
+if [ "$jobs" -gt 1 ]; then
+    # shellcheck disable=SC2086 # a list of options
+    printf '%s\n' "$@" | xargs -P "$jobs" -n 1 sh "$0" $passed_on "$lib" | awk '
+        /^[0-9]+ passed, [0-9]+ failed$/ { runs++; passed += $1; failed += $3; next }
+        { print; fflush() }
+        END { printf "%d passed, %d failed\n", passed, failed; exit failed > 0 || runs != programs }' programs=$#
+    exit
+fi
 modes=${BULKHEAD_MODES:-auto mprotect hardened}
 # The library reads every BULKHEAD_ variable; the runs below set their own.
 unset BULKHEAD_MODES BULKHEAD_GUARD BULKHEAD_OPTIONS BULKHEAD_PROFILE LD_PRELOAD
@@ -168,7 +189,12 @@ check() { # check NAME MODE SYSTEM_TIME
     echo "ok $1/$2 ($(seconds "$took") s, $(awk -v a="$took" -v b="$3" 'BEGIN { printf "%.2f", (b > 0 ? a / b : 0) }') of the system allocator)"
 }
 
-for name; do
+for program; do
+    name=${program%%:*}
+    case $program in
+    *:*) its_modes=$(echo "${program#*:}" | tr , ' ') ;;
+    *) its_modes=$modes ;;
+    esac
     status=0
     one prepare "$name" system || status=$?
     if [ "$status" -ne 0 ]; then
@@ -185,7 +211,7 @@ for name; do
         continue
     fi
     system=$took
-    for mode in $modes; do
+    for mode in $its_modes; do
         check "$name" "$mode" "$system"
     done
     [ -n "$keep" ] || rm -rf "${work:?}/$name"
