@@ -12,6 +12,7 @@
 #include "core/traced.h"
 #include "harden/canary.h"
 #include "harden/guard.h"
+#include "harden/spread.h"
 #include "harden/wipe.h"
 #include "meta/arena.h"
 #include "os/os.h"
@@ -110,6 +111,7 @@ static bool start(void)
         return false;
     bhi_guard_init();
     bhi_process.has_avx2 = bhi_wipe_knows_avx2();
+    bhi_process.has_compress = bhi_spread_knows_compress();
     bhi_stack_init(info.program_headers);
     bhi_guarded_init();
     bhi_traced_init();

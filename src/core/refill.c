@@ -7,6 +7,7 @@
 #include "core/residue.h"
 #include "core/sampled.h"
 #include "harden/list.h"
+#include "harden/spread.h"
 
 #include <string.h>
 
@@ -38,48 +39,6 @@ static uint32_t extension(const bhi_page_t *page, uint32_t have)
         return (uint32_t)bhi_min(have, most);
     uint32_t n = (uint32_t)bhi_max(1, bhi_min(page->used, most));
     return 2 * n >= have && n > 1 ? have : n;
-}
-
-/* Byte i of entry n: the i-th set bit of n, for each n of a byte. */
-#define PLACE(n, bit) ((uint64_t)((n) >> (bit) & 1) * (bit) << 8 * ONES((n) & ((1u << (bit)) - 1)))
-#define ONES(n) (((n) & 1) + ((n) >> 1 & 1) + ((n) >> 2 & 1) + ((n) >> 3 & 1) + ((n) >> 4 & 1) + ((n) >> 5 & 1) + ((n) >> 6 & 1))
-#define PLACES(n) (PLACE(n, 1) | PLACE(n, 2) | PLACE(n, 3) | PLACE(n, 4) | PLACE(n, 5) | PLACE(n, 6) | PLACE(n, 7))
-#define PLACES_4(n) PLACES(n), PLACES(n + 1), PLACES(n + 2), PLACES(n + 3)
-#define PLACES_16(n) PLACES_4(n), PLACES_4(n + 4), PLACES_4(n + 8), PLACES_4(n + 12)
-#define PLACES_64(n) PLACES_16(n), PLACES_16(n + 16), PLACES_16(n + 32), PLACES_16(n + 48)
-static const uint64_t places[256] = {PLACES_64(0u), PLACES_64(64u), PLACES_64(128u), PLACES_64(192u)};
-
-/* Writes the entries first ^ (base + b) of each of eight bytes b; base is a multiple of 8
- * and they are below that. (Asked to widen bytes, gcc takes four instructions for what is
- * one: each with a zero.) */
-BH_INLINE void put_eight(bhi_index_t *to, uint64_t bytes, uint8_t base, bhi_index_t first)
-{
-#if BH_OS_PAGE_SHIFT <= 15 && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-    typedef uint64_t words_t __attribute__((vector_size(16)));
-    typedef uint8_t bytes_t __attribute__((vector_size(16)));
-    typedef uint16_t entries_t __attribute__((vector_size(16)));
-    bytes_t places_of = (bytes_t)(words_t){bytes} | base;
-    entries_t entries = (entries_t)__builtin_shufflevector(places_of, (bytes_t){0}, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23) ^
-                        (first - (entries_t){0});
-    memcpy(to, &entries, sizeof entries);
-#else
-    for (unsigned k = 0; k < 8; k++)
-        to[k] = (bhi_index_t)(first ^ (base + (bytes >> 8 * k & 0xff)));
-#endif
-}
-
-#define SPREAD_BEYOND 8u /* entries behind the last one that spread() may write to */
-
-/* Appends the entries of a set of blocks in one word of the map, `first` being that of
- * the word's first block. Returns the new end. By bytes of the set, without a branch:
- * how many bits are set is nothing that a processor can foretell. */
-static bhi_index_t *spread(bhi_index_t *end, uint64_t set, bhi_index_t first)
-{
-    uint64_t sums = bhi_bit_sums(set), before = sums << 8;
-#pragma GCC unroll 8
-    for (unsigned i = 0; i < 8; i++)
-        put_eight(end + (before >> 8 * i & 0xff), places[set >> 8 * i & 0xff], (uint8_t)(8 * i), first);
-    return end + (sums >> 56);
 }
 
 /* Free blocks of one word of the map. */
@@ -126,12 +85,12 @@ static void extend(bhi_page_t *page)
     }
     uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = cut(page, extension(page, have));
     bhi_random_t *random = random_of(page);
-    bhi_index_t entries[64 + SPREAD_BEYOND], first = BH_HARDEN_MAP ? bhi_list_code(page, base) : (bhi_index_t)base;
+    bhi_index_t entries[64], first = BH_HARDEN_MAP ? bhi_list_code(page, base) : (bhi_index_t)base;
     if (n == 1) {
         entries[0] = (bhi_index_t)(first ^ bhi_bit_nth(page->fresh, BH_HARDEN_RANDOM ? bhi_random_below(random, have) : 0));
         have = 1;
     } else {
-        spread(entries, page->fresh, first);
+        bhi_spread(entries, page->fresh, first);
     }
     for (uint32_t i = 0; !BH_HARDEN_MAP && i < have; i++)
         entries[i] = bhi_list_code(page, entries[i] * page->block_size / 8);
@@ -171,12 +130,12 @@ static uint32_t enough(const bhi_page_t *page)
 static void gather(bhi_page_t *page, uint32_t spare)
 {
     ensure_own(page);
-    bhi_index_t entries[BH_LIST_MOST + 63 + SPREAD_BEYOND], *end = entries;
+    bhi_index_t entries[BH_LIST_MOST + 63], *end = entries;
     uint32_t words = (bhi_page_capacity(page) + 63) / 64;
     uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(random_of(page), words) : 0;
     bhi_index_t *enough_here = entries + bhi_min(spare, BH_LIST_MOST);
     for (uint32_t i = 0; i < words && end < enough_here; i++) {
-        end = spread(end, free_in_word(page, w), bhi_list_code(page, w * 64));
+        end = bhi_spread(end, free_in_word(page, w), bhi_list_code(page, w * 64));
         w = w + 1 == words ? 0 : w + 1;
     }
     uint32_t have = (uint32_t)(end - entries);

@@ -47,6 +47,7 @@ typedef struct bhi_process {
     bool is_object;        /* const: this library is an object of its own, not part of the program */
     bool guards_by_madvise; /* const: guard regions work on this kernel */
     bool has_avx2;         /* const: of the processor, and the kernel keeps its registers */
+    bool has_compress;     /* const: the same (harden/spread.h) */
     bool ready;            /* const: start-up is done */
     bool has_aes;          /* const: of the processor */
     bool short_ways;       /* const: malloc and free of small blocks go the short ways of profile hardened (core/hardened.h) */

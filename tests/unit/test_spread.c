@@ -1,0 +1,95 @@
+/* harden/spread.c: the elements of a set come out in their order, encoded, with the
+ * instructions of this processor and without them, and nothing beyond is written to. */
+#include "harden/spread.h"
+#include "rt/process.h"
+#include "support.h"
+
+#include <string.h>
+
+#define ROOM 64u
+#define UNTOUCHED 0xa5a5u
+
+static uint64_t seed;
+static bhi_index_t area[16 + ROOM + 16];
+
+static void check(uint64_t set, bhi_index_t first)
+{
+    for (unsigned i = 0; i < sizeof area / sizeof area[0]; i++)
+        area[i] = UNTOUCHED;
+    bhi_index_t *at = &area[16], *end = bhi_spread(at, set, first);
+    unsigned n = 0;
+    for (unsigned b = 0; b < 64; b++) {
+        if ((set >> b & 1) != 0) {
+            ck_assert_msg(at[n] == (bhi_index_t)(first ^ b), "set %llx: entry %u is %x", (unsigned long long)set, n, at[n]);
+            n++;
+        }
+    }
+    ck_assert_uint_eq((size_t)(end - at), n);
+    for (unsigned i = 0; i < 16; i++) {
+        ck_assert_uint_eq(area[i], UNTOUCHED);
+        ck_assert_uint_eq(area[16 + ROOM + i], UNTOUCHED);
+    }
+}
+
+static void with_and_without(int with)
+{
+    seed = unit_seed("spread");
+    bhi_process.has_compress = with != 0 && bhi_spread_knows_compress();
+}
+
+START_TEST(single_elements_and_their_complements)
+{
+    with_and_without(_i);
+    check(0, 0);
+    check(~(uint64_t)0, 0);
+    for (unsigned b = 0; b < 64; b++) {
+        check((uint64_t)1 << b, 64);
+        check(~((uint64_t)1 << b), 0x1fc0);
+    }
+}
+END_TEST
+
+/* Sets of any density, encoded with keys that change all bits. */
+START_TEST(any_set)
+{
+    with_and_without(_i);
+    for (unsigned round = 0; round < 100000; round++) {
+        uint64_t set = unit_random(&seed);
+        for (unsigned thin = round % 5; thin > 0; thin--)
+            set &= unit_random(&seed);
+        if (round % 2 != 0)
+            set = ~set;
+        check(set, (bhi_index_t)unit_random(&seed));
+    }
+}
+END_TEST
+
+/* What a list is made of: each word's elements behind those of the one before. */
+START_TEST(one_behind_the_other)
+{
+    with_and_without(_i);
+    for (unsigned round = 0; round < 1000; round++) {
+        bhi_index_t entries[128], *end = entries, key = (bhi_index_t)unit_random(&seed);
+        uint64_t sets[2] = {unit_random(&seed) | 1, unit_random(&seed)};
+        for (unsigned w = 0; w < 2; w++)
+            end = bhi_spread(end, sets[w], (bhi_index_t)((w * 64) ^ key));
+        unsigned n = 0;
+        for (unsigned b = 0; b < 128; b++)
+            if ((sets[b / 64] >> b % 64 & 1) != 0)
+                ck_assert_uint_eq(entries[n++], (bhi_index_t)(b ^ key));
+        ck_assert_ptr_eq(end, entries + n);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("spread");
+    TCase *c = tcase_create("all");
+    tcase_set_timeout(c, UNIT_TIMEOUT);
+    tcase_add_loop_test(c, single_elements_and_their_complements, 0, 2);
+    tcase_add_loop_test(c, any_set, 0, 2);
+    tcase_add_loop_test(c, one_behind_the_other, 0, 2);
+    suite_add_tcase(s, c);
+    return unit_main(s);
+}
