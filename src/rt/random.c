@@ -195,13 +195,17 @@ uint32_t bhi_random_below(bhi_random_t *r, uint32_t bound)
  * random integer generation", 2024.) */
 #define STEPS 8u /* of bounds below 2^7: the product stays below 2^56 */
 
-/* Takes any of n items out, with the same probability; the last one fills its place. */
-BH_INLINE uint64_t take_one(bhi_index_t *items, uint32_t n, uint64_t draw, bhi_index_t *out)
+/* Numbers of items: as operands of a multiplication they need no register. */
+#define FROM(n) (n), (n) + 1, (n) + 2, (n) + 3, (n) + 4, (n) + 5, (n) + 6, (n) + 7
+static const uint64_t counts[BH_CHOOSE_MOST + 1] = {FROM(0),  FROM(8),  FROM(16), FROM(24), FROM(32), FROM(40),  FROM(48),  FROM(56),
+                                                    FROM(64), FROM(72), FROM(80), FROM(88), FROM(96), FROM(104), FROM(112), FROM(120)};
+
+/* Takes any of *n items out, with the same probability; the last one fills its place. */
+BH_INLINE uint64_t take_one(bhi_index_t *items, const uint64_t *n, const bhi_index_t *last, uint64_t draw, bhi_index_t *out)
 {
-    uint64_t rest;
-    bhi_index_t *taken = &items[bhi_mul_wide(draw, n, &rest)];
-    *out = *taken;
-    *taken = items[n - 1];
+    uint64_t rest, taken = bhi_mul_wide_by(draw, n, &rest);
+    *out = items[taken];
+    items[taken] = *last;
     return rest;
 }
 
@@ -222,21 +226,25 @@ static BH_COLD bool is_biased(uint64_t rest, bhi_index_t *items, uint32_t n, con
 void bhi_random_choose(bhi_random_t *r, bhi_index_t *items, uint32_t n, uint32_t some, bhi_index_t *out)
 {
     follow_epoch(r);
+    const uint64_t *number = &counts[n];
     while (some >= STEPS) {
         uint64_t rest = draw_u64(r);
+        const bhi_index_t *end = &items[n];
+        __asm__("" : "+r"(number), "+r"(end)); /* each a register of its own, not items + n */
 #pragma GCC unroll 8
-        for (uint32_t i = 0; i < STEPS; i++)
-            rest = take_one(items, n - i, rest, &out[i]);
+        for (int i = 0; i < (int)STEPS; i++)
+            rest = take_one(items, number - i, end - 1 - i, rest, &out[i]);
         if (bh_unlikely(rest >> 7 * STEPS == 0) && is_biased(rest, items, n, out, STEPS))
             continue;
         out += STEPS;
+        number -= STEPS;
         n -= STEPS;
         some -= STEPS;
     }
     while (some > 0) {
         uint64_t rest = draw_u64(r);
         for (uint32_t i = 0; i < some; i++)
-            rest = take_one(items, n - i, rest, &out[i]);
+            rest = take_one(items, &counts[n - i], &items[n - 1 - i], rest, &out[i]);
         if (bh_likely(rest >> 7 * STEPS != 0) || !is_biased(rest, items, n, out, some))
             break;
     }

@@ -51,7 +51,9 @@ uint32_t bhi_random_below(bhi_random_t *r, uint32_t bound);
 /* Uniform in [0, 2^n), n <= 15. Takes little more of the keystream than that. */
 uint32_t bhi_random_bits(bhi_random_t *r, unsigned n);
 
-/* Puts `some` of n < 128 items into `out`, in a random order: each choice and order
+#define BH_CHOOSE_MOST 127u
+
+/* Puts `some` of n items, BH_CHOOSE_MOST at most, into `out`, in a random order: each choice and order
  * with the same probability. What is left in `items` is of no use. */
 void bhi_random_choose(bhi_random_t *r, bhi_index_t *items, uint32_t n, uint32_t some, bhi_index_t *out);
 
