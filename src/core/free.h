@@ -53,7 +53,7 @@ BH_INLINE size_t bhi_local_bytes(uintptr_t p)
     if (bh_likely(off < heap->open)) {
         bhi_page_t *page = bhi_desc_at(bhi_process.descs, off);
         uint64_t index;
-        if (bh_likely(bhi_page_is_local(page, heap)) && bhi_page_place_index(page, p & (BH_SLOT_SIZE - 1), &index) &&
+        if (bh_likely(bhi_page_is_local(page, heap)) && bhi_page_place_divides(page, p & (BH_SLOT_SIZE - 1), &index) &&
             bh_likely(bhi_map_is_live(page->map, index)))
             return page->block_size;
     }
@@ -72,7 +72,7 @@ BH_INLINE bool bhi_free_local(void *p)
         bhi_page_t *page = bhi_desc_at(bhi_process.descs, off);
         if (bh_likely(bhi_page_is_local(page, heap))) {
             uint64_t place = (uintptr_t)p & (BH_SLOT_SIZE - 1), index = 0;
-            bool starts = !BH_HARDEN_MAP || bhi_page_place_index(page, place, &index);
+            bool starts = !BH_HARDEN_MAP || bhi_page_place_divides(page, place, &index);
             if (starts && bh_likely(bhi_map_clear_live(page->map, index))) {
                 if (!BH_HARDEN_MAP)
                     bhi_list_push_local(page, place);

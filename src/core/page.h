@@ -132,6 +132,16 @@ BH_INLINE bool bhi_page_place_index(const bhi_page_t *page, uint64_t place, uint
     return bh_likely(rest < page->reciprocal) && bh_likely((uint32_t)*index < bhi_page_own_capacity(page));
 }
 
+/* The same without the bound, for pages in the class queues of a heap that has lists: their
+ * map has a bit for every place of the first slot (page.c), and those that no block was
+ * ever listed for say that none is live. */
+BH_INLINE bool bhi_page_place_divides(const bhi_page_t *page, uint64_t place, uint64_t *index)
+{
+    uint64_t rest;
+    *index = bhi_mul_wide_by(place, &page->reciprocal, &rest);
+    return bh_likely(rest < page->reciprocal);
+}
+
 /* The same as bhi_page_divide for any page, and one that has ended. */
 BH_INLINE bool bhi_page_index(const bhi_page_t *page, uintptr_t p, uint32_t *index)
 {

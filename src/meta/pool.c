@@ -11,7 +11,7 @@
 #include <string.h>
 
 #define OPEN_STEP ((size_t)64 * 1024)
-#define FINE ((size_t)2048)
+#define FINE ((size_t)4096)
 #define COARSE_STEP ((size_t)1024)
 #define COARSE ((size_t)32768)
 #define LARGE_STEP ((size_t)8192)
@@ -24,7 +24,7 @@ static size_t chunk_size(size_t size)
     return bhi_align_up(size, size <= FINE ? BH_CACHE_LINE : size <= COARSE ? COARSE_STEP : LARGE_STEP);
 }
 
-/* 64, 128, ... 2048, then 3, 4, ... 32 KiB: the maps of slots of 1 MiB; then 40, 48, ...
+/* 64, 128, ... 4096, then 5, 6, ... 32 KiB: the maps of slots of 1 MiB; then 40, 48, ...
  * 1024 KiB: what core/record.h keeps of a page. */
 static size_t chunk_index(size_t chunk)
 {

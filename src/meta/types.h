@@ -263,7 +263,7 @@ typedef struct bhi_arena {
 
 /* Memory for control data: chunks of whole cache lines, zeroed when handed out, on
  * free lists by size when given back. */
-#define BHI_POOL_SIZES 186u
+#define BHI_POOL_SIZES 216u
 _Static_assert(BH_SLOT_SIZE / 8 / 64 * sizeof(bhi_map_word_t) <= 32 * 1024, "the map of a slot of the smallest blocks can be given back");
 typedef struct bhi_pool {
     uintptr_t at, open_end, end;      /* lock: bump region */

@@ -2,6 +2,7 @@
  * violation, decided without touching what it points to. */
 #include "bulkhead.h"
 #include "core/free.h"
+#include "meta/size_class.h"
 #include "support.h"
 
 #include <errno.h>
@@ -187,6 +188,30 @@ START_TEST(foreign_by_policy)
 }
 END_TEST
 
+/* Places of a page where no block was ever handed out, up to the end of the slot, are
+ * looked up before anybody asks how many blocks there are: among many pages, whose
+ * control data lie next to each other. */
+START_TEST(places_without_a_block)
+{
+    static bhi_page_t *pages[1024];
+    unsigned n = 0;
+    for (size_t size = 8; size <= BH_SMALL_MAX; size += 8) {
+        for (size_t bytes = 0; bytes < 3 * BH_SLOT_SIZE; bytes += size) {
+            uintptr_t p = (uintptr_t)bh_malloc(size);
+            bhi_page_t *page = bhi_desc_first(bhi_desc_at(bhi_process.descs, p - bhi_process.block_base));
+            if (n == 0 || (pages[n - 1] != page && n < 1024))
+                pages[n++] = page;
+        }
+    }
+    ck_assert_uint_gt(n, 100);
+    for (unsigned i = 0; i < n; i++) {
+        size_t size = pages[i]->block_size, place = bhi_page_capacity(pages[i]) * size;
+        for (; place < BH_SLOT_SIZE; place += size)
+            ck_assert_msg(!bhi_free_local((void *)(pages[i]->start + place)), "%zu bytes, place %zu", size, place);
+    }
+}
+END_TEST
+
 START_TEST(null_and_errno)
 {
     errno = 77;
@@ -216,6 +241,8 @@ int main(int argc, char **argv)
     }
     tcase_add_test(c, a_wrong_free_touches_nothing);
     tcase_add_test(c, wild_lookups);
+    if (BH_HARDEN_MAP)
+        tcase_add_test(c, places_without_a_block);
     tcase_add_test(c, null_and_errno);
     suite_add_tcase(s, c);
     return unit_main(s);

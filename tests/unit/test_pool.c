@@ -59,7 +59,7 @@ END_TEST
 START_TEST(chunks_are_reused)
 {
     start();
-    static const size_t sizes[] = {1, 16, 32, 33, 65, 1000, 2048, 2049, 30720, 32768};
+    static const size_t sizes[] = {1, 16, 32, 33, 65, 1000, 2048, 2049, 4096, 4097, 30720, 32768};
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         unsigned char *p = bhi_pool_take(sizes[i]);
         memset(p, 0xff, sizes[i]);
@@ -70,7 +70,7 @@ START_TEST(chunks_are_reused)
     }
     size_t bytes = bhi_state->pool.bytes;
     for (int i = 0; i < 100000; i++)
-        bhi_pool_give(bhi_pool_take(sizes[i % 10]), sizes[i % 10]);
+        bhi_pool_give(bhi_pool_take(sizes[i % 12]), sizes[i % 12]);
     ck_assert_uint_eq(bhi_state->pool.bytes, bytes);
     bhi_lock_give(&bhi_state->lock);
 }
