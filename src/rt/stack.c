@@ -101,12 +101,12 @@ static bool is_own(uintptr_t pc)
     return own_text_end != NULL && bhi_process.is_object && pc - (uintptr_t)own_start < (uintptr_t)(own_text_end - own_start);
 }
 
-BH_INLINE void add(walk_t *w, uintptr_t pc)
+/* Whether a frame, and so all behind it, is wanted. */
+BH_INLINE bool is_wanted(walk_t *w, uintptr_t pc)
 {
     if (!w->started)
         w->started = w->from == 0 ? !is_own(pc) : pc == w->from;
-    if (w->started && w->n < w->most)
-        w->out[w->n++] = pc;
+    return w->started;
 }
 
 static _Unwind_Reason_Code visit(struct _Unwind_Context *context, void *arg)
@@ -116,7 +116,9 @@ static _Unwind_Reason_Code visit(struct _Unwind_Context *context, void *arg)
     uintptr_t pc = w->unwinder.address_in(context, &before);
     if (pc == 0 || w->n >= w->most)
         return _URC_END_OF_STACK;
-    add(w, before != 0 ? pc : pc - 1);
+    pc -= before == 0;
+    if (is_wanted(w, pc))
+        w->out[w->n++] = pc;
     return _URC_NO_REASON;
 }
 
@@ -133,47 +135,76 @@ static uintptr_t top_of(uintptr_t stack)
     return end > stack ? end : UINTPTR_MAX;
 }
 
-/* Frame: the caller's frame pointer, then the address to return to. */
-static bool can_read(uintptr_t frame, uintptr_t *known)
+/* Whether two words at `frame` can be read: the caller's frame pointer, then the address to
+ * return to. `known`: an address in an OS page that can, or 0; it may move there. */
+static BH_NOINLINE bool ask(uintptr_t frame, uintptr_t *known)
 {
     uintptr_t last = frame + sizeof(uintptr_t);
     if ((frame ^ last) / READ_STEP != 0 && !bhi_os_readable(last))
         return false;
-    if (frame / READ_STEP == *known)
+    if ((frame ^ *known) / READ_STEP == 0)
         return true;
-    *known = frame / READ_STEP;
+    *known = frame;
     return bhi_os_readable(frame);
 }
 
-#if defined(__clang__)
-#define UNCHECKED __attribute__((noinline, no_sanitize("address", "thread")))
-#else
-#define UNCHECKED __attribute__((noinline, no_sanitize_address, no_sanitize_thread))
-#endif
-
-UNCHECKED static void follow(walk_t *w, uintptr_t frame, uintptr_t stack)
+BH_INLINE bool can_read(uintptr_t frame, uintptr_t *known)
 {
-    uintptr_t top = top_of(stack), at = stack, known = 0;
-    while (w->n < w->most && frame % sizeof(uintptr_t) == 0 && frame >= at && frame - at < FRAME_MOST &&
-           frame < top - 2 * sizeof(uintptr_t) && can_read(frame, &known)) {
+    uintptr_t from = frame ^ *known, to = (frame + sizeof(uintptr_t)) ^ *known;
+    if (bh_likely((from | to) < READ_STEP))
+        return true;
+    uintptr_t at = *known;
+    bool can = ask(frame, &at);
+    *known = at;
+    return can;
+}
+
+/* Frames are others' memory to a sanitizer. */
+#if defined(__clang__)
+#define UNCHECKED_HERE __attribute__((no_sanitize("address", "thread")))
+#else
+#define UNCHECKED_HERE __attribute__((no_sanitize_address, no_sanitize_thread))
+#endif
+#define UNCHECKED BH_NOINLINE UNCHECKED_HERE
+
+/* `known`: see can_read. */
+BH_INLINE UNCHECKED_HERE void chain(walk_t *w, uintptr_t frame, uintptr_t stack, uintptr_t known)
+{
+    uintptr_t last = top_of(stack) - 2 * sizeof(uintptr_t), at = stack, *out = w->out + w->n, *end = w->out + w->most;
+    /* Below `at` the difference is a large number. */
+    while (out < end && frame - at < FRAME_MOST && frame < last && frame % sizeof(uintptr_t) == 0 && can_read(frame, &known)) {
         const volatile uintptr_t *link = (const volatile uintptr_t *)frame; /* NOLINT: a frame is found by number */
-        if (link[1] < READ_STEP)
+        uintptr_t back = link[1];
+        if (back < READ_STEP)
             break;
-        add(w, link[1] - 1);
+        if (is_wanted(w, back - 1))
+            *out++ = back - 1;
         at = frame + 1;
         frame = link[0];
     }
+    w->n = (unsigned)(out - w->out);
+}
+
+UNCHECKED static void follow(walk_t *w, uintptr_t frame, uintptr_t stack, uintptr_t known)
+{
+    chain(w, frame, stack, known);
 }
 
 /* The frame that returns to the caller outside this library, from one of the library's
  * own on: these have frame pointers all, and are this thread's, so they are not looked at
- * as closely as others. */
-UNCHECKED static uintptr_t past_own(uintptr_t frame)
+ * as closely as others. 0: they lead nowhere. */
+BH_INLINE UNCHECKED_HERE uintptr_t past_own(uintptr_t frame)
 {
-    uintptr_t start = (uintptr_t)own_start, size = own_text_end != NULL ? (uintptr_t)own_text_end - start : 0;
+    if (!bhi_process.is_object || own_text_end == NULL)
+        return frame;
+    uintptr_t start = (uintptr_t)own_start, size = (uintptr_t)own_text_end - start;
     const volatile uintptr_t *link = (const volatile uintptr_t *)frame; /* NOLINT */
-    while (bhi_process.is_object && link[1] - 1 - start < size && link[0] > (uintptr_t)link)
-        link = (const volatile uintptr_t *)link[0]; /* NOLINT */
+    while (link[1] - 1 - start < size) {
+        uintptr_t next = link[0];
+        if (next <= (uintptr_t)link)
+            return 0;
+        link = (const volatile uintptr_t *)next; /* NOLINT */
+    }
     return (uintptr_t)link;
 }
 
@@ -187,7 +218,7 @@ static bool is_for_unwinder(uintptr_t frame)
 {
     uintptr_t pc[UNWINDER_CALLERS], middle = (uintptr_t)unwinder().backtrace;
     walk_t w = {pc, 0, UNWINDER_CALLERS, 0, true, unwinder()};
-    follow(&w, frame, frame);
+    follow(&w, frame, frame, frame);
     for (unsigned i = 0; i < w.n; i++) {
         if (pc[i] - (middle - UNWINDER_REACH) < 2 * UNWINDER_REACH)
             return true;
@@ -201,20 +232,26 @@ static unsigned depth(unsigned most)
     return wanted < most ? wanted : most;
 }
 
-BH_NOINLINE unsigned bhi_stack_here(uintptr_t *out, unsigned most)
+static BH_NOINLINE unsigned unwind(uintptr_t *out, unsigned most)
 {
-    walk_t w = {out, 0, depth(most), 0, false, unwinder()};
+    walk_t w = {.out = out, .most = most, .unwinder = unwinder()};
+    busy = true;
+    w.unwinder.backtrace(visit, &w);
+    busy = false;
+    return w.n;
+}
+
+UNCHECKED unsigned bhi_stack_here(uintptr_t *out, unsigned most)
+{
     if (bhi_process.options.stacks == BHI_STACKS_NONE || busy)
         return 0;
     uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
-    if (unwinds() && !is_for_unwinder(frame)) {
-        busy = true;
-        w.unwinder.backtrace(visit, &w);
-        busy = false;
-    } else {
-        frame = past_own(frame);
-        follow(&w, frame, frame);
-    }
+    if (unwinds() && !is_for_unwinder(frame))
+        return unwind(out, depth(most));
+    walk_t w = {.out = out, .most = depth(most), .started = true};
+    frame = past_own(frame);
+    if (frame != 0)
+        chain(&w, frame, frame, frame);
     return w.n;
 }
 
@@ -230,7 +267,7 @@ unsigned bhi_stack_of_fault(const bhi_registers_t *at, uintptr_t *out, unsigned 
         out[w.n++] = at->pc;
         w.started = true;
         if (bhi_process.options.stacks != BHI_STACKS_NONE)
-            follow(&w, at->frame, at->stack);
+            follow(&w, at->frame, at->stack, 0);
     }
     return w.n;
 }
