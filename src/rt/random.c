@@ -149,11 +149,24 @@ void bhi_random_init(bhi_random_t *r)
     r->epoch = epoch;
 }
 
-/* In a copy of the process that made r: never goes on with its stream. */
-static inline void follow_epoch(bhi_random_t *r)
+/* What process_epoch finds out where nothing has happened. */
+BH_INLINE bool is_of_this_epoch(const bhi_random_t *r)
 {
-    if (root != NULL && bh_unlikely(r->epoch != process_epoch()))
+    return root->wiped_page_works && atomic_load_explicit(root->alive, memory_order_relaxed) != 0 &&
+           r->epoch == atomic_load_explicit(&root->epoch, memory_order_relaxed);
+}
+
+static BH_NOINLINE void catch_up(bhi_random_t *r)
+{
+    if (r->epoch != process_epoch())
         bhi_random_init(r);
+}
+
+/* In a copy of the process that made r: never goes on with its stream. */
+BH_INLINE void follow_epoch(bhi_random_t *r)
+{
+    if (root != NULL && bh_unlikely(!is_of_this_epoch(r)))
+        catch_up(r);
 }
 
 /* After follow_epoch. */
@@ -271,9 +284,7 @@ static BH_NOINLINE uint32_t bits_anew(bhi_random_t *r, unsigned n)
 
 uint32_t bhi_random_bits(bhi_random_t *r, unsigned n)
 {
-    /* What follow_epoch finds out where nothing has happened. */
-    bool follows = root == NULL || (root->wiped_page_works && atomic_load_explicit(root->alive, memory_order_relaxed) != 0 &&
-                                    r->epoch == atomic_load_explicit(&root->epoch, memory_order_relaxed));
+    bool follows = root == NULL || is_of_this_epoch(r);
     if (bh_unlikely(!follows || r->bits >> n == 0))
         return bits_anew(r, n);
     return shift_out(r, n);
