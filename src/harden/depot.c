@@ -5,38 +5,51 @@
 
 enum { NEXT, HASH, SIZES, HEAD }; /* words of an entry; SIZES: frames << 16 | words of frames */
 
-/* At most so many words for a stack: each frame in two. */
-typedef struct packed {
-    uint32_t word[2 * BH_STACK_DEPTH];
-    uint32_t words, hash;
-} packed_t;
-
-/* A frame is a multiple of nothing, so its difference is shifted by one: bit 0 of
+/* A frame is the difference to the one before in 31 bits where that fits: bit 0 of
  * the word says whether another follows, with the bits 31 and up of the address. */
-static void pack(packed_t *out, const uintptr_t *frames, unsigned n)
+static uint32_t *put(uint32_t *to, uintptr_t frame, uintptr_t before)
 {
-    uintptr_t before = 0;
-    uint64_t hash = n;
-    out->words = 0;
-    for (unsigned i = 0; i < n; i++) {
-        int64_t step = (int64_t)(frames[i] - before);
-        before = frames[i];
-        if (step >= -((int64_t)1 << 30) && step < (int64_t)1 << 30) {
-            out->word[out->words++] = (uint32_t)step << 1;
-        } else {
-            out->word[out->words++] = (uint32_t)frames[i] << 1 | 1;
-            out->word[out->words++] = (uint32_t)(frames[i] >> 31);
-        }
-        hash = (hash ^ frames[i]) * 0x9e3779b97f4a7c15u; /* golden ratio: Knuth, multiplicative hashing */
-        hash ^= hash >> 29;
+    int64_t step = (int64_t)(frame - before);
+    if (step >= -((int64_t)1 << 30) && step < (int64_t)1 << 30) {
+        *to++ = (uint32_t)step << 1;
+    } else {
+        *to++ = (uint32_t)frame << 1 | 1;
+        *to++ = (uint32_t)(frame >> 31);
     }
-    out->hash = (uint32_t)(hash >> 32);
+    return to;
 }
 
-static bool is_this(const bhi_depot_t *depot, uint32_t id, const packed_t *p, unsigned n)
+BH_INLINE uintptr_t take(const uint32_t **from, uintptr_t before)
 {
-    const uint32_t *e = &depot->words[id];
-    return e[HASH] == p->hash && e[SIZES] == (n << 16 | p->words) && memcmp(e + HEAD, p->word, p->words * sizeof *p->word) == 0;
+    uint32_t word = *(*from)++;
+    if ((word & 1) == 0)
+        return before + (uintptr_t)(intptr_t)((int32_t)word >> 1);
+    return (uintptr_t)word >> 1 | (uintptr_t)*(*from)++ << 31;
+}
+
+/* A polynomial of the frames: multiplicative hashing. */
+BH_INLINE uint32_t hash_of(const uintptr_t *frames, unsigned n)
+{
+    uint64_t hash = n;
+    for (unsigned i = 0; i < n; i++)
+        hash = (hash + frames[i]) * 0x9e3779b97f4a7c15u; /* golden ratio: Knuth */
+    return (uint32_t)((hash ^ hash >> 29) >> 32);
+}
+
+/* Whether an entry is this stack: read as bhi_depot_get does, since most stacks are there
+ * already. */
+BH_INLINE bool is_this(const uint32_t *e, uint32_t hash, const uintptr_t *frames, unsigned n)
+{
+    if (e[HASH] != hash || e[SIZES] >> 16 != n)
+        return false;
+    const uint32_t *from = e + HEAD;
+    uintptr_t frame = 0;
+    for (unsigned i = 0; i < n; i++) {
+        frame = take(&from, frame);
+        if ((frame ^ frames[i]) << 1 != 0) /* the highest bit is not kept: no code has it */
+            return false;
+    }
+    return true;
 }
 
 /* Room for `words`, or 0. */
@@ -47,27 +60,38 @@ static uint32_t make_room(bhi_depot_t *depot, uint32_t words)
     return 1 + atomic_fetch_add_explicit(&depot->used, words, memory_order_relaxed);
 }
 
+/* A new entry, linked nowhere; 0: no room. */
+static BH_NOINLINE uint32_t add(bhi_depot_t *depot, uint32_t hash, const uintptr_t *frames, unsigned n)
+{
+    uint32_t packed[2 * BH_STACK_DEPTH], *end = packed;
+    for (unsigned i = 0; i < n; i++)
+        end = put(end, frames[i], i == 0 ? 0 : frames[i - 1]);
+    uint32_t words = (uint32_t)(end - packed), id = make_room(depot, HEAD + words);
+    if (id == 0)
+        return 0;
+    uint32_t *e = &depot->words[id];
+    e[HASH] = hash;
+    e[SIZES] = n << 16 | words;
+    memcpy(e + HEAD, packed, words * sizeof *packed);
+    return id;
+}
+
 uint32_t bhi_depot_put(bhi_depot_t *depot, const uintptr_t *frames, unsigned n)
 {
     if (depot == NULL || n == 0)
         return 0;
-    packed_t p;
-    pack(&p, frames, n);
-    _Atomic(uint32_t) *bucket = &depot->bucket[p.hash % BHI_DEPOT_BUCKETS];
+    uint32_t hash = hash_of(frames, n);
+    _Atomic(uint32_t) *bucket = &depot->bucket[hash % BHI_DEPOT_BUCKETS];
     uint32_t first = atomic_load_explicit(bucket, memory_order_acquire);
     for (uint32_t id = first; id != 0; id = depot->words[id + NEXT]) {
-        if (is_this(depot, id, &p, n))
+        if (is_this(&depot->words[id], hash, frames, n))
             return id;
     }
-    uint32_t id = make_room(depot, HEAD + p.words);
+    uint32_t id = add(depot, hash, frames, n);
     if (id == 0)
         return 0;
-    uint32_t *e = &depot->words[id];
-    e[HASH] = p.hash;
-    e[SIZES] = n << 16 | p.words;
-    memcpy(e + HEAD, p.word, p.words * sizeof *p.word);
     do {
-        e[NEXT] = first;
+        depot->words[id + NEXT] = first;
     } while (!atomic_compare_exchange_weak_explicit(bucket, &first, id, memory_order_release, memory_order_acquire));
     return id;
 }
@@ -76,20 +100,13 @@ unsigned bhi_depot_get(const bhi_depot_t *depot, uint32_t id, uintptr_t *frames)
 {
     if (depot == NULL || id == 0 || id > BHI_DEPOT_WORDS - 4096)
         return 0;
-    const uint32_t *e = &depot->words[id], *word = e + HEAD;
+    const uint32_t *e = &depot->words[id], *from = e + HEAD;
     unsigned n = e[SIZES] >> 16;
     if (n > BH_STACK_DEPTH)
         return 0;
-    uintptr_t at = 0;
-    for (unsigned i = 0; i < n; i++) {
-        if ((*word & 1) != 0) {
-            at = (uintptr_t)word[0] >> 1 | (uintptr_t)word[1] << 31;
-            word += 2;
-        } else {
-            at += (uintptr_t)(intptr_t)((int32_t)*word++ >> 1);
-        }
-        frames[i] = at;
-    }
+    uintptr_t frame = 0;
+    for (unsigned i = 0; i < n; i++)
+        frames[i] = frame = take(&from, frame);
     return n;
 }
 

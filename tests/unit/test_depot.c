@@ -63,6 +63,22 @@ START_TEST(extreme_differences)
 }
 END_TEST
 
+/* What a walk of broken frame pointers may find: kept but for its highest bit, and once. */
+START_TEST(no_frame_is_kept_twice)
+{
+    static const uintptr_t in[] = {UINTPTR_MAX, 5, UINTPTR_MAX - 7, UINTPTR_MAX / 2 + 1, 1, UINTPTR_MAX / 3 * 2};
+    uintptr_t out[BH_STACK_DEPTH];
+    unsigned n = sizeof in / sizeof in[0];
+    make();
+    uint32_t id = bhi_depot_put(depot, in, n);
+    ck_assert_uint_ne(id, 0);
+    ck_assert_uint_eq(bhi_depot_put(depot, in, n), id);
+    ck_assert_uint_eq(bhi_depot_get(depot, id, out), n);
+    for (unsigned i = 0; i < n; i++)
+        ck_assert_uint_eq(out[i] << 1, in[i] << 1);
+}
+END_TEST
+
 START_TEST(nothing_is_no_entry)
 {
     uintptr_t out[BH_STACK_DEPTH] = {4};
@@ -134,6 +150,7 @@ int main(void)
     tcase_set_timeout(all, UNIT_TIMEOUT);
     tcase_add_test(all, stacks_come_back);
     tcase_add_test(all, extreme_differences);
+    tcase_add_test(all, no_frame_is_kept_twice);
     tcase_add_test(all, nothing_is_no_entry);
     tcase_add_test(all, full_it_keeps_what_it_has);
     tcase_add_test(all, threads_at_once);
