@@ -52,7 +52,7 @@ static uint32_t draw(bhi_heap_t *heap, unsigned c)
     uint32_t every = bhi_process.sample_every;
     if (every == 1 || (looks_at_sites() ? has_early(c) : is_early(c)))
         return 1;
-    return every == 0 ? UINT32_MAX : bhi_choice_draw(bhi_process.sample_bits, every, next_bits(heap)) + 1;
+    return every == 0 ? UINT32_MAX : bhi_choice_draw(&bhi_process.sample_choice, next_bits(heap)) + 1;
 }
 
 bool bhi_sampled_find_due(bhi_heap_t *heap, unsigned c)

@@ -127,7 +127,7 @@ void bhi_guarded_init(void)
     if (bhi_process.sites != NULL && every - 1 >= o->guarded_site_rate)
         every = o->guarded_site_rate;
     if (every != 0)
-        bhi_choice_init(bhi_process.sample_bits, every);
+        bhi_choice_init(&bhi_process.sample_choice, every);
     bhi_process.sample_every = every;
 }
 

@@ -16,7 +16,14 @@ struct bhi_state;
 struct bhi_random_root;
 struct bh_report;
 
-#define BHI_CHOICE_BITS 40u
+/* Thresholds of the digits of a random number (harden/choice.h), in parts of
+ * 2^BHI_CHOICE_PLANES: bit i of plane[k] is bit k, the highest first, of digit i's. */
+#define BHI_CHOICE_PLANES 32u
+typedef struct bhi_choice {
+    uint32_t digits; /* those that are ever 1 */
+    uint32_t beyond; /* how often the number does not fit 32 digits, in such parts */
+    uint32_t plane[BHI_CHOICE_PLANES];
+} bhi_choice_t;
 
 typedef uint64_t bhi_two_words_t __attribute__((vector_size(16), may_alias));
 
@@ -37,7 +44,7 @@ typedef struct bhi_process {
     struct bhi_guarded_pool *guarded;    /* const: in control data */
     struct bhi_depot *depot;             /* const: the same; NULL: stacks are not kept */
     struct bhi_sites *sites;             /* const: the same; NULL: call sites are not looked at */
-    uint64_t sample_bits[BHI_CHOICE_BITS]; /* const: harden/choice.h, for sample_every */
+    bhi_choice_t sample_choice; /* const: for sample_every */
     uint32_t sample_every; /* const: one allocation in so many is drawn: the rate, or for call sites more of them; 0: none */
     bool sampling;         /* const: allocations are chosen to be guarded */
     bool traced;           /* const: allocations and frees pass core/traced.c, for the three below or one of them */
