@@ -15,6 +15,7 @@
 #include <string.h>
 
 #define CHUNK_PAGES 512u
+#define SLOTS(c) ((CHUNK_PAGES - 1) / ((1u << (c)) + 1)) /* of a chunk of a class */
 #define EVICT_AMONG 32u /* of the oldest freed slots any may be the next */
 #define SHARE 16u       /* of the budget, one part in so many is each class's own */
 
@@ -29,23 +30,29 @@ static uint32_t pages_of(unsigned c)
 
 static uint32_t slots_of(unsigned c)
 {
-    return (CHUNK_PAGES - 1) / (pages_of(c) + 1);
+    static const uint8_t slots[BHI_GUARDED_CLASSES] = {SLOTS(0), SLOTS(1), SLOTS(2), SLOTS(3), SLOTS(4), SLOTS(5)};
+    return slots[c];
 }
 
 static uint32_t chunk_of(const bhi_guarded_t *g)
 {
-    return g->slot >> 8;
+    return g->first / CHUNK_PAGES;
+}
+
+/* The slot that has OS page `page` of its chunk, or follows the guard there. */
+static uint32_t index_at(uint32_t page, unsigned c)
+{
+    return page == 0 ? 0 : (page - 1) / (pages_of(c) + 1);
+}
+
+static uint32_t index_of(const bhi_guarded_t *g)
+{
+    return index_at(g->first % CHUNK_PAGES, g->size_class);
 }
 
 static uintptr_t chunk_base(uint32_t chunk)
 {
     return bhi_process.guarded_base + ((size_t)chunk << BHI_GUARDED_CHUNK_SHIFT);
-}
-
-uintptr_t bhi_guarded_data(const bhi_guarded_t *g)
-{
-    size_t page = 1 + (size_t)(g->slot & 0xff) * (pages_of(g->size_class) + 1);
-    return chunk_base(chunk_of(g)) + (page << BH_OS_PAGE_SHIFT);
 }
 
 static bhi_guarded_t *record(uint32_t chunk, uint32_t index)
@@ -57,20 +64,21 @@ static bhi_guarded_t *record(uint32_t chunk, uint32_t index)
 bhi_guarded_t *bhi_guarded_at(uintptr_t p)
 {
     size_t off = p - bhi_process.guarded_base;
-    uint32_t chunk = (uint32_t)(off >> BHI_GUARDED_CHUNK_SHIFT), page = (uint32_t)(off >> BH_OS_PAGE_SHIFT) % CHUNK_PAGES;
-    if (atomic_load_explicit(&pool->chunks[chunk].records, memory_order_acquire) == NULL)
-        return NULL;
-    return record(chunk, page == 0 ? 0 : (page - 1) / (pages_of(pool->chunks[chunk].size_class) + 1));
+    const bhi_guarded_chunk_t *chunk = &pool->chunks[off >> BHI_GUARDED_CHUNK_SHIFT];
+    uint32_t page = (uint32_t)(off >> BH_OS_PAGE_SHIFT) % CHUNK_PAGES;
+    bhi_guarded_t *records = atomic_load_explicit(&chunk->records, memory_order_acquire);
+    uint32_t index = index_at(page, chunk->size_class);
+    return records != NULL && index < slots_of(chunk->size_class) ? records + index : NULL;
 }
 
 bhi_guarded_t *bhi_guarded_behind(const bhi_guarded_t *g)
 {
-    return record(chunk_of(g), (g->slot & 0xff) + 1);
+    return record(chunk_of(g), index_of(g) + 1);
 }
 
 bhi_guarded_t *bhi_guarded_next(const bhi_guarded_t *g)
 {
-    uint32_t chunk = g != NULL ? chunk_of(g) : 0, index = g != NULL ? (g->slot & 0xff) + 1 : 0;
+    uint32_t chunk = g != NULL ? chunk_of(g) : 0, index = g != NULL ? index_of(g) + 1 : 0;
     bhi_guarded_t *next = NULL;
     for (; next == NULL && chunk < atomic_load_explicit(&pool->chunks_used, memory_order_relaxed); chunk++, index = 0)
         next = record(chunk, index);
@@ -133,7 +141,7 @@ void bhi_guarded_init(void)
 
 /* --------------------------------------------------------------------- lists */
 
-static void unlink_slot(bhi_guarded_t **first, bhi_guarded_t **last, bhi_guarded_t *g)
+BH_INLINE void unlink_slot(bhi_guarded_t **first, bhi_guarded_t **last, bhi_guarded_t *g)
 {
     if (g->prev != NULL)
         g->prev->next = g->next;
@@ -146,7 +154,7 @@ static void unlink_slot(bhi_guarded_t **first, bhi_guarded_t **last, bhi_guarded
     g->next = g->prev = NULL;
 }
 
-static void to_freed(bhi_guarded_t *g)
+BH_INLINE void to_freed(bhi_guarded_t *g)
 {
     bhi_guarded_class_t *c = &pool->classes[g->size_class];
     atomic_store_explicit(&g->state, BHI_GUARDED_FREED, memory_order_release);
@@ -245,13 +253,13 @@ static bool open_chunk(unsigned c)
             return false; /* the chunk is lost */
     }
     for (uint32_t i = 0; i < slots_of(c); i++) {
-        records[i].slot = chunk << 8 | i;
+        records[i].first = chunk * CHUNK_PAGES + 1 + i * (pages_of(c) + 1);
         records[i].size_class = (uint8_t)c;
     }
     pool->chunks[chunk].size_class = (uint8_t)c;
     pool->chunks[chunk].by_region = by_region;
-    pool->classes[c].chunk = chunk;
-    pool->classes[c].next = 0;
+    pool->classes[c].fresh = records;
+    pool->classes[c].end = records + slots_of(c);
     pool->classes[c].chunks++;
     atomic_store_explicit(&pool->chunks[chunk].records, records, memory_order_release);
     return true;
@@ -261,11 +269,11 @@ static bool open_chunk(unsigned c)
 static bhi_guarded_t *fresh(unsigned c)
 {
     bhi_guarded_class_t *class = &pool->classes[c];
-    if (!may_have_slot(c) || ((class->chunks == 0 || class->next == slots_of(c)) && !open_chunk(c)))
+    if (!may_have_slot(c) || (class->fresh == class->end && !open_chunk(c)))
         return NULL;
     class->slots++;
     pool->slots++;
-    return record(class->chunk, class->next++);
+    return class->fresh++;
 }
 
 /* Lock held. One of the oldest freed slots, at random. */
@@ -321,7 +329,7 @@ size_t bhi_guarded_live(void)
     return atomic_load_explicit(&pool->live, memory_order_relaxed);
 }
 
-static void count_live(const bhi_guarded_t *g, size_t sign)
+BH_INLINE void count_live(const bhi_guarded_t *g, size_t sign)
 {
     atomic_store_explicit(&pool->live, bhi_guarded_live() + sign, memory_order_relaxed);
     pool->live_bytes += sign * g->size;

@@ -59,7 +59,7 @@ typedef enum bhi_guarded_state {
 
 typedef struct bhi_guarded {
     _Atomic(uint32_t) state;
-    uint32_t slot;         /* const: chunk << 8 | index in the chunk */
+    uint32_t first;        /* const: OS page of the reservation with which its data start */
     uintptr_t block;       /* D1: first byte of the block, in the data */
     uint32_t size;         /* D1: bytes asked for */
     _Atomic(uint32_t) origin;           /* D1, but for its mark and until malloc returns: harden/origin.h */
@@ -81,7 +81,7 @@ typedef struct bhi_guarded_chunk {
 } bhi_guarded_chunk_t;
 
 typedef struct bhi_guarded_class {
-    uint32_t chunk, next;         /* lock: where slots that were never used are; next: index there */
+    bhi_guarded_t *fresh, *end;   /* lock: slots of its newest chunk that were never used */
     uint32_t chunks, slots;       /* lock: in use; slots ever taken */
     uint32_t freed;               /* lock: in the list */
     bhi_guarded_t *first, *last;  /* lock: freed slots, oldest first */
@@ -139,7 +139,11 @@ size_t bhi_guarded_live(void);
 /* The next slot in the same chunk, or NULL. */
 bhi_guarded_t *bhi_guarded_behind(const bhi_guarded_t *g);
 
-uintptr_t bhi_guarded_data(const bhi_guarded_t *g);
+/* The first byte of its data. */
+BH_INLINE uintptr_t bhi_guarded_data(const bhi_guarded_t *g)
+{
+    return bhi_process.guarded_base + ((uintptr_t)g->first << BH_OS_PAGE_SHIFT);
+}
 BH_INLINE size_t bhi_guarded_bytes(const bhi_guarded_t *g)
 {
     return BH_OS_PAGE_SIZE << g->size_class;
