@@ -153,11 +153,10 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
     return serve(heap, &(request_t){size, align, 0, zero, false});
 }
 
-/* Whether the next block of the page's class is to be guarded. (The empty page has
- * a class too; it has no block to give in any case.) */
-static bool is_due(bhi_heap_t *heap, const bhi_page_t *page)
+BH_INLINE void *guarded_if_due(bhi_heap_t *heap, size_t size)
 {
-    return bhi_is_sampling() && bhi_sampled_due(heap, page->size_class);
+    unsigned c = bhi_class_of(size);
+    return bhi_sampled_due(heap, c) ? bhi_sampled_listed(heap, c, size, 0) : NULL;
 }
 
 /* The commonest case first: the class's page has blocks that were freed. */
@@ -169,9 +168,13 @@ static BH_NOINLINE void *refill_and_pop(size_t size)
         bhi_heap_heartbeat(heap);
         /* It may be another one now, and a callback may have refilled it. */
         bhi_page_t *page = heap->direct[(size + 7) >> 3];
-        if (page->listed != 0 || (!is_due(heap, page) && bhi_page_reuse(page))) {
+        if (page->listed != 0 || bhi_page_reuse(page)) {
             void *p = bhi_page_pop(page);
             if (bh_likely(p != NULL))
+                return p;
+        } else if (bhi_is_sampling() && size != 0) {
+            void *p = guarded_if_due(heap, size);
+            if (p != NULL)
                 return p;
         }
     }

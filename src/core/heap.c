@@ -282,6 +282,8 @@ static bool adopt_page(bhi_heap_t *heap, unsigned c)
     if (orphan == NULL)
         return false;
     bhi_heap_drain(orphan, SIZE_MAX); /* short: whoever signals an orphan also processes it */
+    if (bhi_is_sampling())
+        bhi_sampled_pass(orphan, c);
     bhi_page_t *page;
     while ((page = orphan->queues[c].first) != NULL && !bhi_page_refill(page))
         to_full(orphan, page); /* once at most: only the first may have nothing to give */

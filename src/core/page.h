@@ -28,11 +28,12 @@ void bhi_page_close(bhi_page_t *page);
  * where it stands. False when what lies behind it is in use. */
 bool bhi_page_grow(bhi_page_t *page, size_t size);
 
-/* Owner: puts freed blocks on the empty list if enough of them have gathered. */
+/* Owner: puts freed blocks on the empty list if enough of them have gathered, and the
+ * next allocation is not to be guarded. */
 bool bhi_page_reuse(bhi_page_t *page);
 
 /* Owner: makes the list non-empty if that is possible: from freed blocks, also by
- * other threads, or fresh ones. */
+ * other threads, or fresh ones. The class is not due (core/sampled.h). */
 bool bhi_page_refill(bhi_page_t *page);
 
 /* Owner: whether refilling would hand blocks out again soon after they were freed:

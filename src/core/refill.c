@@ -11,15 +11,9 @@
 
 #include <string.h>
 
-static bhi_random_t *random_of(const bhi_page_t *page)
+static bhi_heap_t *heap_of(const bhi_page_t *page)
 {
-    return &atomic_load_explicit(&page->heap, memory_order_relaxed)->random;
-}
-
-/* How many of n blocks to list, so that what comes then is a guarded one. */
-BH_INLINE uint32_t cut(const bhi_page_t *page, uint32_t n)
-{
-    return bhi_is_sampling() ? bhi_sampled_cut(atomic_load_explicit(&page->heap, memory_order_relaxed), page->size_class, n) : n;
+    return atomic_load_explicit(&page->heap, memory_order_relaxed);
 }
 
 /* First block of the last word of the map below capacity. */
@@ -63,9 +57,8 @@ static BH_COLD void take_over(const bhi_heap_t *heap, bhi_page_t *page)
     bhi_residue_own(heap, page);
 }
 
-static void ensure_own(bhi_page_t *page)
+static void ensure_own(const bhi_heap_t *heap, bhi_page_t *page)
 {
-    const bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
     if (BH_HARDEN_CLEAR && BH_HARDEN_MAP && bh_unlikely(!bhi_residue_is_own(heap, page)))
         take_over(heap, page);
 }
@@ -76,15 +69,18 @@ static void ensure_own(bhi_page_t *page)
  * Bounded work. */
 static void extend(bhi_page_t *page)
 {
-    ensure_own(page);
+    bhi_heap_t *heap = heap_of(page);
+    ensure_own(heap, page);
     uint32_t capacity = bhi_page_capacity(page);
     if (page->fresh == 0) {
         uint32_t more = page->reserved - capacity < 64 ? page->reserved - capacity : 64;
         page->fresh = bhi_bit_range(0, more);
         atomic_store_explicit(&page->capacity, capacity + more, memory_order_relaxed);
     }
-    uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = cut(page, extension(page, have));
-    bhi_random_t *random = random_of(page);
+    uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = extension(page, have);
+    if (bhi_process.sampling)
+        n = (uint32_t)bhi_max(1, bhi_sampled_cut(heap, page->size_class, n));
+    bhi_random_t *random = &heap->random;
     bhi_index_t entries[64], first = BH_HARDEN_MAP ? bhi_list_code(page, base) : (bhi_index_t)base;
     if (n == 1) {
         entries[0] = (bhi_index_t)(first ^ bhi_bit_nth(page->fresh, BH_HARDEN_RANDOM ? bhi_random_below(random, have) : 0));
@@ -117,36 +113,45 @@ static bool has_fresh(const bhi_page_t *page)
 
 /* How many blocks of a page must be free before they are handed out again, so that
  * whoever frees one cannot say when it comes back. */
-static uint32_t enough(const bhi_page_t *page)
+BH_INLINE uint32_t enough(bhi_heap_t *heap, const bhi_page_t *page)
 {
     uint32_t least = bhi_page_reuse_least(page);
     if (least == 1)
         return 1;
     unsigned bits = bhi_bit_last(least); /* at least half of `least`, and less than all of it */
-    return least + bhi_random_bits(random_of(page), bits);
+    return least + bhi_random_bits(&heap->random, bits);
 }
 
-/* Lists free blocks, from a random word of the map on. */
-static void gather(bhi_page_t *page, uint32_t spare)
+/* Lists n free blocks, from a random word of the map on. */
+static void gather(bhi_heap_t *heap, bhi_page_t *page, uint32_t n)
 {
-    ensure_own(page);
+    ensure_own(heap, page);
     bhi_index_t entries[BH_LIST_MOST + 63], *end = entries;
     uint32_t words = (bhi_page_capacity(page) + 63) / 64;
-    uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(random_of(page), words) : 0;
-    bhi_index_t *enough_here = entries + bhi_min(spare, BH_LIST_MOST);
+    uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(&heap->random, words) : 0;
+    bhi_index_t *enough_here = entries + n;
     for (uint32_t i = 0; i < words && end < enough_here; i++) {
         end = bhi_spread(end, free_in_word(page, w), bhi_list_code(page, w * 64));
         w = w + 1 == words ? 0 : w + 1;
     }
     uint32_t have = (uint32_t)(end - entries);
-    bhi_list_fill(page, random_of(page), entries, have, cut(page, (uint32_t)bhi_min(have, BH_LIST_MOST)));
+    bhi_list_fill(page, &heap->random, entries, have, (uint32_t)bhi_min(have, n));
     page->free_zero = false;
+}
+
+/* How many of `spare` free blocks to list; none if the class is due. */
+BH_INLINE uint32_t some_of(bhi_heap_t *heap, const bhi_page_t *page, uint32_t spare)
+{
+    uint32_t n = (uint32_t)bhi_min(spare, BH_LIST_MOST);
+    return bhi_process.sampling ? bhi_sampled_cut(heap, page->size_class, n) : n;
 }
 
 /* Without the map: what was freed. */
 static bool take_local(bhi_page_t *page)
 {
     if (page->local_free == 0) /* that of the empty page too, which nobody can write to */
+        return false;
+    if (bhi_is_sampling() && bhi_sampled_due(heap_of(page), page->size_class))
         return false;
     page->free_zero = false;
     bhi_list_take_local(page);
@@ -157,10 +162,11 @@ bool bhi_page_reuse(bhi_page_t *page)
 {
     if (!BH_HARDEN_MAP)
         return take_local(page);
-    uint32_t spare = spare_blocks(page);
-    if (spare == 0 || spare < enough(page))
+    uint32_t spare = spare_blocks(page), n;
+    bhi_heap_t *heap = heap_of(page);
+    if (spare == 0 || spare < enough(heap, page) || (n = some_of(heap, page, spare)) == 0)
         return false;
-    gather(page, spare);
+    gather(heap, page, n);
     return page->listed != 0;
 }
 
@@ -185,8 +191,9 @@ bool bhi_page_refill(bhi_page_t *page)
         return true;
     }
     uint32_t spare = spare_blocks(page);
+    bhi_heap_t *heap = heap_of(page);
     if (BH_HARDEN_MAP && spare != 0)
-        gather(page, spare);
+        gather(heap, page, some_of(heap, page, spare));
     return page->listed != 0;
 }
 

@@ -11,20 +11,30 @@
 #include "rt/stack.h"
 
 #define SITE_DEPTH 8u /* frames that tell call sites apart: more would tell turns of a recursion apart */
-#define LEFT_BITS 3u /* one in 2^3 is aligned to the guard before it */
+#define LEFT_OF 8u /* one in so many is aligned to the guard before it */
 
 #define options (&bhi_process.options)
 
 /* ----------------------------------------------------------------- the choice */
 
-static uint64_t next_bits(bhi_heap_t *heap)
+/* Begins the stream of a heap's choices: by the seed, where there is one, and then heaps of
+ * a program with one thread have the same numbers in each run; else by its keystream. */
+static BH_NOINLINE void begin_stream(bhi_heap_t *heap)
 {
-    if (options->guarded_sample_seed == 0)
-        return bhi_random_u64(&heap->random);
-    if (heap->sample_stream == 0) { /* heaps of a program with one thread have the same numbers in each run */
-        heap->sample_stream = (uint64_t)options->guarded_sample_seed << 32 | (heap->id + 1);
-        bhi_choice_seeded(&heap->sample_stream);
+    if (options->guarded_sample_seed == 0) {
+        heap->sample_stream = bhi_random_u64(&heap->random);
+        return;
     }
+    heap->sample_stream = (uint64_t)options->guarded_sample_seed << 32 | (heap->id + 1);
+    bhi_choice_seeded(&heap->sample_stream);
+}
+
+/* Not from the keystream each time, which costs more than all the rest of a choice:
+ * nobody sees a number of the stream, and to foretell the next takes all of its state. */
+BH_INLINE uint64_t next_bits(bhi_heap_t *heap)
+{
+    if (bh_unlikely(heap->sample_stream == 0))
+        begin_stream(heap);
     return bhi_choice_seeded(&heap->sample_stream);
 }
 
@@ -46,27 +56,26 @@ static bool looks_at_sites(void)
     return bh_unlikely(bhi_process.sites != NULL);
 }
 
-/* With rate 0, after the first ones, the next is one of 2^32. */
-static uint32_t draw(bhi_heap_t *heap, unsigned c)
+/* With rate 0, after the first ones, the next is one of 2^32. `random`: of next_bits. */
+BH_INLINE uint32_t draw(unsigned c, uint64_t random)
 {
     uint32_t every = bhi_process.sample_every;
     if (every == 1 || (looks_at_sites() ? has_early(c) : is_early(c)))
         return 1;
-    return every == 0 ? UINT32_MAX : bhi_choice_draw(&bhi_process.sample_choice, next_bits(heap)) + 1;
+    return every == 0 ? UINT32_MAX : bhi_choice_draw(&bhi_process.sample_choice, random) + 1;
 }
 
 bool bhi_sampled_find_due(bhi_heap_t *heap, unsigned c)
 {
-    if (heap->sample[c] == 0)
-        heap->sample[c] = draw(heap, c);
+    heap->sample[c] = draw(c, next_bits(heap));
     return heap->sample[c] == 1;
 }
 
 uint32_t bhi_sampled_cut_short(bhi_heap_t *heap, unsigned c, uint32_t n)
 {
-    /* Due, and yet a list is made: only in heaps whose page somebody adopts. */
-    if (n == 0 || bhi_sampled_due(heap, c))
-        return n != 0;
+    heap->sample[c] += n;
+    if (bhi_sampled_due(heap, c))
+        return 0;
     n = (uint32_t)bhi_min(n, heap->sample[c] - 1);
     heap->sample[c] -= n;
     return n;
@@ -102,17 +111,17 @@ typedef struct frames {
     unsigned n;
 } frames_t;
 
-static void walk(frames_t *out)
+BH_INLINE void walk(frames_t *out)
 {
     out->n = bhi_stack_here(out->frames, BH_STACK_DEPTH);
 }
 
-static uint32_t keep(const frames_t *stack)
+BH_INLINE uint32_t keep(const frames_t *stack)
 {
     return bhi_depot_put(bhi_process.depot, stack->frames, stack->n);
 }
 
-static uint32_t stack_here(void)
+BH_INLINE uint32_t stack_here(void)
 {
     frames_t stack;
     if (bhi_process.depot == NULL)
@@ -121,38 +130,33 @@ static uint32_t stack_here(void)
     return keep(&stack);
 }
 
-static bool is_wanted(size_t size, size_t align)
+BH_INLINE bool is_wanted(size_t size, size_t align)
 {
     return size >= options->guarded_min && size <= options->guarded_max && align <= BH_OS_PAGE_SIZE && !bhi_stack_busy();
 }
 
-/* Bytes between the data's start and the block. */
-static size_t place(bhi_heap_t *heap, const bhi_guarded_t *g, size_t size, size_t align)
+/* Bytes between the data's start and the block. `random`: of next_bits. */
+BH_INLINE size_t place(const bhi_guarded_t *g, size_t size, size_t align, uint64_t random)
 {
     size_t least = options->guarded_precise != 0 ? 1 : size <= 8 ? 8 : 16;
     uint32_t side = options->guarded_side;
-    if (side == BHI_SIDE_START || (side == BHI_SIDE_RANDOM && (next_bits(heap) & ((1u << LEFT_BITS) - 1)) == 0))
+    if (side == BHI_SIDE_START || (side == BHI_SIDE_RANDOM && random < UINT64_MAX / LEFT_OF))
         return 0;
     return bhi_align_down(bhi_guarded_bytes(g) - size, bhi_max(align, least));
 }
 
-static void *guard_with(bhi_heap_t *heap, size_t size, size_t align, uint32_t stack)
+BH_INLINE void *guard_with(bhi_heap_t *heap, size_t size, size_t align, uint32_t stack, uint64_t random)
 {
     bhi_guarded_t *g = bhi_guarded_take(heap, size);
     if (g == NULL)
         return NULL;
-    g->block = bhi_guarded_data(g) + place(heap, g, size, align);
+    g->block = bhi_guarded_data(g) + place(g, size, align, random);
     atomic_store_explicit(&g->origin, bhi_origin(align > 16 ? BHI_KIND_ALIGNED : BHI_KIND_MALLOC, stack), memory_order_relaxed);
     g->alloc_thread = bhi_sampled_thread();
     g->free_stack = g->free_thread = 0;
     bhi_guarded_fill(g);
     bhi_guarded_publish(g);
     return (void *)g->block; /* NOLINT: this is where a number becomes a pointer */
-}
-
-static void *guard(bhi_heap_t *heap, size_t size, size_t align)
-{
-    return is_wanted(size, align) ? guard_with(heap, size, align, stack_here()) : NULL;
 }
 
 /* One of the first of its call site; such blocks may have half of all slots. */
@@ -174,18 +178,20 @@ static void *guard_by_site(bhi_heap_t *heap, unsigned c, size_t size, size_t ali
     bool by_rate = early || (rate != 0 && bhi_mul_wide(next_bits(heap), rate, &rest) < bhi_process.sample_every);
     frames_t stack;
     walk(&stack);
-    return by_rate || is_first_of_site(&stack) ? guard_with(heap, size, align, keep(&stack)) : NULL;
+    return by_rate || is_first_of_site(&stack) ? guard_with(heap, size, align, keep(&stack), next_bits(heap)) : NULL;
 }
 
 /* The allocation is due; which one is the next is drawn. */
 BH_INLINE void *chosen(bhi_heap_t *heap, unsigned c, size_t size, size_t align)
 {
     if (!looks_at_sites()) {
-        heap->sample[c] = draw(heap, c); /* first: to walk a stack may allocate */
-        return guard(heap, size, align);
+        /* Its highest bits say the side, and all of them begin the stream of the next choice. */
+        uint64_t random = next_bits(heap);
+        heap->sample[c] = draw(c, random); /* first: to walk a stack may allocate */
+        return is_wanted(size, align) ? guard_with(heap, size, align, stack_here(), random) : NULL;
     }
     void *p = guard_by_site(heap, c, size, align);
-    heap->sample[c] = draw(heap, c);
+    heap->sample[c] = draw(c, next_bits(heap));
     return p;
 }
 
@@ -195,8 +201,8 @@ void *bhi_sampled_listed(bhi_heap_t *heap, unsigned c, size_t size, size_t align
     if (!bhi_sampled_due(heap, c) || (page != NULL && page->listed != 0))
         return NULL;
     void *p = chosen(heap, c, size, align);
-    if (p == NULL)
-        count_back(heap, c, 1); /* for the one that is served instead */
+    if (p == NULL && heap->sample[c] != UINT32_MAX)
+        heap->sample[c]++; /* for the one that is served instead, from a list */
     return p;
 }
 
@@ -219,7 +225,7 @@ static const bhi_violation_t violations[][2] = {
 };
 
 /* The slot whose live block starts at p, or the process ends. */
-static bhi_guarded_t *live_at(uintptr_t p, bhi_use_t use)
+BH_INLINE bhi_guarded_t *live_at(uintptr_t p, bhi_use_t use)
 {
     bhi_guarded_t *g = bhi_guarded_at(p);
     bhi_guarded_state_t state = g != NULL ? bhi_guarded_state(g) : BHI_GUARDED_UNUSED;
@@ -236,7 +242,7 @@ size_t bhi_sampled_bytes(uintptr_t p, bhi_use_t use)
 }
 
 /* CLOSING to FREED; the caller has claimed it. */
-static void give(bhi_guarded_t *g)
+BH_INLINE void give(bhi_guarded_t *g)
 {
     /* Not before: a second free at the same moment might close what is read here. */
     uintptr_t at = bhi_guarded_damage(g);
@@ -332,7 +338,10 @@ void bhi_sampled_after_fork(bhi_owner_t self)
     uint32_t n = atomic_load_explicit(&bhi_state->heap_count, memory_order_relaxed);
     for (uint32_t id = 0; id < n; id++) {
         bhi_heap_t *heap = bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK];
-        for (unsigned c = 0; bhi_heap_owner(heap) == self && c < BHI_CLASSES; c++)
+        if (bhi_heap_owner(heap) != self)
+            continue;
+        heap->sample_stream = 0;
+        for (unsigned c = 0; c < BHI_CLASSES; c++)
             heap->sample[c] = 0;
     }
 }
