@@ -17,24 +17,16 @@
 
 /* ----------------------------------------------------------------- the choice */
 
-/* Begins the stream of a heap's choices: by the seed, where there is one, and then heaps of
- * a program with one thread have the same numbers in each run; else by its keystream. */
-static BH_NOINLINE void begin_stream(bhi_heap_t *heap)
+/* From the keystream; with a seed from a stream of its own, so that heaps of a program with
+ * one thread have the same numbers in each run. */
+static uint64_t next_bits(bhi_heap_t *heap)
 {
-    if (options->guarded_sample_seed == 0) {
-        heap->sample_stream = bhi_random_u64(&heap->random);
-        return;
+    if (bh_likely(options->guarded_sample_seed == 0))
+        return bhi_random_u64(&heap->random);
+    if (heap->sample_stream == 0) {
+        heap->sample_stream = (uint64_t)options->guarded_sample_seed << 32 | (heap->id + 1);
+        bhi_choice_seeded(&heap->sample_stream);
     }
-    heap->sample_stream = (uint64_t)options->guarded_sample_seed << 32 | (heap->id + 1);
-    bhi_choice_seeded(&heap->sample_stream);
-}
-
-/* Not from the keystream each time, which costs more than all the rest of a choice:
- * nobody sees a number of the stream, and to foretell the next takes all of its state. */
-BH_INLINE uint64_t next_bits(bhi_heap_t *heap)
-{
-    if (bh_unlikely(heap->sample_stream == 0))
-        begin_stream(heap);
     return bhi_choice_seeded(&heap->sample_stream);
 }
 
@@ -338,10 +330,7 @@ void bhi_sampled_after_fork(bhi_owner_t self)
     uint32_t n = atomic_load_explicit(&bhi_state->heap_count, memory_order_relaxed);
     for (uint32_t id = 0; id < n; id++) {
         bhi_heap_t *heap = bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK];
-        if (bhi_heap_owner(heap) != self)
-            continue;
-        heap->sample_stream = 0;
-        for (unsigned c = 0; c < BHI_CLASSES; c++)
+        for (unsigned c = 0; bhi_heap_owner(heap) == self && c < BHI_CLASSES; c++)
             heap->sample[c] = 0;
     }
 }

@@ -324,7 +324,7 @@ typedef struct bhi_heap {
     struct bhi_hard *hard;                 /* owner: what profile hardened adds; NULL elsewhere */
     struct bhi_hazard *hazard;             /* owner, default heaps: the thread's hazard word, or NULL */
     struct bhi_guarded *guarded;           /* lock: its guarded blocks, by next */
-    uint64_t sample_stream;                /* owner: of random numbers for choices, secret; 0: not begun */
+    uint64_t sample_stream;                /* owner: sample_seed's stream; 0: not begun */
     uint32_t id;                           /* const: index in the heap table */
     uint32_t generation;                   /* lock: grows when a user heap ends; part of its handle */
     _Atomic(uint8_t) kind;                 /* owner, under lock where lists change: bhi_heap_kind_t */
