@@ -61,7 +61,6 @@ static void clean_softly(const bhi_segment_t *s, uint64_t scribbled)
     uint64_t dirty = s->kind == BHI_SEGMENT_SLOTS ? ~s->free | s->dirty | scribbled : UINT64_MAX;
     if (dirty != 0)
         inside_soft_clear_slots(dirty);
-    inside_soft_restore();
 }
 
 bool inside_clean(const bhi_segment_t *start, uint64_t scribbled)

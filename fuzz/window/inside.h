@@ -30,9 +30,11 @@ bool inside_clean(const bhi_segment_t *start, uint64_t scribbled);
 void inside_soft_on(void);
 void inside_soft_off(void);
 bool inside_soft_is_on(void);
-/* The table as it is now, for later starts; and back to it. */
+/* The table as it is now, for later starts; and back to it, with all of the memory zero. */
 void inside_soft_remember(void);
 void inside_soft_restore(void);
+/* Whether the table agrees with itself. */
+void inside_soft_verify(void);
 /* How many of these bytes, from the first on, are soft. */
 size_t inside_soft(uintptr_t at, size_t size);
 void inside_soft_clear(uintptr_t at, size_t size);
@@ -50,6 +52,10 @@ bool inside_verifies(void);
 /* Ends the process unless all is as at a warm start, of which these are the state and the
  * first segment's header. */
 void inside_verify(const bhi_state_t *state, const bhi_segment_t *first);
+
+/* Ends the process unless [at, at + size) of the first segments reads zero. */
+void inside_verify_zero(const char *where, uintptr_t at, size_t size);
+_Noreturn void inside_left(const char *where, uintptr_t at, size_t offset);
 
 /* An address reservation that the allocator made. */
 void inside_reserved(uintptr_t at, size_t size);

@@ -15,16 +15,23 @@
 #define WORDS (PAGES / 64)
 #define CLEAR_MOST 256u /* OS pages; more than these are returned instead */
 
-/* A bit for each OS page. */
+/* A bit for each OS page.
+ *
+ *   T1  an OS page that is open, or was since its segment was last reserved as a whole,
+ *       is one of a touched segment
+ *   T2  a segment that is not touched, and an OS page with a guard, read zero
+ *
+ * touched is a part of what each start brings back: a run may end with segment 0
+ * reserved, and the next one finds it open. */
 typedef struct table {
     uint64_t guard[WORDS], closed[WORDS];
+    bool touched[SOFT_SEGMENTS];
 } table_t;
 
 static struct {
     bool on;
-    bool touched[SOFT_SEGMENTS]; /* was open since it was last reserved as a whole */
-    uintptr_t next_page; /* behind the one that was closed last, if it was closed alone */
-    table_t now, start; /* start: with segment 0 as the warm start leaves it */
+    uintptr_t next_page; /* behind the one that was closed last, if it was closed alone and nothing was opened since */
+    table_t now, start;  /* start: with segment 0 as the warm start leaves it */
 } soft;
 
 static void mark(uint64_t *bits, uintptr_t at, size_t size, bool value)
@@ -92,12 +99,20 @@ static void clear_resident(uintptr_t at, size_t n, const uint64_t *resident)
     }
 }
 
+/* What the kernel would have let go; and the table's own mistakes show where they are made. */
+static void verify_zero(const char *where, uintptr_t at, size_t size)
+{
+    if (inside_verifies())
+        inside_verify_zero(where, at, size);
+}
+
 void inside_soft_clear(uintptr_t at, size_t size)
 {
     static uint64_t resident[PAGES / 8];
     soft.next_page = 0;
     look(at, size, (unsigned char *)resident);
     clear_resident(at, size >> BH_OS_PAGE_SHIFT, resident);
+    verify_zero("memory that was returned", at, size);
 }
 
 void inside_soft_clear_slots(uint64_t slots)
@@ -116,14 +131,15 @@ void inside_soft_clear_slots(uint64_t slots)
 void inside_soft_guard(uintptr_t at, size_t size, bool install)
 {
     mark(soft.now.guard, at, size, install);
-    if (!install)
-        return;
-    if (size > BH_OS_PAGE_SIZE) {
-        inside_soft_clear(at, size);
+    if (!install || size > BH_OS_PAGE_SIZE) {
+        soft.next_page = 0;
+        if (install)
+            inside_soft_clear(at, size);
         return;
     }
     clear_page(at);
     soft.next_page = at + BH_OS_PAGE_SIZE;
+    verify_zero("an OS page that was closed", at, size);
 }
 
 /* Whole segments that nobody opened are not looked at. */
@@ -131,29 +147,33 @@ static bool is_untouched(uintptr_t at, size_t size)
 {
     bool touched = ((at | size) & (BH_SEGMENT_SIZE - 1)) != 0;
     for (size_t off = 0; off < size && !touched; off += BH_SEGMENT_SIZE)
-        touched = soft.touched[(at + off - window_places.blocks) >> BH_SEGMENT_SHIFT];
+        touched = soft.now.touched[(at + off - window_places.blocks) >> BH_SEGMENT_SHIFT];
     return !touched;
 }
 
 static void touch(uintptr_t at, size_t size, bool touched)
 {
     for (uintptr_t end = at + size; at < end; at = (at | (BH_SEGMENT_SIZE - 1)) + 1)
-        soft.touched[(at - window_places.blocks) >> BH_SEGMENT_SHIFT] = touched;
+        soft.now.touched[(at - window_places.blocks) >> BH_SEGMENT_SHIFT] = touched;
 }
 
 void inside_soft_close(uintptr_t at, size_t size, bool close)
 {
     mark(soft.now.closed, at, size, close);
-    if (!close)
-        touch(at, size, true);
+    if (close)
+        return;
+    soft.next_page = 0;
+    touch(at, size, true);
 }
 
 void inside_soft_rereserve(uintptr_t at, size_t size)
 {
     mark(soft.now.closed, at, size, true);
     mark(soft.now.guard, at, size, false);
-    if (is_untouched(at, size))
+    if (is_untouched(at, size)) {
+        verify_zero("segments that nobody opened", at, size);
         return;
+    }
     inside_soft_clear(at, size);
     if (((at | size) & (BH_SEGMENT_SIZE - 1)) == 0)
         touch(at, size, false);
@@ -205,6 +225,17 @@ void inside_soft_remember(void)
 void inside_soft_restore(void)
 {
     soft.now = soft.start;
+    soft.next_page = 0;
+}
+
+void inside_soft_verify(void)
+{
+    for (size_t page = 0; page < PAGES; page++) {
+        uintptr_t at = window_places.blocks + (page << BH_OS_PAGE_SHIFT);
+        bool closed = (soft.now.closed[page / 64] >> page % 64 & 1) != 0;
+        if (!closed && !soft.now.touched[page >> (BH_SEGMENT_SHIFT - BH_OS_PAGE_SHIFT)])
+            inside_left("the table of soft memory (T1)", at, page);
+    }
 }
 
 bool window_is_open(uintptr_t at, size_t size)

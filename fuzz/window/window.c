@@ -182,6 +182,8 @@ static bool reset_mildly(void)
         return false;
     if (top > 1)
         inside_must(bhi_os_rereserve(window_places.blocks + BH_SEGMENT_SIZE, (size_t)(top - 1) << BH_SEGMENT_SHIFT), "segments");
+    if (inside_soft_is_on())
+        inside_soft_restore(); /* the calls above go by the run's table */
     memset((void *)window_places.descs, 0, (size_t)top << (BH_SEGMENT_SLOTS_SHIFT + BH_PAGE_DESC_SHIFT)); /* NOLINT */
     memset((void *)window_places.headers, 0, top * sizeof(bhi_segment_t)); /* NOLINT */
     memset((void *)start->state.pool.at, 0, used - start->state.pool.at); /* NOLINT */
