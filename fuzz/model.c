@@ -185,12 +185,13 @@ static void check_overlap(uintptr_t p, size_t usable, unsigned place)
 }
 
 /* Where a fault would tell nothing, because the window keeps the guards: no block lies on
- * one, a block of no bytes cannot be touched, and large ones have one on both sides. */
+ * one, a block of no bytes cannot be touched (but one that shrank to that where it was),
+ * and large ones have one on both sides. */
 static void check_guards(uintptr_t p, size_t usable, const wanted_t *w)
 {
     if (usable != 0 && !places.open(p, usable))
         finding("block %#zx of %zu bytes lies on a guard", p, w->size);
-    if (usable == 0 && !places.closed(p))
+    if (usable == 0 && !w->stayed && !places.closed(p))
         finding("block %#zx of no bytes can be written to", p);
     if (!w->exact || usable <= 128 * 1024)
         return;
