@@ -40,7 +40,8 @@ static struct {
     bool distrust;
     snapshot_t cold_start, warm_start;
     bhi_settings_t settings;
-    bhi_options_t defaults[2]; /* by profile */
+    bhi_options_t defaults[BHI_PROFILE_DEBUG + 1]; /* by profile, as far as known */
+    bool known[BHI_PROFILE_DEBUG + 1];
     bool guards_by_madvise;
     uintptr_t reserved_at[RESERVED_MOST];
     size_t reserved_size[RESERVED_MOST];
@@ -103,9 +104,13 @@ static void make_warm(void)
 
 void window_options(bhi_options_t *out, bhi_profile_t profile)
 {
-    bhi_options_defaults(out, profile);
-    out->profile = (uint32_t)profile;
-    out->guarded_first = 0; /* which blocks come from pages is what the targets look at */
+    bhi_options_t *defaults = &w.defaults[profile];
+    if (!w.known[profile]) {
+        bhi_options_defaults(defaults, profile);
+        defaults->guarded_first = 0; /* which blocks come from pages is what the targets look at */
+        w.known[profile] = true;
+    }
+    *out = *defaults;
 }
 
 static void find_control(void)
