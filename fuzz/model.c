@@ -227,7 +227,9 @@ void model_taken(unsigned place, uintptr_t p, const wanted_t *w)
     block_t b = {.p = p, .size = w->size, .usable = usable, .stamp = model_stamp(w->offset == 0 ? usable : 0), .context = w->context, .heap = w->heap,
                  .state = BLOCK_LIVE, .alignment = w->alignment, .aligned_at = w->offset != 0,
                  .irregular = !w->exact};
-    model_fill(p, b.stamp, usable);
+    model_fill(p, b.stamp, usable, places.fills);
+    if (model.hardened)
+        places.fills_behind(p, usable);
     model.block[place] = b;
 }
 
@@ -251,6 +253,8 @@ void model_given(block_t *b, unsigned context)
 void model_resized(unsigned place, uintptr_t p, const block_t *before, const wanted_t *w, bool rest_zero)
 {
     size_t kept = before->size < w->size ? before->size : w->size;
+    if (p != before->p)
+        places.fills(p, before->usable); /* which realloc may have copied, all of it */
     if (!before->unknown && !model.control) {
         block_t as = *before;
         model_check_range(&as, p, kept);

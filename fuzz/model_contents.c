@@ -102,12 +102,17 @@ static size_t tail_of(size_t size)
     return size > 2 * HEAD ? (size - HEAD) & ~(size_t)7 : size;
 }
 
-void model_fill(uintptr_t p, uint64_t stamp, size_t size)
+void model_fill(uintptr_t p, uint64_t stamp, size_t size, void (*fills)(uintptr_t at, size_t size))
 {
+    if (size == 0)
+        return;
     if (size <= 2 * HEAD) {
+        fills(p, size);
         fill_range(p, stamp, 0, size);
         return;
     }
+    fills(p, HEAD);
+    fills(p + tail_of(size), size - tail_of(size));
     fill_range(p, stamp, 0, HEAD);
     fill_range(p, stamp, tail_of(size), size);
 }

@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 #define START_MS 1000u
-#define MILD_SEGMENTS SOFT_SEGMENTS           /* in use, up to which the next reset looks at each */
+#define MILD_SEGMENTS 8u                      /* in use, up to which the next reset looks at each */
 #define RESERVED_MOST 128u
 #define LAST (BH_SLOT_OS_PAGES - 1)
 
@@ -173,24 +173,35 @@ static void forget_reservations(void)
     w.reserved = 0;
 }
 
+/* The first segments, of memory whose guards are the kernel's. */
+static bool clean_blocks(const bhi_arena_t *arena, const snapshot_t *start)
+{
+    const bhi_arena_t *then = &start->state.arenas[0];
+    if (arena->top > MILD_SEGMENTS || atomic_load(&arena->blocks_open) != atomic_load(&then->blocks_open) ||
+        arena->headers_open != then->headers_open || !inside_clean(&start->first, w.scribbled))
+        return false;
+    if (arena->top > 1)
+        inside_must(bhi_os_rereserve(window_places.blocks + BH_SEGMENT_SIZE, (size_t)(arena->top - 1) << BH_SEGMENT_SHIFT), "segments");
+    return true;
+}
+
 /* After a run that used the allocator as it is meant to be: the first segments only.
- * False: more than that. */
+ * False: more than that. Control data that it opened stay so, and read zero. */
 static bool reset_mildly(void)
 {
     const bhi_arena_t *arena = &bhi_state->arenas[0];
-    uint32_t top = arena->top;
+    size_t top = arena->top;
     const snapshot_t *start = &w.warm_start;
     uintptr_t used = bhi_state->pool.at;
-    if (w.distrust || !w.warm || w.reserved != 0 || top > MILD_SEGMENTS || top == 0 || used < start->state.pool.at ||
-        atomic_load(&arena->blocks_open) != atomic_load(&start->state.arenas[0].blocks_open) ||
-        arena->headers_open != start->state.arenas[0].headers_open || !inside_clean(&start->first, w.scribbled))
+    if (w.distrust || !w.warm || w.reserved != 0 || top > SOFT_SEGMENTS || top == 0 || used < start->state.pool.at)
         return false;
-    if (top > 1)
-        inside_must(bhi_os_rereserve(window_places.blocks + BH_SEGMENT_SIZE, (size_t)(top - 1) << BH_SEGMENT_SHIFT), "segments");
     if (inside_soft_is_on())
-        inside_soft_restore(); /* the calls above go by the run's table */
-    memset((void *)window_places.descs, 0, (size_t)top << (BH_SEGMENT_SLOTS_SHIFT + BH_PAGE_DESC_SHIFT)); /* NOLINT */
-    memset((void *)window_places.headers, 0, top * sizeof(bhi_segment_t)); /* NOLINT */
+        inside_soft_restore();
+    else if (!clean_blocks(arena, start))
+        return false;
+    size_t open = atomic_load(&arena->blocks_open) >> BH_SLOT_SHIFT << BH_PAGE_DESC_SHIFT;
+    memset((void *)window_places.descs, 0, bhi_min(top << (BH_SEGMENT_SLOTS_SHIFT + BH_PAGE_DESC_SHIFT), open)); /* NOLINT */
+    memset((void *)window_places.headers, 0, bhi_min(top * sizeof(bhi_segment_t), arena->headers_open)); /* NOLINT */
     memset((void *)start->state.pool.at, 0, used - start->state.pool.at); /* NOLINT */
     return true;
 }

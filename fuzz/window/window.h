@@ -43,6 +43,11 @@ void window_distrust(void);
 /* The program wrote there beside its live blocks. */
 void window_scribbled(uintptr_t from, size_t size);
 
+/* What soft memory knows of its contents: something else than zeroes was or will be written
+ * there. And behind the usable bytes of block p, by the allocator, to the block's end. */
+void window_fills(uintptr_t at, size_t size);
+void window_fills_behind(uintptr_t p, size_t usable);
+
 /* From here on a run may go round in circles: it is ended after some hundredths of a
  * second of processor time, else after one. */
 void window_impatient(void);

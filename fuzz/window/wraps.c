@@ -214,7 +214,7 @@ int __wrap_bhi_os_move(uintptr_t from, uintptr_t to, size_t size)
         return 0;
     }
     if (soft != 0 || inside_soft(to, size) != 0)
-        window_distrust(); /* mappings of both kinds */
+        return -EINVAL; /* as a kernel that cannot: guards of both kinds are not the same mapping's */
     return __real_bhi_os_move(from, to, size);
 }
 
