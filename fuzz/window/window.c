@@ -146,6 +146,7 @@ static void start_up(void)
     w.reserved = 0;
     w.guards_by_madvise = bhi_process.guards_by_madvise;
     w.settings = bhi_settings;
+    bhi_guard_mappings_left(); /* reads its file once, not in each run */
     remember(&w.cold_start);
     make_warm();
     remember(&w.warm_start);
