@@ -22,7 +22,7 @@
 #define SIZE (SOFT_SEGMENTS * BH_SEGMENT_SIZE)
 #define PAGES (SIZE / BH_OS_PAGE_SIZE)
 #define WORDS (PAGES / 64)
-#define CLEAR_MOST 256u /* OS pages; more than these are returned instead */
+#define CLEAR_MOST 4096u /* OS pages; more than these are returned instead */
 
 /* A bit for each OS page. */
 typedef struct table {
@@ -33,6 +33,7 @@ static struct {
     bool on;
     table_t now, start; /* start: with segment 0 as the warm start leaves it */
     uint64_t filled[WORDS];
+    size_t end; /* OS pages from here on are as at the start, and not filled */
 } soft;
 
 /* The bits of [i, end) in the word of i. */
@@ -59,6 +60,7 @@ static void mark(uint64_t *bits, uintptr_t at, size_t size, bool value)
         uint64_t mask = part_of_word(i, end);
         bits[i / 64] = value ? bits[i / 64] | mask : bits[i / 64] & ~mask;
     }
+    soft.end = bhi_max(soft.end, end);
 }
 
 static bool has(const uint64_t *bits, size_t page)
@@ -114,11 +116,15 @@ void window_fills_behind(uintptr_t p, size_t usable)
 static void clear(uintptr_t at, size_t size)
 {
     size_t first = page_of(at), end = first + (size >> BH_OS_PAGE_SHIFT), found = 0;
-    for (size_t i = first; i < end; i = next_word(i))
-        found += bhi_bit_count(soft.filled[i / 64] & part_of_word(i, end));
+    for (size_t i = first; i < end; i = next_word(i)) {
+        if (soft.filled[i / 64] != 0)
+            found += bhi_bit_count(soft.filled[i / 64] & part_of_word(i, end));
+    }
     if (found > CLEAR_MOST)
         inside_must(madvise((void *)at, size, MADV_DONTNEED), "memory"); /* NOLINT: memory is numbers here */
     for (size_t i = first; found > 0 && i < end; i = next_word(i)) {
+        if (soft.filled[i / 64] == 0)
+            continue;
         uint64_t mask = part_of_word(i, end), set = found > CLEAR_MOST ? 0 : soft.filled[i / 64] & mask;
         for (; set != 0; set &= set - 1)
             memset((void *)(window_places.blocks + (((i & ~(size_t)63) + bhi_bit_first(set)) << BH_OS_PAGE_SHIFT)), 0, BH_OS_PAGE_SIZE); /* NOLINT */
@@ -212,12 +218,16 @@ bool inside_soft_is_on(void)
 void inside_soft_remember(void)
 {
     soft.start = soft.now;
+    soft.end = 0;
 }
 
 void inside_soft_restore(void)
 {
     if (inside_verifies())
         inside_verify_zero("soft memory that nobody filled (T1)", window_places.blocks, SIZE, soft.filled);
-    clear(window_places.blocks, SIZE);
-    soft.now = soft.start;
+    size_t end = (soft.end + 63) / 64 * 64;
+    clear(window_places.blocks, end << BH_OS_PAGE_SHIFT);
+    memcpy(soft.now.guard, soft.start.guard, end / 8);
+    memcpy(soft.now.closed, soft.start.closed, end / 8);
+    soft.end = 0;
 }

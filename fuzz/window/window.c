@@ -23,6 +23,7 @@
 #define START_MS 1000u
 #define MILD_SEGMENTS 8u                      /* in use, up to which the next reset looks at each */
 #define RESERVED_MOST 128u
+#define POOL_OPEN ((size_t)512 * 1024)
 #define LAST (BH_SLOT_OS_PAGES - 1)
 
 window_places_t window_places;
@@ -96,6 +97,12 @@ static void make_warm(void)
         give_up("no first segment");
     bhi_guard_batch(span.segment);
     bhi_span_give(span.segment, span.slot, 1, false);
+    bhi_pool_t *pool = &bhi_state->pool; /* open as far as most runs come */
+    if (pool->open_end < window_places.pool + POOL_OPEN) {
+        inside_must(bhi_os_open(pool->open_end, window_places.pool + POOL_OPEN - pool->open_end), "pool");
+        pool->bytes += window_places.pool + POOL_OPEN - pool->open_end;
+        pool->open_end = window_places.pool + POOL_OPEN;
+    }
     bhi_state->purge_first = bhi_state->purge_last = NULL;
     atomic_store(&bhi_state->purge_next_at, 0);
     span.segment->purge_at = 0;
