@@ -29,9 +29,11 @@ uint64_t model_stamp(size_t usable)
 /* The usable size of the block that a word was written to, by what it says; 0: none. */
 static size_t origin(uint64_t word)
 {
+    if ((word & 1) == 0)
+        return 0;
     for (unsigned low = 0; low < 2; low++) {
         uint64_t sum = (word ^ low) * 0xf1de83e19937733du, stamp = sum >> STAMP_SHIFT;
-        if ((word & 1) != 0 && stamp != 0 && stamp <= model.stamps && stamp < STAMPS_MOST)
+        if (stamp != 0 && stamp <= model.stamps && stamp < STAMPS_MOST)
             return usable_of[stamp];
     }
     return 0;
