@@ -33,6 +33,8 @@ bool inside_soft_is_on(void);
 /* The table as it is now, for later starts; and back to it, with all of the memory zero. */
 void inside_soft_remember(void);
 void inside_soft_restore(void);
+/* For a cold start, after it: segment 0 has no access either. */
+void inside_soft_shut(void);
 /* How many of these bytes, from the first on, are soft. */
 size_t inside_soft(uintptr_t at, size_t size);
 void inside_soft_clear(uintptr_t at, size_t size);

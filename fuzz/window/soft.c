@@ -231,3 +231,9 @@ void inside_soft_restore(void)
     memcpy(soft.now.closed, soft.start.closed, end / 8);
     soft.end = 0;
 }
+
+void inside_soft_shut(void)
+{
+    mark(soft.now.guard, window_places.blocks, BH_SEGMENT_SIZE, false);
+    mark(soft.now.closed, window_places.blocks, BH_SEGMENT_SIZE, true);
+}

@@ -201,7 +201,7 @@ static bool reset_mildly(void)
     size_t top = arena->top;
     const snapshot_t *start = &w.warm_start;
     uintptr_t used = bhi_state->pool.at;
-    if (w.distrust || !w.warm || w.reserved != 0 || top > SOFT_SEGMENTS || top == 0 || used < start->state.pool.at)
+    if (w.distrust || !w.warm || w.reserved != 0 || top > SOFT_SEGMENTS || (top == 0 && !inside_soft_is_on()) || used < start->state.pool.at)
         return false;
     if (inside_soft_is_on())
         inside_soft_restore();
@@ -237,6 +237,8 @@ static void start_from(const snapshot_t *from, const window_start_t *start, bool
     *root() = from->root;
     if (from == &w.warm_start)
         *(bhi_segment_t *)window_places.headers = from->first; /* NOLINT */
+    else if (start->soft)
+        memset((void *)window_places.headers, 0, sizeof from->first); /* NOLINT: the warm start's */
     bhi_settings = w.settings;
     bhi_process.options = *start->options;
     bhi_process.guards_by_madvise = w.guards_by_madvise && start->options->guard != BHI_GUARD_MPROTECT;
@@ -285,14 +287,15 @@ void window_reset(const window_start_t *start)
     window_refuse(0, 0, 0);
     inside_reset_contexts();
     window_now = START_MS;
-    bool mild = !start->cold && start->soft == inside_soft_is_on() && reset_mildly();
+    bool cold = start->cold && !start->soft; /* for the kernel */
+    bool mild = !cold && start->soft == inside_soft_is_on() && reset_mildly();
     if (!mild) {
         forget_reservations();
         reset_kernel();
-        open_control(start->cold ? &w.cold_start : &w.warm_start);
+        open_control(cold ? &w.cold_start : &w.warm_start);
         if (start->soft)
             inside_soft_on();
-        if (!start->cold)
+        if (!cold)
             open_first_segment(start);
         inside_soft_remember();
     }
@@ -301,6 +304,8 @@ void window_reset(const window_start_t *start)
         *(bhi_segment_t *)window_places.headers = w.warm_start.first; /* NOLINT */
         inside_verify(&w.warm_start.state, &w.warm_start.first);
     }
+    if (start->cold && start->soft)
+        inside_soft_shut();
     start_from(start->cold ? &w.cold_start : &w.warm_start, start, !mild);
     w.distrust = false;
     w.scribbled = 0;

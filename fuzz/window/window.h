@@ -26,7 +26,7 @@ typedef struct window_start {
     uint64_t seed;        /* of everything random */
     bhi_options_t *options; /* as after start-up */
     bool cold;
-    bool soft;            /* not with cold: memory of blocks that the window keeps the guards of, see soft.c */
+    bool soft;            /* memory of blocks that the window keeps the guards of, see soft.c; what is cold then is the state */
 } window_start_t;
 
 /* The options of a profile, as at start-up without any source of them. */
