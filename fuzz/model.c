@@ -280,7 +280,7 @@ void model_resized(unsigned place, uintptr_t p, const block_t *before, const wan
 {
     size_t kept = before->size < w->size ? before->size : w->size;
     if (p != before->p)
-        places.fills(p, before->usable); /* which realloc may have copied, all of it */
+        places.copied(p); /* perhaps all that was usable */
     if (!before->unknown && !model.control) {
         block_t as = *before;
         model_check_range(&as, p, kept);

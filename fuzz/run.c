@@ -59,7 +59,7 @@ static void start(const program_t *program)
     bool cold = program->cold || program->mprotect;
     bool soft = soft_wanted() && program->target == TARGET_API && !program->mprotect;
     run_reset(&(window_start_t){program->seed, &options, cold, soft});
-    model_begin(program->hardened, &(places_t){window_is_inside, window_is_open, window_is_closed, window_fills, window_fills_behind});
+    model_begin(program->hardened, &(places_t){window_is_inside, window_is_open, window_is_closed, window_fills, window_fills_behind, window_copied});
     static int strict = -1;
     if (strict < 0)
         strict = getenv("FUZZ_STRICT") != NULL;

@@ -158,6 +158,8 @@ static block_t before_resize(unsigned place)
     block_t b = model.block[place];
     if (b.state == BLOCK_LIVE)
         model_check_contents(&b);
+    if (b.state == BLOCK_LIVE)
+        window_may_copy(b.p, b.usable);
     run.busy = place;
     errno = 0;
     return b;

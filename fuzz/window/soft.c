@@ -96,6 +96,36 @@ void window_fills(uintptr_t at, size_t size)
         fill(at, at + n);
 }
 
+/* Before a block may be copied: which of its OS pages are filled, from its first word of marks on. */
+static struct {
+    uintptr_t p;
+    size_t size, soft;
+    uint64_t filled[WORDS];
+} copied;
+
+void window_may_copy(uintptr_t p, size_t size)
+{
+    copied.p = p;
+    copied.size = size;
+    copied.soft = inside_soft(p, size);
+    if (copied.soft == 0)
+        return;
+    size_t first = page_of(p) / 64, last = page_of(p + copied.soft - 1) / 64;
+    memcpy(copied.filled, soft.filled + first, (last - first + 1) * sizeof copied.filled[0]);
+}
+
+void window_copied(uintptr_t to)
+{
+    uintptr_t low = bhi_align_down(copied.p, BH_OS_PAGE_SIZE << 6), end = copied.p + copied.soft;
+    if (copied.soft < copied.size)
+        window_fills(to + copied.soft, copied.size - copied.soft); /* of that nothing is known */
+    for (uintptr_t at = bhi_align_down(copied.p, BH_OS_PAGE_SIZE); at < end; at += BH_OS_PAGE_SIZE) {
+        uintptr_t from = bhi_max(at, copied.p), until = bhi_min(at + BH_OS_PAGE_SIZE, end);
+        if (has(copied.filled, (at - low) >> BH_OS_PAGE_SHIFT))
+            window_fills(to + (from - copied.p), until - from);
+    }
+}
+
 void window_fills_behind(uintptr_t p, size_t usable)
 {
     uintptr_t from = p + usable;

@@ -47,6 +47,9 @@ void window_scribbled(uintptr_t from, size_t size);
  * there. And behind the usable bytes of block p, by the allocator, to the block's end. */
 void window_fills(uintptr_t at, size_t size);
 void window_fills_behind(uintptr_t p, size_t usable);
+/* Block p may be copied elsewhere now; it was, all of it. */
+void window_may_copy(uintptr_t p, size_t size);
+void window_copied(uintptr_t to);
 
 /* From here on a run may go round in circles: it is ended after some hundredths of a
  * second of processor time, else after one. */
