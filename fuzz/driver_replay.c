@@ -26,6 +26,12 @@ static struct {
     uint64_t hash;
 } seen[SEEN_MOST];
 static bool compare;
+
+/* All inputs, where they are to be shuffled first. */
+static char *list[SEEN_MOST];
+static unsigned long listed;
+static bool shuffled;
+
 static unsigned long different;
 
 static void replay_file(const char *path);
@@ -77,7 +83,7 @@ static void replay_file(const char *path)
         run_input(FUZZ_TARGET, input, n);
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &to);
     if (verbose)
-        printf("%.0f us each, %s\n", ((double)(to.tv_sec - from.tv_sec) * 1e6 + (double)(to.tv_nsec - from.tv_nsec) / 1e3) / (double)times, run_verdict);
+        printf("%.0f us each, %s, %016llx\n", ((double)(to.tv_sec - from.tv_sec) * 1e6 + (double)(to.tv_nsec - from.tv_nsec) / 1e3) / (double)times, run_verdict, (unsigned long long)model.hash);
     if (compare && files < SEEN_MOST) {
         seen[files].path = strdup(path);
         seen[files].hash = model.hash;
@@ -91,6 +97,20 @@ static uint64_t next(uint64_t *state)
     *state ^= *state >> 7;
     *state ^= *state << 17;
     return *state;
+}
+
+/* In an order that follows from the seed: what a reset leaves depends on what ran before. */
+static void replay_shuffled(uint64_t seed)
+{
+    uint64_t state = seed * 2 + 1;
+    for (unsigned long i = listed; i > 1; i--) {
+        unsigned long other = next(&state) % i;
+        char *path = list[i - 1];
+        list[i - 1] = list[other];
+        list[other] = path;
+    }
+    for (unsigned long i = 0; i < listed; i++)
+        replay_file(list[i]);
 }
 
 /* Random inputs, the last one kept in a file for who wants to see the finding. */
@@ -129,7 +149,10 @@ static void replay(const char *path)
         exit(2);
     }
     if (!S_ISDIR(st.st_mode)) {
-        replay_file(path);
+        if (shuffled && listed < SEEN_MOST)
+            list[listed++] = strdup(path);
+        else
+            replay_file(path);
         return;
     }
     struct dirent **names;
@@ -146,6 +169,7 @@ static void replay(const char *path)
 int main(int argc, char **argv)
 {
     int i = 1;
+    uint64_t seed = 0;
     for (; i < argc && argv[i][0] == '-'; i++) {
         if (strcmp(argv[i], "-v") == 0) {
             verbose = true;
@@ -155,16 +179,20 @@ int main(int argc, char **argv)
             run_trace = &trace;
         } else if (strcmp(argv[i], "-n") == 0 && i + 1 < argc) {
             times = strtoul(argv[++i], NULL, 10);
+        } else if (strcmp(argv[i], "-s") == 0 && i + 1 < argc) {
+            shuffled = true;
+            seed = strtoul(argv[++i], NULL, 10);
         } else if (strcmp(argv[i], "-r") == 0 && i + 2 < argc) {
             replay_random(strtoul(argv[i + 1], NULL, 10), strtoul(argv[i + 2], NULL, 10), i + 3 < argc ? argv[i + 3] : NULL);
             return 0;
         } else {
-            fprintf(stderr, "usage: %s -r COUNT SEED [LAST]\n       %s [-v] [-t] [-d] [-n TIMES] FILE-OR-FOLDER...\n", argv[0], argv[0]);
+            fprintf(stderr, "usage: %s -r COUNT SEED [LAST]\n       %s [-v] [-t] [-d] [-n TIMES] [-s SEED] FILE-OR-FOLDER...\n", argv[0], argv[0]);
             return 2;
         }
     }
     for (; i < argc; i++)
         replay(argv[i]);
+    replay_shuffled(seed);
     if (compare)
         run_backwards();
     if (different != 0)

@@ -21,6 +21,10 @@ void (*model_on_finding)(void);
 
 static places_t places;
 
+/* Bytes of the live block of each place, side by side as they are compared with each new
+ * one; from = to where there is none. */
+static uintptr_t live_from[PLACES], live_to[PLACES];
+
 /* Blocks that were freed, newest last. */
 static struct ghost {
     uintptr_t p;
@@ -70,6 +74,8 @@ void model_begin(bool hardened, const places_t *where)
     model.hardened = hardened;
     places = *where;
     ghost_count = must_count = puts_all = 0;
+    memset(live_from, 0, sizeof live_from);
+    memset(live_to, 0, sizeof live_to);
 }
 
 size_t model_class(size_t n)
@@ -170,13 +176,29 @@ static void check_usable(uintptr_t p, size_t usable, const wanted_t *w)
         finding("block %#zx of %zu bytes has %zu usable, not %zu", p, w->size, usable, model_class(w->size));
 }
 
+static void put(unsigned place, const block_t *b)
+{
+    model.block[place] = *b;
+    live_from[place] = b->p;
+    live_to[place] = b->p + (b->usable != 0 ? b->usable : 1);
+}
+
+static void forget(unsigned place)
+{
+    live_from[place] = live_to[place] = 0;
+}
+
 static void check_overlap(uintptr_t p, size_t usable, unsigned place)
 {
-    uintptr_t end = p + (usable != 0 ? usable : 1);
-    for (unsigned i = 0; i < PLACES; i++) {
-        const block_t *b = &model.block[i];
-        if (i != place && b->state == BLOCK_LIVE && b->p < end && p < b->p + (b->usable != 0 ? b->usable : 1))
-            finding("block %#zx of %zu bytes overlaps the live block %#zx of %zu", p, usable, b->p, b->usable);
+    uintptr_t end = p + (usable != 0 ? usable : 1), from = live_from[place];
+    unsigned n = 0;
+    live_from[place] = UINTPTR_MAX; /* what is there is to be replaced */
+    for (unsigned i = 0; i < PLACES; i++)
+        n += (live_from[i] < end) & (p < live_to[i]);
+    live_from[place] = from;
+    for (unsigned i = 0; n != 0 && i < PLACES; i++) {
+        if (i != place && live_from[i] < end && p < live_to[i])
+            finding("block %#zx of %zu bytes overlaps the live block %#zx of %zu", p, usable, live_from[i], model.block[i].usable);
     }
     for (unsigned i = 0; model.hardened && i < must_count; i++) {
         if (musts[i].at - p < usable && musts[i].value != musts[i].was)
@@ -185,12 +207,15 @@ static void check_overlap(uintptr_t p, size_t usable, unsigned place)
 }
 
 /* Where a fault would tell nothing, because the window keeps the guards: no block lies on
- * one, a block of no bytes cannot be touched, and large ones have one on both sides. */
+ * one, a block of no bytes cannot be touched (but one that shrank to that where it was),
+ * and large ones have one on both sides. */
 static void check_guards(uintptr_t p, size_t usable, const wanted_t *w)
 {
     if (usable != 0 && !places.open(p, usable))
         finding("block %#zx of %zu bytes lies on a guard", p, w->size);
-    if (usable == 0 && !places.closed(p))
+    if (model.may_fail)
+        return; /* the kernel refused them, perhaps */
+    if (usable == 0 && !w->stayed && !places.closed(p))
         finding("block %#zx of no bytes can be written to", p);
     if (!w->exact || usable <= 128 * 1024)
         return;
@@ -208,7 +233,7 @@ void model_taken(unsigned place, uintptr_t p, const wanted_t *w)
     model.hash = (model.hash ^ p) * 0x9e3779b97f4a7c15u;
     check_place(p, w);
     if (model.control) {
-        model.block[place] = (block_t){.p = p, .size = w->size, .usable = w->size, .context = w->context, .heap = w->heap, .state = BLOCK_LIVE, .unknown = true};
+        put(place, &(block_t){.p = p, .size = w->size, .usable = w->size, .context = w->context, .heap = w->heap, .state = BLOCK_LIVE, .unknown = true});
         return;
     }
     size_t usable = bh_usable_size((const void *)p); /* NOLINT */
@@ -226,8 +251,10 @@ void model_taken(unsigned place, uintptr_t p, const wanted_t *w)
     block_t b = {.p = p, .size = w->size, .usable = usable, .stamp = model_stamp(w->offset == 0 ? usable : 0), .context = w->context, .heap = w->heap,
                  .state = BLOCK_LIVE, .alignment = w->alignment, .aligned_at = w->offset != 0,
                  .irregular = !w->exact};
-    model_fill(p, b.stamp, usable);
-    model.block[place] = b;
+    model_fill(p, b.stamp, usable, places.fills);
+    if (model.hardened)
+        places.fills_behind(p, usable);
+    put(place, &b);
 }
 
 void model_refused(const wanted_t *w, int error)
@@ -245,11 +272,15 @@ void model_given(block_t *b, unsigned context)
     model.irregular |= b->irregular;
     model.remote += b->orphan || b->context != context;
     b->state = BLOCK_FREED;
+    if (b >= model.block && b < model.block + PLACES) /* or a copy, of one that moved */
+        forget((unsigned)(b - model.block));
 }
 
 void model_resized(unsigned place, uintptr_t p, const block_t *before, const wanted_t *w, bool rest_zero)
 {
     size_t kept = before->size < w->size ? before->size : w->size;
+    if (p != before->p)
+        places.copied(p); /* perhaps all that was usable */
     if (!before->unknown && !model.control) {
         block_t as = *before;
         model_check_range(&as, p, kept);
@@ -264,6 +295,7 @@ void model_resized(unsigned place, uintptr_t p, const block_t *before, const wan
         model_given(&old, w->context);
     }
     model.block[place].state = BLOCK_NONE;
+    forget(place);
     wanted_t again = *w;
     again.zero = again.exact = false;
     again.stayed = p == before->p;

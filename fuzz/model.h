@@ -47,11 +47,16 @@ typedef struct model {
 extern model_t model;
 
 /* What is known of memory: whether blocks may lie in [at, at + size), and whether it can
- * be read and written, or must not be touched at all; true where nobody knows. */
+ * be read and written, or must not be touched at all; true where nobody knows. fills is
+ * told what is written to blocks, fills_behind that one has so many usable bytes,
+ * copied where the block went that run_api.c told the window of. */
 typedef struct places {
     bool (*inside)(uintptr_t at, size_t size);
     bool (*open)(uintptr_t at, size_t size);
     bool (*closed)(uintptr_t at);
+    void (*fills)(uintptr_t at, size_t size);
+    void (*fills_behind)(uintptr_t p, size_t usable);
+    void (*copied)(uintptr_t to);
 } places_t;
 
 void model_begin(bool hardened, const places_t *places);

@@ -29,9 +29,11 @@ uint64_t model_stamp(size_t usable)
 /* The usable size of the block that a word was written to, by what it says; 0: none. */
 static size_t origin(uint64_t word)
 {
+    if ((word & 1) == 0)
+        return 0;
     for (unsigned low = 0; low < 2; low++) {
         uint64_t sum = (word ^ low) * 0xf1de83e19937733du, stamp = sum >> STAMP_SHIFT;
-        if ((word & 1) != 0 && stamp != 0 && stamp <= model.stamps && stamp < STAMPS_MOST)
+        if (stamp != 0 && stamp <= model.stamps && stamp < STAMPS_MOST)
             return usable_of[stamp];
     }
     return 0;
@@ -102,12 +104,17 @@ static size_t tail_of(size_t size)
     return size > 2 * HEAD ? (size - HEAD) & ~(size_t)7 : size;
 }
 
-void model_fill(uintptr_t p, uint64_t stamp, size_t size)
+void model_fill(uintptr_t p, uint64_t stamp, size_t size, void (*fills)(uintptr_t at, size_t size))
 {
+    if (size == 0)
+        return;
     if (size <= 2 * HEAD) {
+        fills(p, size);
         fill_range(p, stamp, 0, size);
         return;
     }
+    fills(p, HEAD);
+    fills(p + tail_of(size), size - tail_of(size));
     fill_range(p, stamp, 0, HEAD);
     fill_range(p, stamp, tail_of(size), size);
 }

@@ -38,6 +38,18 @@ void run_say(const char *format, ...)
     run_trace->line(text);
 }
 
+/* Memory whose guards the window keeps (window/soft.c) is quicker. FUZZ_SOFT=0: the kernel
+ * keeps all of them. */
+static bool soft_wanted(void)
+{
+    static int wanted = -1;
+    if (wanted < 0) {
+        const char *said = getenv("FUZZ_SOFT");
+        wanted = said == NULL || strcmp(said, "0") != 0;
+    }
+    return wanted != 0;
+}
+
 static void start(const program_t *program)
 {
     static bhi_options_t options;
@@ -45,11 +57,9 @@ static void start(const program_t *program)
     options.purge_delay = program->purge_delay;
     options.guard = program->mprotect ? BHI_GUARD_MPROTECT : BHI_GUARD_AUTO;
     bool cold = program->cold || program->mprotect;
-    /* Memory whose guards the window keeps (window/soft.c) is quicker, but its reset leaves
-     * something behind now and then: FUZZ_SOFT=1 for who looks into that. */
-    bool soft = getenv("FUZZ_SOFT") != NULL && program->target == TARGET_API && !cold && !program->refuse;
+    bool soft = soft_wanted() && program->target == TARGET_API;
     run_reset(&(window_start_t){program->seed, &options, cold, soft});
-    model_begin(program->hardened, &(places_t){window_is_inside, window_is_open, window_is_closed});
+    model_begin(program->hardened, &(places_t){window_is_inside, window_is_open, window_is_closed, window_fills, window_fills_behind, window_copied});
     static int strict = -1;
     if (strict < 0)
         strict = getenv("FUZZ_STRICT") != NULL;

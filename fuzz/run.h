@@ -43,6 +43,7 @@ typedef struct run {
     bool left[WINDOW_CONTEXTS];        /* its heap is that of a thread which left it */
     unsigned busy;                     /* a place that a callback must not touch */
     size_t large_bytes;                /* asked for so far, see run_size */
+    unsigned many;                     /* blocks taken by MANY so far */
     uint64_t word;                     /* remembered by REPLAY */
     uintptr_t attack_from, attack_to;  /* where the attack writes or reads right now */
     bool attacking;

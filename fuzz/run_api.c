@@ -17,18 +17,34 @@ block_t *run_live(unsigned place)
 }
 
 #define LARGE_FROM ((size_t)4096)
-#define LARGE_EACH ((size_t)128 * 1024) /* a larger one counts as this: most of it is never touched */
-#define LARGE_MOST ((size_t)256 * 1024)
+#define LARGE_EACH ((size_t)256 * 1024)
+#define LARGE_MOST ((size_t)512 * 1024) /* of all: some 100 microseconds of clearing and wiping */
+#define LARGER ((size_t)16) /* times as much for the few programs that may have any size */
+#define HUGE_FROM ((size_t)4 * 1024 * 1024) /* has memory of its own, most of which is never touched */
 
 size_t run_size(size_t size)
 {
-    if (size <= LARGE_FROM || run.program.any_size)
+    bool any = run.program.any_size;
+    if (size <= LARGE_FROM || (any && run.program.target != TARGET_API))
         return size;
-    size_t counts = size < LARGE_EACH ? size : LARGE_EACH;
-    if (run.large_bytes + counts > LARGE_MOST)
+    if (!any && size > LARGE_EACH && size < HUGE_FROM)
+        size = LARGE_EACH / 2 + size % (LARGE_EACH / 2);
+    size_t counts = size < HUGE_FROM ? size : LARGE_EACH;
+    if (run.large_bytes + counts > (any ? LARGER * LARGE_MOST : LARGE_MOST))
         return size % LARGE_FROM;
     run.large_bytes += counts;
     return size;
+}
+
+#define MANY_MOST 192u /* blocks of one program: each place three times */
+
+/* How many of so many blocks an instruction may take. */
+static unsigned run_many(unsigned n)
+{
+    unsigned left = run.program.target != TARGET_API || run.program.any_size ? n : MANY_MOST - run.many;
+    n = n < left ? n : left;
+    run.many += n;
+    return n;
 }
 
 size_t run_step_size(const step_t *s)
@@ -142,6 +158,8 @@ static block_t before_resize(unsigned place)
     block_t b = model.block[place];
     if (b.state == BLOCK_LIVE)
         model_check_contents(&b);
+    if (b.state == BLOCK_LIVE)
+        window_may_copy(b.p, b.usable);
     run.busy = place;
     errno = 0;
     return b;
@@ -362,7 +380,7 @@ void run_api(const step_t *s)
     case OP_MALLOC: run_malloc(place, run_step_size(s)); break;
     case OP_FREE: run_free(place); break;
     case OP_MANY:
-        n = 1 + s->b / 8 % 32;
+        n = run_many(1 + s->b / 8 % 32);
         for (unsigned i = 0; i < n; i++)
             run_malloc(place + i, run_size(program_size(s->b, s->c & 0x7f)));
         break;

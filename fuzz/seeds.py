@@ -25,7 +25,7 @@ class Assembler:
 
     def program(self, target, mode, look, any_size, *steps):
         # With the last five bits 16 all invariants are looked at in the end.
-        # The first byte a multiple of 16: large blocks without a bound (program_read).
+        # The first byte a multiple of 16: large blocks and blocks of MANY without a narrow bound (program_read).
         out = struct.pack("BBB", mode, 0x10 if any_size else 0x12, 0x30 if look else 0x31)
         for op, *args in steps:
             args = (args + [0, 0, 0])[:3]
@@ -248,7 +248,8 @@ def main():
                                       ("secure-refuse", 0x30 | NOW)):
                     if profile not in ("secure", "hardened") and maker not in (correct, api_extra):
                         continue
-                    any_size = profile in ("secure", "hardened") and any(step[0] == "LARGE" for step in steps)
+                    many = [step[0] for step in steps].count("MANY") > 6  # more than other programs may have (run_api.c)
+                    any_size = profile in ("secure", "hardened", "secure-look") and (many or any(step[0] == "LARGE" for step in steps))
                     with open(os.path.join(out, target, f"{name}-{profile}"), "wb") as f:
                         f.write(assembler.program(target, mode, profile == "secure-look", any_size, *steps))
                     count += 1

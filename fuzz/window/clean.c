@@ -55,22 +55,9 @@ static void clear_slots(uint64_t slots)
     }
 }
 
-/* The window keeps the guards, and what is known of the segment is what the allocator says. */
-static void clean_softly(const bhi_segment_t *s, uint64_t scribbled)
-{
-    uint64_t dirty = s->kind == BHI_SEGMENT_SLOTS ? ~s->free | s->dirty | scribbled : UINT64_MAX;
-    if (dirty != 0)
-        inside_soft_clear_slots(dirty);
-    inside_soft_restore();
-}
-
 bool inside_clean(const bhi_segment_t *start, uint64_t scribbled)
 {
     const bhi_segment_t *s = (const bhi_segment_t *)window_places.headers; /* NOLINT */
-    if (inside_soft_is_on()) {
-        clean_softly(s, scribbled);
-        return true;
-    }
     if (s->kind != BHI_SEGMENT_SLOTS || s->by_slot || s->by_mprotect != 0 || s->purging != 0)
         return false;
     uint64_t dirty = ~s->free | s->dirty | scribbled;

@@ -2,8 +2,16 @@
  * the kernel, whose calls and page faults were most of the time of a short program. All
  * of it can be read and written; contents go as the kernel would have let them go. The
  * oracle asks the table about each block that is handed out; what the allocator itself
- * touches beyond its guards is seen in the other runs, which have real ones. */
+ * touches beyond its guards is seen in the other runs, which have real ones.
+ *
+ *   T1  an OS page that is not marked as filled reads zero
+ *
+ * Marks come from the oracle, which says what it writes, and what it finds copied: the
+ * allocator puts nothing but zeroes into memory beside the blocks that it hands out. So
+ * neither what is to be cleared depends on the allocator's word, nor does it take a call. */
 #include "base/bits.h"
+#include "base/checked.h"
+#include "meta/arena.h"
 #include "os/os.h"
 #include "window/inside.h"
 #include "window/window.h"
@@ -11,9 +19,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define PAGES (SOFT_SEGMENTS * BH_SEGMENT_SIZE / BH_OS_PAGE_SIZE)
+#define SIZE (SOFT_SEGMENTS * BH_SEGMENT_SIZE)
+#define PAGES (SIZE / BH_OS_PAGE_SIZE)
 #define WORDS (PAGES / 64)
-#define CLEAR_MOST 256u /* OS pages; more than these are returned instead */
+#define CLEAR_MOST 4096u /* OS pages; more than these are returned instead */
 
 /* A bit for each OS page. */
 typedef struct table {
@@ -22,169 +31,208 @@ typedef struct table {
 
 static struct {
     bool on;
-    bool touched[SOFT_SEGMENTS]; /* was open since it was last reserved as a whole */
-    uintptr_t next_page; /* behind the one that was closed last, if it was closed alone */
     table_t now, start; /* start: with segment 0 as the warm start leaves it */
+    uint64_t filled[WORDS];
+    size_t end; /* OS pages from here on are as at the start, and not filled */
 } soft;
+
+/* The bits of [i, end) in the word of i. */
+static uint64_t part_of_word(size_t i, size_t end)
+{
+    size_t low = i % 64, n = end - i < 64 - low ? end - i : 64 - low;
+    return (n < 64 ? ((uint64_t)1 << n) - 1 : UINT64_MAX) << low;
+}
+
+static size_t next_word(size_t i)
+{
+    return (i | 63) + 1;
+}
+
+static size_t page_of(uintptr_t at)
+{
+    return (at - window_places.blocks) >> BH_OS_PAGE_SHIFT;
+}
 
 static void mark(uint64_t *bits, uintptr_t at, size_t size, bool value)
 {
-    size_t i = (at - window_places.blocks) >> BH_OS_PAGE_SHIFT, end = i + (size >> BH_OS_PAGE_SHIFT);
-    while (i < end) {
-        size_t low = i % 64, n = end - i < 64 - low ? end - i : 64 - low;
-        uint64_t mask = (n < 64 ? ((uint64_t)1 << n) - 1 : UINT64_MAX) << low;
+    size_t end = page_of(at) + (size >> BH_OS_PAGE_SHIFT);
+    for (size_t i = page_of(at); i < end; i = next_word(i)) {
+        uint64_t mask = part_of_word(i, end);
         bits[i / 64] = value ? bits[i / 64] | mask : bits[i / 64] & ~mask;
-        i += n;
     }
+    soft.end = bhi_max(soft.end, end);
 }
 
-static bool is_closed(size_t os_page)
+static bool has(const uint64_t *bits, size_t page)
 {
-    return ((soft.now.guard[os_page / 64] | soft.now.closed[os_page / 64]) >> os_page % 64 & 1) != 0;
+    return (bits[page / 64] >> page % 64 & 1) != 0;
+}
+
+static bool is_closed(size_t page)
+{
+    return has(soft.now.guard, page) || has(soft.now.closed, page);
 }
 
 size_t inside_soft(uintptr_t at, size_t size)
 {
-    size_t off = at - window_places.blocks, all = SOFT_SEGMENTS * BH_SEGMENT_SIZE;
-    if (!soft.on || off >= all)
+    size_t off = at - window_places.blocks;
+    if (!soft.on || off >= SIZE)
         return 0;
-    return size < all - off ? size : all - off;
+    return size < SIZE - off ? size : SIZE - off;
 }
 
-/* The lowest bits of the eight bytes from i on, of those below n. */
-static uint64_t resident_word(const uint64_t *resident, size_t i, size_t n)
+/* -------------------------------------------------------------------- contents */
+
+static void fill(uintptr_t from, uintptr_t to)
 {
-    uint64_t word = resident[i / 8] & 0x0101010101010101u;
-    return n - i >= 8 ? word : word & (((uint64_t)1 << (n - i) * 8) - 1);
+    uintptr_t low = bhi_align_down(from, BH_OS_PAGE_SIZE);
+    mark(soft.filled, low, bhi_align_up(to, BH_OS_PAGE_SIZE) - low, true);
 }
 
-static void look(uintptr_t at, size_t size, unsigned char *resident)
+void window_fills(uintptr_t at, size_t size)
 {
-    inside_must(mincore((void *)at, size, resident), "mincore"); /* NOLINT: memory is numbers here */
+    size_t n = inside_soft(at, size);
+    if (n != 0)
+        fill(at, at + n);
 }
 
-/* One OS page. Where a slot is closed page by page, nothing is written in between: the
- * rest of the slot is looked at with the first. */
-static void clear_page(uintptr_t at)
-{
-    static unsigned char resident[BH_SLOT_OS_PAGES];
-    size_t i = (at & (BH_SLOT_SIZE - 1)) >> BH_OS_PAGE_SHIFT;
-    if (at != soft.next_page || i == 0)
-        look(at, BH_SLOT_SIZE - (i << BH_OS_PAGE_SHIFT), resident + i);
-    if ((resident[i] & 1) != 0)
-        memset((void *)at, 0, BH_OS_PAGE_SIZE); /* NOLINT */
-}
+/* Before a block may be copied: which of its OS pages are filled, from its first word of marks on. */
+static struct {
+    uintptr_t p;
+    size_t size, soft;
+    uint64_t filled[WORDS];
+} copied;
 
-/* Memory that was touched is cleared and stays, to some size: to fault it in again costs ten
- * times as much as to write it. resident: a byte for each OS page, its lowest bit. */
-static void clear_resident(uintptr_t at, size_t n, const uint64_t *resident)
+void window_may_copy(uintptr_t p, size_t size)
 {
-    size_t found = 0;
-    for (size_t i = 0; i < n; i += 8)
-        found += bhi_bit_count(resident_word(resident, i, n));
-    if (found > CLEAR_MOST) {
-        inside_must(madvise((void *)at, n << BH_OS_PAGE_SHIFT, MADV_DONTNEED), "memory"); /* NOLINT */
+    copied.p = p;
+    copied.size = size;
+    copied.soft = inside_soft(p, size);
+    if (copied.soft == 0)
         return;
-    }
-    for (size_t i = 0; i < n; i += 8) {
-        for (uint64_t word = resident_word(resident, i, n); word != 0; word &= word - 1)
-            memset((void *)(at + ((i + bhi_bit_first(word) / 8) << BH_OS_PAGE_SHIFT)), 0, BH_OS_PAGE_SIZE); /* NOLINT */
+    size_t first = page_of(p) / 64, last = page_of(p + copied.soft - 1) / 64;
+    memcpy(copied.filled, soft.filled + first, (last - first + 1) * sizeof copied.filled[0]);
+}
+
+void window_copied(uintptr_t to)
+{
+    uintptr_t low = bhi_align_down(copied.p, BH_OS_PAGE_SIZE << 6), end = copied.p + copied.soft;
+    if (copied.soft < copied.size)
+        window_fills(to + copied.soft, copied.size - copied.soft); /* of that nothing is known */
+    for (uintptr_t at = bhi_align_down(copied.p, BH_OS_PAGE_SIZE); at < end; at += BH_OS_PAGE_SIZE) {
+        uintptr_t from = bhi_max(at, copied.p), until = bhi_min(at + BH_OS_PAGE_SIZE, end);
+        if (has(copied.filled, (at - low) >> BH_OS_PAGE_SHIFT))
+            window_fills(to + (from - copied.p), until - from);
     }
 }
 
+void window_fills_behind(uintptr_t p, size_t usable)
+{
+    uintptr_t from = p + usable;
+    if (inside_soft(from, 1) == 0)
+        return;
+    const bhi_page_t *page = bhi_desc_first(bhi_desc_at(window_places.descs, p - window_places.blocks));
+    uintptr_t end = from;
+    if (page->state == BHI_PAGE_LARGE)
+        end = page->start + page->single_bytes;
+    else if (page->block_size != 0)
+        end = p - (p - page->start) % page->block_size + page->block_size;
+    if (end > from)
+        fill(from, from + inside_soft(from, end - from));
+}
+
+/* Clears what is marked: memory that was touched stays, to some size, as to fault it in
+ * again costs ten times as much as to write it. */
+static void clear(uintptr_t at, size_t size)
+{
+    size_t first = page_of(at), end = first + (size >> BH_OS_PAGE_SHIFT), found = 0;
+    for (size_t i = first; i < end; i = next_word(i)) {
+        if (soft.filled[i / 64] != 0)
+            found += bhi_bit_count(soft.filled[i / 64] & part_of_word(i, end));
+    }
+    if (found > CLEAR_MOST)
+        inside_must(madvise((void *)at, size, MADV_DONTNEED), "memory"); /* NOLINT: memory is numbers here */
+    for (size_t i = first; found > 0 && i < end; i = next_word(i)) {
+        if (soft.filled[i / 64] == 0)
+            continue;
+        uint64_t mask = part_of_word(i, end), set = found > CLEAR_MOST ? 0 : soft.filled[i / 64] & mask;
+        for (; set != 0; set &= set - 1)
+            memset((void *)(window_places.blocks + (((i & ~(size_t)63) + bhi_bit_first(set)) << BH_OS_PAGE_SHIFT)), 0, BH_OS_PAGE_SIZE); /* NOLINT */
+        soft.filled[i / 64] &= ~mask;
+    }
+}
+
+/* What the kernel would have let go. A mark that is missing shows where it matters. */
 void inside_soft_clear(uintptr_t at, size_t size)
 {
-    static uint64_t resident[PAGES / 8];
-    soft.next_page = 0;
-    look(at, size, (unsigned char *)resident);
-    clear_resident(at, size >> BH_OS_PAGE_SHIFT, resident);
+    clear(at, size);
+    if (inside_verifies())
+        inside_verify_zero("memory that was let go", at, size, NULL);
 }
 
-void inside_soft_clear_slots(uint64_t slots)
-{
-    static uint64_t resident[PAGES / 8];
-    unsigned first = bhi_bit_first(slots), n = bhi_bit_last(slots) + 1 - first;
-    uintptr_t at = window_places.blocks + ((size_t)first << BH_SLOT_SHIFT);
-    soft.next_page = 0;
-    look(at, (size_t)n << BH_SLOT_SHIFT, (unsigned char *)resident);
-    for (unsigned i = 0; i < n; i++) {
-        if ((slots >> (first + i) & 1) != 0)
-            clear_resident(at + ((size_t)i << BH_SLOT_SHIFT), BH_SLOT_OS_PAGES, resident + i * BH_SLOT_OS_PAGES / 8);
-    }
-}
+/* ------------------------------------------------------------ guards and access */
 
 void inside_soft_guard(uintptr_t at, size_t size, bool install)
 {
     mark(soft.now.guard, at, size, install);
-    if (!install)
-        return;
-    if (size > BH_OS_PAGE_SIZE) {
+    if (install)
         inside_soft_clear(at, size);
-        return;
-    }
-    clear_page(at);
-    soft.next_page = at + BH_OS_PAGE_SIZE;
-}
-
-/* Whole segments that nobody opened are not looked at. */
-static bool is_untouched(uintptr_t at, size_t size)
-{
-    bool touched = ((at | size) & (BH_SEGMENT_SIZE - 1)) != 0;
-    for (size_t off = 0; off < size && !touched; off += BH_SEGMENT_SIZE)
-        touched = soft.touched[(at + off - window_places.blocks) >> BH_SEGMENT_SHIFT];
-    return !touched;
-}
-
-static void touch(uintptr_t at, size_t size, bool touched)
-{
-    for (uintptr_t end = at + size; at < end; at = (at | (BH_SEGMENT_SIZE - 1)) + 1)
-        soft.touched[(at - window_places.blocks) >> BH_SEGMENT_SHIFT] = touched;
 }
 
 void inside_soft_close(uintptr_t at, size_t size, bool close)
 {
     mark(soft.now.closed, at, size, close);
-    if (!close)
-        touch(at, size, true);
 }
 
 void inside_soft_rereserve(uintptr_t at, size_t size)
 {
     mark(soft.now.closed, at, size, true);
     mark(soft.now.guard, at, size, false);
-    if (is_untouched(at, size))
-        return;
     inside_soft_clear(at, size);
-    if (((at | size) & (BH_SEGMENT_SIZE - 1)) == 0)
-        touch(at, size, false);
 }
 
 /* Guards and access come along; what is left behind has its access and no guards. */
 void inside_soft_move(uintptr_t from, uintptr_t to, size_t size)
 {
-    static unsigned char resident[PAGES];
-    touch(to, size, true);
     inside_soft_clear(to, size);
-    inside_must(mincore((void *)from, size, resident), "mincore"); /* NOLINT */
     for (size_t at = 0; at < size; at += BH_OS_PAGE_SIZE) {
-        size_t page = (from + at - window_places.blocks) >> BH_OS_PAGE_SHIFT;
-        mark(soft.now.guard, to + at, BH_OS_PAGE_SIZE, (soft.now.guard[page / 64] >> page % 64 & 1) != 0);
-        mark(soft.now.closed, to + at, BH_OS_PAGE_SIZE, (soft.now.closed[page / 64] >> page % 64 & 1) != 0);
-        if ((resident[at >> BH_OS_PAGE_SHIFT] & 1) != 0)
-            memcpy((void *)(to + at), (const void *)(from + at), BH_OS_PAGE_SIZE); /* NOLINT */
+        size_t page = page_of(from + at);
+        mark(soft.now.guard, to + at, BH_OS_PAGE_SIZE, has(soft.now.guard, page));
+        mark(soft.now.closed, to + at, BH_OS_PAGE_SIZE, has(soft.now.closed, page));
+        if (!has(soft.filled, page))
+            continue;
+        memcpy((void *)(to + at), (const void *)(from + at), BH_OS_PAGE_SIZE); /* NOLINT */
+        fill(to + at, to + at + BH_OS_PAGE_SIZE);
     }
     mark(soft.now.guard, from, size, false);
     inside_soft_clear(from, size);
 }
 
+bool window_is_open(uintptr_t at, size_t size)
+{
+    size_t n = inside_soft(at, size);
+    for (size_t i = 0; i < n;) {
+        if (is_closed(page_of(at + i)))
+            return false;
+        i += BH_OS_PAGE_SIZE - ((at + i) & (BH_OS_PAGE_SIZE - 1));
+    }
+    return true;
+}
+
+bool window_is_closed(uintptr_t at)
+{
+    return inside_soft(at, 1) == 0 || is_closed(page_of(at));
+}
+
+/* ------------------------------------------------------------------- each start */
+
 void inside_soft_on(void)
 {
-    size_t size = SOFT_SEGMENTS * BH_SEGMENT_SIZE;
-    inside_must(bhi_os_open(window_places.blocks, size), "soft memory");
+    inside_must(bhi_os_open(window_places.blocks, SIZE), "soft memory");
     soft.on = true;
-    touch(window_places.blocks, size, false);
-    mark(soft.now.guard, window_places.blocks, size, false);
-    mark(soft.now.closed, window_places.blocks, size, true);
+    mark(soft.now.guard, window_places.blocks, SIZE, false);
+    mark(soft.now.closed, window_places.blocks, SIZE, true);
+    mark(soft.filled, window_places.blocks, SIZE, false);
 }
 
 void inside_soft_off(void)
@@ -200,25 +248,22 @@ bool inside_soft_is_on(void)
 void inside_soft_remember(void)
 {
     soft.start = soft.now;
+    soft.end = 0;
 }
 
 void inside_soft_restore(void)
 {
-    soft.now = soft.start;
+    if (inside_verifies())
+        inside_verify_zero("soft memory that nobody filled (T1)", window_places.blocks, SIZE, soft.filled);
+    size_t end = (soft.end + 63) / 64 * 64;
+    clear(window_places.blocks, end << BH_OS_PAGE_SHIFT);
+    memcpy(soft.now.guard, soft.start.guard, end / 8);
+    memcpy(soft.now.closed, soft.start.closed, end / 8);
+    soft.end = 0;
 }
 
-bool window_is_open(uintptr_t at, size_t size)
+void inside_soft_shut(void)
 {
-    size_t n = inside_soft(at, size);
-    for (size_t i = 0; i < n;) {
-        if (is_closed((at + i - window_places.blocks) >> BH_OS_PAGE_SHIFT))
-            return false;
-        i += BH_OS_PAGE_SIZE - ((at + i) & (BH_OS_PAGE_SIZE - 1));
-    }
-    return true;
-}
-
-bool window_is_closed(uintptr_t at)
-{
-    return inside_soft(at, 1) == 0 || is_closed((at - window_places.blocks) >> BH_OS_PAGE_SHIFT);
+    mark(soft.now.guard, window_places.blocks, BH_SEGMENT_SIZE, false);
+    mark(soft.now.closed, window_places.blocks, BH_SEGMENT_SIZE, true);
 }

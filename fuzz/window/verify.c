@@ -1,5 +1,6 @@
-/* Looks whether a reset that cleared only what the last run touched has left anything:
- * for who doubts the window, with FUZZ_VERIFY in the environment. Slow. */
+/* Looks whether a reset that cleared only what the last run touched has left anything, and
+ * in soft memory each call that is to clear some, within the run: for who doubts the
+ * window, with FUZZ_VERIFY in the environment. Slow. */
 #include "window/inside.h"
 #include "window/window.h"
 
@@ -20,7 +21,7 @@ bool inside_verifies(void)
     return wanted != 0;
 }
 
-_Noreturn static void left(const char *where, uintptr_t at, size_t offset)
+_Noreturn void inside_left(const char *where, uintptr_t at, size_t offset)
 {
     fprintf(stderr, "fuzz: FINDING: the reset left something in %s, at %#zx (%#zx behind its start)\n", where, at, offset);
     abort();
@@ -30,7 +31,7 @@ static void must_be_zero(const char *where, uintptr_t at, size_t size)
 {
     for (size_t i = 0; i < size; i += sizeof(uint64_t)) {
         if (*(const uint64_t *)(at + i) != 0) /* NOLINT: memory is looked at by number */
-            left(where, at + i, i);
+            inside_left(where, at + i, i);
     }
 }
 
@@ -38,21 +39,26 @@ static void must_be_same(const char *where, const void *is, const void *was, siz
 {
     for (size_t at = 0; at < size; at++) {
         if (((const char *)is)[at] != ((const char *)was)[at])
-            left(where, (uintptr_t)is + at, at);
+            inside_left(where, (uintptr_t)is + at, at);
     }
 }
 
 /* What was never touched, or returned, is in no memory. */
-static void look_at_blocks(void)
+void inside_verify_zero(const char *where, uintptr_t at, size_t size, const uint64_t *but)
 {
     static unsigned char resident[OS_PAGES];
-    size_t size = inside_soft_is_on() ? SOFT_SEGMENTS * BH_SEGMENT_SIZE : BH_SEGMENT_SIZE; /* the others have no access */
-    if (mincore((void *)window_places.blocks, size, resident) != 0) /* NOLINT */
-        left("the mappings of the first segments", window_places.blocks, 0);
+    if (mincore((void *)at, size, resident) != 0) /* NOLINT */
+        inside_left("the mappings of the first segments", at, 0);
     for (size_t i = 0; i < size / BH_OS_PAGE_SIZE; i++) {
-        if ((resident[i] & 1) != 0)
-            must_be_zero("blocks", window_places.blocks + i * BH_OS_PAGE_SIZE, BH_OS_PAGE_SIZE);
+        if ((resident[i] & 1) != 0 && (but == NULL || (but[i / 64] >> i % 64 & 1) == 0))
+            must_be_zero(where, at + i * BH_OS_PAGE_SIZE, BH_OS_PAGE_SIZE);
     }
+}
+
+static void look_at_blocks(void)
+{
+    bool soft = inside_soft_is_on();
+    inside_verify_zero("blocks", window_places.blocks, soft ? SOFT_SEGMENTS * BH_SEGMENT_SIZE : BH_SEGMENT_SIZE, NULL); /* the others have no access */
 }
 
 void inside_verify(const bhi_state_t *state, const bhi_segment_t *first)

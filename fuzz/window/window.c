@@ -21,8 +21,9 @@
 #include <unistd.h>
 
 #define START_MS 1000u
-#define MILD_SEGMENTS SOFT_SEGMENTS           /* in use, up to which the next reset looks at each */
+#define MILD_SEGMENTS 8u                      /* in use, up to which the next reset looks at each */
 #define RESERVED_MOST 128u
+#define POOL_OPEN ((size_t)512 * 1024)
 #define LAST (BH_SLOT_OS_PAGES - 1)
 
 window_places_t window_places;
@@ -40,7 +41,8 @@ static struct {
     bool distrust;
     snapshot_t cold_start, warm_start;
     bhi_settings_t settings;
-    bhi_options_t defaults[2]; /* by profile */
+    bhi_options_t defaults[BHI_PROFILE_DEBUG + 1]; /* by profile, as far as known */
+    bool known[BHI_PROFILE_DEBUG + 1];
     bool guards_by_madvise;
     uintptr_t reserved_at[RESERVED_MOST];
     size_t reserved_size[RESERVED_MOST];
@@ -95,6 +97,12 @@ static void make_warm(void)
         give_up("no first segment");
     bhi_guard_batch(span.segment);
     bhi_span_give(span.segment, span.slot, 1, false);
+    bhi_pool_t *pool = &bhi_state->pool; /* open as far as most runs come */
+    if (pool->open_end < window_places.pool + POOL_OPEN) {
+        inside_must(bhi_os_open(pool->open_end, window_places.pool + POOL_OPEN - pool->open_end), "pool");
+        pool->bytes += window_places.pool + POOL_OPEN - pool->open_end;
+        pool->open_end = window_places.pool + POOL_OPEN;
+    }
     bhi_state->purge_first = bhi_state->purge_last = NULL;
     atomic_store(&bhi_state->purge_next_at, 0);
     span.segment->purge_at = 0;
@@ -103,9 +111,13 @@ static void make_warm(void)
 
 void window_options(bhi_options_t *out, bhi_profile_t profile)
 {
-    bhi_options_defaults(out, profile);
-    out->profile = (uint32_t)profile;
-    out->guarded_first = 0; /* which blocks come from pages is what the targets look at */
+    bhi_options_t *defaults = &w.defaults[profile];
+    if (!w.known[profile]) {
+        bhi_options_defaults(defaults, profile);
+        defaults->guarded_first = 0; /* which blocks come from pages is what the targets look at */
+        w.known[profile] = true;
+    }
+    *out = *defaults;
 }
 
 static void find_control(void)
@@ -141,6 +153,7 @@ static void start_up(void)
     w.reserved = 0;
     w.guards_by_madvise = bhi_process.guards_by_madvise;
     w.settings = bhi_settings;
+    bhi_guard_mappings_left(); /* reads its file once, not in each run */
     remember(&w.cold_start);
     make_warm();
     remember(&w.warm_start);
@@ -168,22 +181,35 @@ static void forget_reservations(void)
     w.reserved = 0;
 }
 
+/* The first segments, of memory whose guards are the kernel's. */
+static bool clean_blocks(const bhi_arena_t *arena, const snapshot_t *start)
+{
+    const bhi_arena_t *then = &start->state.arenas[0];
+    if (arena->top > MILD_SEGMENTS || atomic_load(&arena->blocks_open) != atomic_load(&then->blocks_open) ||
+        arena->headers_open != then->headers_open || !inside_clean(&start->first, w.scribbled))
+        return false;
+    if (arena->top > 1)
+        inside_must(bhi_os_rereserve(window_places.blocks + BH_SEGMENT_SIZE, (size_t)(arena->top - 1) << BH_SEGMENT_SHIFT), "segments");
+    return true;
+}
+
 /* After a run that used the allocator as it is meant to be: the first segments only.
- * False: more than that. */
+ * False: more than that. Control data that it opened stay so, and read zero. */
 static bool reset_mildly(void)
 {
     const bhi_arena_t *arena = &bhi_state->arenas[0];
-    uint32_t top = arena->top;
+    size_t top = arena->top;
     const snapshot_t *start = &w.warm_start;
     uintptr_t used = bhi_state->pool.at;
-    if (w.distrust || !w.warm || w.reserved != 0 || top > MILD_SEGMENTS || top == 0 || used < start->state.pool.at ||
-        atomic_load(&arena->blocks_open) != atomic_load(&start->state.arenas[0].blocks_open) ||
-        arena->headers_open != start->state.arenas[0].headers_open || !inside_clean(&start->first, w.scribbled))
+    if (w.distrust || !w.warm || w.reserved != 0 || top > SOFT_SEGMENTS || (top == 0 && !inside_soft_is_on()) || used < start->state.pool.at)
         return false;
-    if (top > 1)
-        inside_must(bhi_os_rereserve(window_places.blocks + BH_SEGMENT_SIZE, (size_t)(top - 1) << BH_SEGMENT_SHIFT), "segments");
-    memset((void *)window_places.descs, 0, (size_t)top << (BH_SEGMENT_SLOTS_SHIFT + BH_PAGE_DESC_SHIFT)); /* NOLINT */
-    memset((void *)window_places.headers, 0, top * sizeof(bhi_segment_t)); /* NOLINT */
+    if (inside_soft_is_on())
+        inside_soft_restore();
+    else if (!clean_blocks(arena, start))
+        return false;
+    size_t open = atomic_load(&arena->blocks_open) >> BH_SLOT_SHIFT << BH_PAGE_DESC_SHIFT;
+    memset((void *)window_places.descs, 0, bhi_min(top << (BH_SEGMENT_SLOTS_SHIFT + BH_PAGE_DESC_SHIFT), open)); /* NOLINT */
+    memset((void *)window_places.headers, 0, bhi_min(top * sizeof(bhi_segment_t), arena->headers_open)); /* NOLINT */
     memset((void *)start->state.pool.at, 0, used - start->state.pool.at); /* NOLINT */
     return true;
 }
@@ -211,6 +237,8 @@ static void start_from(const snapshot_t *from, const window_start_t *start, bool
     *root() = from->root;
     if (from == &w.warm_start)
         *(bhi_segment_t *)window_places.headers = from->first; /* NOLINT */
+    else if (start->soft)
+        memset((void *)window_places.headers, 0, sizeof from->first); /* NOLINT: the warm start's */
     bhi_settings = w.settings;
     bhi_process.options = *start->options;
     bhi_process.guards_by_madvise = w.guards_by_madvise && start->options->guard != BHI_GUARD_MPROTECT;
@@ -259,14 +287,15 @@ void window_reset(const window_start_t *start)
     window_refuse(0, 0, 0);
     inside_reset_contexts();
     window_now = START_MS;
-    bool mild = !start->cold && start->soft == inside_soft_is_on() && reset_mildly();
+    bool cold = start->cold && !start->soft; /* for the kernel */
+    bool mild = !cold && start->soft == inside_soft_is_on() && reset_mildly();
     if (!mild) {
         forget_reservations();
         reset_kernel();
-        open_control(start->cold ? &w.cold_start : &w.warm_start);
+        open_control(cold ? &w.cold_start : &w.warm_start);
         if (start->soft)
             inside_soft_on();
-        if (!start->cold)
+        if (!cold)
             open_first_segment(start);
         inside_soft_remember();
     }
@@ -275,6 +304,8 @@ void window_reset(const window_start_t *start)
         *(bhi_segment_t *)window_places.headers = w.warm_start.first; /* NOLINT */
         inside_verify(&w.warm_start.state, &w.warm_start.first);
     }
+    if (start->cold && start->soft)
+        inside_soft_shut();
     start_from(start->cold ? &w.cold_start : &w.warm_start, start, !mild);
     w.distrust = false;
     w.scribbled = 0;

@@ -26,7 +26,7 @@ typedef struct window_start {
     uint64_t seed;        /* of everything random */
     bhi_options_t *options; /* as after start-up */
     bool cold;
-    bool soft;            /* not with cold: memory of blocks that the window keeps the guards of, see soft.c */
+    bool soft;            /* memory of blocks that the window keeps the guards of, see soft.c; what is cold then is the state */
 } window_start_t;
 
 /* The options of a profile, as at start-up without any source of them. */
@@ -42,6 +42,14 @@ void window_distrust(void);
 
 /* The program wrote there beside its live blocks. */
 void window_scribbled(uintptr_t from, size_t size);
+
+/* What soft memory knows of its contents: something else than zeroes was or will be written
+ * there. And behind the usable bytes of block p, by the allocator, to the block's end. */
+void window_fills(uintptr_t at, size_t size);
+void window_fills_behind(uintptr_t p, size_t usable);
+/* Block p may be copied elsewhere now; it was, all of it. */
+void window_may_copy(uintptr_t p, size_t size);
+void window_copied(uintptr_t to);
 
 /* From here on a run may go round in circles: it is ended after some hundredths of a
  * second of processor time, else after one. */

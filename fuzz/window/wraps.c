@@ -154,23 +154,59 @@ static void must_be_ours(uintptr_t addr, size_t size)
         leave(WINDOW_STRAY, addr);
 }
 
-/* `instead`: what is done with the `n` bytes from addr on that are soft. */
-#define RANGED(name, instead)                                                                                          \
+/* ------------------------------------------------------- refused kernel calls */
+
+static unsigned refused_kinds, refused_times;
+static int refused_error;
+
+static int refuse(bhi_os_call_t call)
+{
+    if (refused_times == 0 || (refused_kinds >> call & 1) == 0)
+        return 0;
+    refused_times--;
+    return refused_error;
+}
+
+/* What the kernel keeps may be anything then; of soft memory it keeps nothing. */
+void window_refuse(unsigned kinds, unsigned times, int error)
+{
+    refused_kinds = kinds;
+    refused_times = times;
+    refused_error = error;
+    bhi_os_fail_hook = times != 0 ? refuse : NULL;
+    if (times != 0 && !inside_soft_is_on())
+        window_distrust();
+}
+
+/* --------------------------------------------------------- memory and its guards */
+
+/* `instead`: what is done with the `n` bytes from addr on that are soft, unless the call,
+ * which would be of this kind, is refused. */
+#define RANGED(name, kind, instead)                                                                                    \
     int __wrap_bhi_os_##name(uintptr_t addr, size_t size);                                                             \
     int __real_bhi_os_##name(uintptr_t addr, size_t size);                                                             \
     int __wrap_bhi_os_##name(uintptr_t addr, size_t size)                                                              \
     {                                                                                                                  \
         must_be_ours(addr, size);                                                                                      \
         size_t n = inside_soft(addr, size);                                                                            \
+        if (n != size) {                                                                                               \
+            int r = __real_bhi_os_##name(addr + n, size - n);                                                          \
+            if (r != 0)                                                                                                \
+                return r;                                                                                              \
+        } else {                                                                                                       \
+            int error = refuse(kind);                                                                                  \
+            if (error != 0)                                                                                            \
+                return -error;                                                                                         \
+        }                                                                                                              \
         if (n != 0)                                                                                                    \
             instead;                                                                                                   \
-        return n == size ? 0 : __real_bhi_os_##name(addr + n, size - n);                                               \
+        return 0;                                                                                                      \
     }
-RANGED(rereserve, inside_soft_rereserve(addr, n))
-RANGED(protect_none, inside_soft_close(addr, n, true))
-RANGED(open, inside_soft_close(addr, n, false))
-RANGED(purge, inside_soft_clear(addr, n))
-RANGED(guard_remove, inside_soft_guard(addr, n, false))
+RANGED(rereserve, BHI_OS_MMAP, inside_soft_rereserve(addr, n))
+RANGED(protect_none, BHI_OS_MPROTECT, inside_soft_close(addr, n, true))
+RANGED(open, BHI_OS_MPROTECT, inside_soft_close(addr, n, false))
+RANGED(purge, BHI_OS_MADVISE, inside_soft_clear(addr, n))
+RANGED(guard_remove, BHI_OS_GUARD, inside_soft_guard(addr, n, false))
 #undef RANGED
 
 /* For terabytes the kernel would make page tables for minutes, and no signal stops it. */
@@ -183,9 +219,10 @@ int __wrap_bhi_os_guard_install(uintptr_t addr, size_t size)
     if (size > (size_t)1 << 30)
         return -ENOMEM;
     size_t n = inside_soft(addr, size);
-    if (n != 0)
+    int r = n != size ? __real_bhi_os_guard_install(addr + n, size - n) : -refuse(BHI_OS_GUARD);
+    if (r == 0 && n != 0)
         inside_soft_guard(addr, n, true);
-    return n == size ? 0 : __real_bhi_os_guard_install(addr + n, size - n);
+    return r;
 }
 
 int __wrap_bhi_os_guard_install_many(const uintptr_t *addrs, size_t n, size_t size);
@@ -196,6 +233,8 @@ int __wrap_bhi_os_guard_install_many(const uintptr_t *addrs, size_t n, size_t si
     size_t done = 0;
     for (size_t i = 0; i < n; i++)
         must_be_ours(addrs[i], size);
+    if (n != 0 && inside_soft(addrs[0], size) == size && refuse(BHI_OS_PROCESS_MADVISE) != 0)
+        return 0;
     for (; done < n && inside_soft(addrs[done], size) == size; done++)
         inside_soft_guard(addrs[done], size, true);
     return done == n ? (int)n : (int)done + __real_bhi_os_guard_install_many(addrs + done, n - done, size);
@@ -214,7 +253,7 @@ int __wrap_bhi_os_move(uintptr_t from, uintptr_t to, size_t size)
         return 0;
     }
     if (soft != 0 || inside_soft(to, size) != 0)
-        window_distrust(); /* mappings of both kinds */
+        return -EINVAL; /* as a kernel that cannot: guards of both kinds are not the same mapping's */
     return __real_bhi_os_move(from, to, size);
 }
 
@@ -224,29 +263,6 @@ intptr_t __wrap_bhi_os_reserve(uintptr_t hint, size_t size)
     if (!bhi_os_failed(at))
         inside_reserved((uintptr_t)at, size);
     return at;
-}
-
-/* ------------------------------------------------------- refused kernel calls */
-
-static unsigned refused_kinds, refused_times;
-static int refused_error;
-
-static int refuse(bhi_os_call_t call)
-{
-    if (refused_times == 0 || (refused_kinds >> call & 1) == 0)
-        return 0;
-    refused_times--;
-    return refused_error;
-}
-
-void window_refuse(unsigned kinds, unsigned times, int error)
-{
-    refused_kinds = kinds;
-    refused_times = times;
-    refused_error = error;
-    bhi_os_fail_hook = times != 0 ? refuse : NULL;
-    if (times != 0)
-        window_distrust();
 }
 
 /* ----------------------------------------------------------------- signals */
