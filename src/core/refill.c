@@ -35,15 +35,18 @@ static uint32_t extension(const bhi_page_t *page, uint32_t have)
     return 2 * n >= have && n > 1 ? have : n;
 }
 
+/* Of the last word below capacity: blocks that are on the list or were. */
+static uint64_t listable(const bhi_page_t *page)
+{
+    return ~page->fresh & bhi_bit_range(0, bhi_page_capacity(page) - last_word(page));
+}
+
 /* Free blocks of one word of the map. */
 static uint64_t free_in_word(const bhi_page_t *page, uint32_t w)
 {
     uint64_t used = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) |
                     atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
-    uint32_t base = last_word(page);
-    if (w != base / 64)
-        return ~used;
-    return ~used & ~page->fresh & bhi_bit_range(0, bhi_page_capacity(page) - base);
+    return w == last_word(page) / 64 ? ~used & listable(page) : ~used;
 }
 
 /* The page was another owner's: what its free blocks hold goes, before one of them is
@@ -129,11 +132,7 @@ static void gather(bhi_heap_t *heap, bhi_page_t *page, uint32_t n)
     bhi_index_t entries[BH_LIST_MOST + 63], *end = entries;
     uint32_t words = (bhi_page_capacity(page) + 63) / 64;
     uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(&heap->random, words) : 0;
-    bhi_index_t *enough_here = entries + n;
-    for (uint32_t i = 0; i < words && end < enough_here; i++) {
-        end = bhi_spread(end, free_in_word(page, w), bhi_list_code(page, w * 64));
-        w = w + 1 == words ? 0 : w + 1;
-    }
+    end = bhi_spread_free(end, entries + n, &(bhi_spread_of_t){page->map, words, w, listable(page), bhi_list_code(page, 0)});
     uint32_t have = (uint32_t)(end - entries);
     bhi_list_fill(page, &heap->random, entries, have, (uint32_t)bhi_min(have, n));
     page->free_zero = false;

@@ -46,9 +46,31 @@ static bhi_index_t *by_bytes(bhi_index_t *end, uint64_t set, bhi_index_t first)
     return end + (sums >> 56);
 }
 
+typedef bhi_index_t *spread_t(bhi_index_t *end, uint64_t set, bhi_index_t first);
+
+/* Compiled once for each way of a word, which is part of the loop then. */
+BH_INLINE bhi_index_t *of_words(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of, spread_t *one)
+{
+    for (uint32_t w = of->from, i = 0; i < of->words && end < enough; i++) {
+        uint64_t live = atomic_load_explicit(&of->map[w].live, memory_order_relaxed);
+        uint64_t held = atomic_load_explicit(&of->map[w].held, memory_order_relaxed);
+        bool last = w + 1 == of->words;
+        end = one(end, ~(live | held) & (last ? of->of_last : ~(uint64_t)0), (bhi_index_t)(w * 64 ^ of->key));
+        w = last ? 0 : w + 1;
+    }
+    return end;
+}
+
+static BH_NOINLINE bhi_index_t *of_words_by_bytes(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+{
+    return of_words(end, enough, of, by_bytes);
+}
+
 /* Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2: VPCOMPRESSW. */
 #if defined(__x86_64__) && BH_OS_PAGE_SHIFT <= 15
-__attribute__((target("avx512bw,avx512vbmi2,popcnt"))) static bhi_index_t *by_halves(bhi_index_t *end, uint64_t set, bhi_index_t first)
+#define COMPRESSES __attribute__((target("avx512bw,avx512vbmi2,popcnt")))
+
+COMPRESSES static bhi_index_t *by_halves(bhi_index_t *end, uint64_t set, bhi_index_t first)
 {
     static const bhi_index_t numbers[32] BH_ALIGNED(64) = {0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15,
                                                            16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31};
@@ -60,6 +82,11 @@ __attribute__((target("avx512bw,avx512vbmi2,popcnt"))) static bhi_index_t *by_ha
     _mm512_storeu_si512(end, _mm512_maskz_compress_epi16(of_high, high));
     return end + __builtin_popcount(of_high);
 }
+
+COMPRESSES static BH_NOINLINE bhi_index_t *of_words_by_halves(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+{
+    return of_words(end, enough, of, by_halves);
+}
 #endif
 
 bhi_index_t *bhi_spread(bhi_index_t *end, uint64_t set, bhi_index_t first)
@@ -69,6 +96,15 @@ bhi_index_t *bhi_spread(bhi_index_t *end, uint64_t set, bhi_index_t first)
         return by_halves(end, set, first);
 #endif
     return by_bytes(end, set, first);
+}
+
+bhi_index_t *bhi_spread_free(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+{
+#if defined(__x86_64__) && BH_OS_PAGE_SHIFT <= 15
+    if (bh_likely(bhi_process.has_compress))
+        return of_words_by_halves(end, enough, of);
+#endif
+    return of_words_by_bytes(end, enough, of);
 }
 
 bool bhi_spread_knows_compress(void)

@@ -64,20 +64,35 @@ START_TEST(any_set)
 }
 END_TEST
 
-/* What a list is made of: each word's elements behind those of the one before. */
-START_TEST(one_behind_the_other)
+/* What a list is made of: of words from any one on, and around, until there are enough. */
+START_TEST(free_blocks_of_a_map)
 {
     with_and_without(_i);
-    for (unsigned round = 0; round < 1000; round++) {
-        bhi_index_t entries[128], *end = entries, key = (bhi_index_t)unit_random(&seed);
-        uint64_t sets[2] = {unit_random(&seed) | 1, unit_random(&seed)};
-        for (unsigned w = 0; w < 2; w++)
-            end = bhi_spread(end, sets[w], (bhi_index_t)((w * 64) ^ key));
-        unsigned n = 0;
-        for (unsigned b = 0; b < 128; b++)
-            if ((sets[b / 64] >> b % 64 & 1) != 0)
-                ck_assert_uint_eq(entries[n++], (bhi_index_t)(b ^ key));
-        ck_assert_ptr_eq(end, entries + n);
+    for (unsigned round = 0; round < 20000; round++) {
+        bhi_map_word_t map[9];
+        uint32_t words = 1 + unit_below(&seed, 8), thin = unit_below(&seed, 5);
+        for (uint32_t w = 0; w < 9; w++) {
+            uint64_t live = unit_random(&seed);
+            for (uint32_t i = 0; i < thin; i++)
+                live |= unit_random(&seed);
+            atomic_store(&map[w].live, live);
+            atomic_store(&map[w].held, unit_below(&seed, 3) == 0 ? unit_random(&seed) & live : 0);
+        }
+        if (unit_below(&seed, 8) == 0)
+            atomic_fetch_or(&map[0].held, unit_random(&seed)); /* the trace of two frees at once */
+        bhi_spread_of_t of = {map, words, unit_below(&seed, words), unit_random(&seed), (bhi_index_t)unit_random(&seed)};
+        bhi_index_t entries[63 + 64], *wanted = entries + unit_below(&seed, 65), *end = bhi_spread_free(entries, wanted, &of);
+        bhi_index_t *at = entries;
+        for (uint32_t i = 0, w = of.from; i < words && at < wanted; i++, w = (w + 1) % words) {
+            uint64_t set = ~(atomic_load(&map[w].live) | atomic_load(&map[w].held)) & (w == words - 1 ? of.of_last : UINT64_MAX);
+            for (unsigned b = 0; b < 64; b++) {
+                if ((set >> b & 1) != 0) {
+                    ck_assert_uint_eq(*at, (bhi_index_t)((w * 64 + b) ^ of.key));
+                    at++;
+                }
+            }
+        }
+        ck_assert_ptr_eq(at, end);
     }
 }
 END_TEST
@@ -89,7 +104,7 @@ int main(void)
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_loop_test(c, single_elements_and_their_complements, 0, 2);
     tcase_add_loop_test(c, any_set, 0, 2);
-    tcase_add_loop_test(c, one_behind_the_other, 0, 2);
+    tcase_add_loop_test(c, free_blocks_of_a_map, 0, 2);
     suite_add_tcase(s, c);
     return unit_main(s);
 }
