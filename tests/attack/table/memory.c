@@ -56,8 +56,12 @@ void settle(scene_t *s)
     size_t n = below(s, some_blocks(s->size, 40)) + 1;
     for (size_t i = 0; i < n; i++)
         some[i] = take(s->size);
-    for (size_t i = 0; i < n; i += 2)
-        give(some[i]);
+    for (size_t i = 0; i < n; i++) {
+        if (i % 2 == 0)
+            give(some[i]);
+        else
+            s->kept[s->kept_count++] = some[i];
+    }
 }
 
 void take_many(scene_t *s, size_t n)

@@ -19,16 +19,23 @@ static void many_blocks(scene_t *s)
 }
 
 /* Mappings that hold blocks are the program's own. */
+static bool holds_blocks(const scene_t *s, const range_t *range)
+{
+    for (size_t i = 0; i < s->count; i++) {
+        if (s->block[i] >= range->low && s->block[i] < range->high)
+            return true;
+    }
+    for (size_t i = 0; i < s->kept_count; i++) {
+        if (s->kept[i] >= range->low && s->kept[i] < range->high)
+            return true;
+    }
+    return false;
+}
+
 static bool leads_away(const scene_t *s, uint64_t word)
 {
     const range_t *range = word < 4096 ? NULL : range_of(ranges, range_count, (uintptr_t)word);
-    if (range == NULL)
-        return false;
-    for (size_t i = 0; i < s->count; i++) {
-        if (s->block[i] >= range->low && s->block[i] < range->high)
-            return false;
-    }
-    return true;
+    return range != NULL && !holds_blocks(s, range);
 }
 
 static bool scan(const scene_t *s, uintptr_t from, size_t n)
@@ -100,10 +107,7 @@ static void distances(scene_t *s)
     uintptr_t block = s->block[0];
     range_count = writable_ranges(ranges, MOST_WRITABLE);
     for (size_t i = 0; i < range_count; i++) {
-        bool own = false;
-        for (size_t k = 0; k < s->count; k++)
-            own |= s->block[k] >= ranges[i].low && s->block[k] < ranges[i].high;
-        if (!own && !ranges[i].special)
+        if (!holds_blocks(s, &ranges[i]) && !ranges[i].special)
             print_number((ranges[i].low - block) >> 12);
     }
 }

@@ -48,6 +48,8 @@ typedef struct scene {
     size_t count;   /* of block[] */
     bool effect;    /* what a strike may find out itself */
     uintptr_t block[MOST_BLOCKS];
+    size_t kept_count;
+    uintptr_t kept[20]; /* blocks of settle() that stay */
 } scene_t;
 
 /* A promise names the verdicts that keep it, and for DETECTED the ids that a
