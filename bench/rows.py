@@ -5,7 +5,10 @@ from dataclasses import dataclass
 
 from launch import Context, Sample
 
-PROGRAMS = ["larson", "xmalloc_test", "cache_scratch", "cache_thrash", "mstress", "glibc_simple", "glibc_thread"]
+PROGRAMS = [
+    "larson", "xmalloc_test", "cache_scratch", "cache_thrash", "mstress", "glibc_simple", "glibc_thread",
+    "cfrac", "espresso", "barnes", "sh6bench", "sh8bench", "alloc_test", "rptest", "malloc_large", "mleak",
+]
 WHOLE = ["python", "sqlite", "gcc", "redis"]
 LOOPS = ["pair", "pair_among", "pair_mix", "random", "window_small", "window_wide", "two_threads", "prodcons", "realloc_grow", "churn", "large"]
 
