@@ -11,6 +11,7 @@ PROGRAMS = [
 ]
 WHOLE = ["python", "sqlite", "gcc", "redis"]
 LOOPS = ["pair", "pair_among", "pair_mix", "random", "window_small", "window_wide", "two_threads", "prodcons", "realloc_grow", "churn", "large"]
+MANY = ["many_producers", "many_consumers"]
 
 
 @dataclass(frozen=True)
@@ -48,4 +49,5 @@ class Whole:
 def all_rows() -> list[Program | Whole]:
     """Every row, in the order of the table."""
     suite = [Program(name, "suite", (name,)) for name in PROGRAMS]
-    return [*suite, *map(Whole, WHOLE), *(Program(name, "loops", ("loops", name)) for name in LOOPS)]
+    loops = [Program(name, "loops", ("prodcons_many" if name in MANY else "loops", name)) for name in [*LOOPS, *MANY]]
+    return [*suite, *map(Whole, WHOLE), *loops]
