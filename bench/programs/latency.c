@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common.h"
 
@@ -22,7 +23,7 @@
 #endif
 
 enum { THREADS = 2, SLOTS = 6000, SHARED = 512, SIZES = 1 << 14, WARM_UP = 4 };
-enum { STEPS = 16, CLASSES = 40 * STEPS, PROBED_PAGES = 200, OS_PAGE = 4096 };
+enum { STEPS = 16, CLASSES = 40 * STEPS, PROBED_PAGES = 200, STRIDE = 4096 };
 enum kind { PLAIN, FAULT, PREEMPTED, KINDS };
 
 static const char *const kind_names[KINDS] = {"plain", "fault", "preempted"};
@@ -57,22 +58,34 @@ static inline uint64_t ticks(void)
 #endif
 }
 
+static size_t os_page(void)
+{
+    return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* PROBED_PAGES that are not there yet. */
+static unsigned char *probe_pages(void)
+{
+    unsigned char *pages = mmap(NULL, PROBED_PAGES * os_page(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    bench_check(pages != MAP_FAILED, "mmap");
+    bench_check(madvise(pages, PROBED_PAGES * os_page(), MADV_NOHUGEPAGE) == 0 || errno == EINVAL, "madvise");
+    return pages;
+}
+
 /* The least time from ticks to ticks, and with a write into a fresh page between. */
 static void calibrate(void)
 {
     uint64_t began = ticks(), began_ns = now_ns(), fault = UINT64_MAX;
-    unsigned char *pages = mmap(NULL, PROBED_PAGES * OS_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    bench_check(pages != MAP_FAILED, "mmap");
-    bench_check(madvise(pages, PROBED_PAGES * OS_PAGE, MADV_NOHUGEPAGE) == 0 || errno == EINVAL, "madvise");
+    unsigned char *pages = probe_pages();
     clock_cost = UINT64_MAX;
     for (unsigned i = 0; i < PROBED_PAGES; i++) {
         uint64_t first = ticks(), second = ticks();
-        ((volatile unsigned char *)pages)[i * OS_PAGE] = 1;
+        ((volatile unsigned char *)pages)[i * os_page()] = 1;
         uint64_t third = ticks();
         clock_cost = second - first < clock_cost ? second - first : clock_cost;
         fault = third - second < fault ? third - second : fault;
     }
-    bench_check(munmap(pages, PROBED_PAGES * OS_PAGE) == 0, "munmap");
+    bench_check(munmap(pages, PROBED_PAGES * os_page()) == 0, "munmap");
     while (now_ns() - began_ns < 50000000)
         ;
     ticks_per_ns = (double)(ticks() - began) / (double)(now_ns() - began_ns);
@@ -138,6 +151,33 @@ static inline void end(struct recorder *r, uint64_t began, unsigned is_free)
     r->ended = asks ? ticks() : now;
 }
 
+/* The histogram and the faults are what this program is for: both are tried first. A
+ * fault between begin and end counts, one before does not; other threads may disturb
+ * some of the tries. */
+static void check_recorder(void)
+{
+    static struct recorder r = {.counting = true};
+    uint64_t faults = 0, plain = 0;
+    for (unsigned class = 0; class < CLASSES; class++)
+        bench_check(class_of(end_of(class)) == class, "the classes of the histogram do not fit");
+    volatile unsigned char *pages = probe_pages();
+    for (unsigned i = 0; i < PROBED_PAGES; i++) {
+        bool before = i % 2 == 0;
+        if (before)
+            pages[i * os_page()] = 1;
+        uint64_t began = begin(&r);
+        pages[i * os_page()] = 2;
+        end(&r, began, before);
+    }
+    bench_check(munmap((void *)(uintptr_t)pages, PROBED_PAGES * os_page()) == 0, "munmap");
+    for (unsigned class = 0; class < CLASSES; class++) {
+        faults += r.calls[0][FAULT][class];
+        plain += r.calls[1][PLAIN][class];
+    }
+    bench_check(faults >= PROBED_PAGES / 4, "page faults are not noticed");
+    bench_check(plain >= PROBED_PAGES / 4, "page faults are laid to the wrong call");
+}
+
 /* ---------------------------------------------------------------------- load */
 
 struct block {
@@ -172,7 +212,7 @@ static struct block *new_block(struct recorder *r, uint32_t size)
     end(r, began, 0);
     bench_check(block != NULL, "malloc");
     block->size = size;
-    for (size_t at = size - sizeof *block - 1; at < size; at -= OS_PAGE)
+    for (size_t at = size - sizeof *block - 1; at < size; at -= STRIDE)
         block->bytes[at] = (unsigned char)size;
     return block;
 }
@@ -212,6 +252,7 @@ int main(int argc, char **argv)
     static struct worker workers[THREADS];
     uint64_t replacements = bench_work(argc, argv, 1500000);
     calibrate();
+    check_recorder();
     fill_sizes();
     for (unsigned t = 0; t < THREADS; t++) {
         workers[t].rng = bench_rng_for(t);
