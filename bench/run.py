@@ -16,8 +16,10 @@ from pathlib import Path
 import allocators
 from choose import ROOT, add_common, check_build, choose_allocators, conditions, die, parse_common, say
 from launch import Context, Failure
+from plot import why_not, write_plot
 from report import Results, report
 from rows import all_rows
+from verdict import verdict
 
 
 def parse_arguments():
@@ -28,8 +30,12 @@ def parse_arguments():
     parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose name has a match of REGEX")
     parser.add_argument("--processor", action="store_true", help="processor time instead of wall time, for a busy machine")
     parser.add_argument("--csv", metavar="FILE", help="write every single measurement to FILE")
+    parser.add_argument("--plot", metavar="FILE", help="draw the ratios of time to FILE, .svg, .png or .pdf; takes gnuplot")
     parser.add_argument("--list", action="store_true", help="name the rows and allocators, run nothing")
-    return parse_common(parser)
+    options = parse_common(parser)
+    if options.plot and why_not(options.plot):
+        die(f"--plot: {why_not(options.plot)}")
+    return options
 
 
 # ---------------------------------------------------------------------- choosing
@@ -144,6 +150,25 @@ def measure(run, path):
         return run.all_rounds(record)
 
 
+def by_group(rows):
+    """The names of the rows of each group that has some."""
+    groups = {group: [row.name for row in rows if row.group == group] for group in ("suite", "loops")}
+    return {group: names for group, names in groups.items() if names}
+
+
+def show(options, results, rows, names, base):
+    """The tables, the verdict and the plot."""
+    groups = by_group(rows)
+    time = (lambda sample: sample.processor) if options.processor else (lambda sample: sample.seconds)
+    report(results, groups, names, base, options.processor)
+    lines = verdict(results, groups, by_group(all_rows()), [name for name in names if name != base], base, time)
+    if lines:
+        print("", *lines, sep="\n")
+    if options.plot:
+        title = f"{'processor' if options.processor else 'wall'} time / {base}: medians and quartiles of {options.rounds} rounds"
+        write_plot(options.plot, results, [row.name for row in rows], [name for name in names if name != base], base, time, title)
+
+
 def main():
     """Returns the exit status."""
     options = parse_arguments()
@@ -156,8 +181,7 @@ def main():
     run = Run(options, rows, chosen)
     print(f"{conditions(options)}; each cell: median of ratios, quartiles", flush=True)
     complete = measure(run, options.csv)
-    groups = {group: [row.name for row in rows if row.group == group] for group in ("suite", "loops")}
-    report(run.results, {group: names for group, names in groups.items() if names}, [a.name for a in chosen], base, options.processor)
+    show(options, run.results, rows, [allocator.name for allocator in chosen], base)
     if not complete:
         return 130
     return 1 if run.results.failures else 0
