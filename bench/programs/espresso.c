@@ -18,15 +18,18 @@ static struct product *prepend(struct product *next, uint32_t may_0, uint32_t ma
 {
     struct product *p = malloc(sizeof *p);
     bench_check(p != NULL, "malloc");
+    bench_check(p != next, "a product in two places");
     *p = (struct product){next, {may_0, may_1}};
     return p;
 }
 
+/* Not a product afterwards, so that one that was handed out twice ends once. */
 static void drop(struct product *list)
 {
     while (list != NULL) {
         struct product *next = list->next;
         bench_check((list->may[0] | list->may[1]) == UINT32_MAX, "a product has changed");
+        list->may[0] = list->may[1] = 0;
         free(list);
         list = next;
     }

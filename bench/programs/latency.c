@@ -217,11 +217,14 @@ static struct block *new_block(struct recorder *r, uint32_t size)
     return block;
 }
 
+/* Without a size afterwards, so that a block that was handed out twice ends once. */
 static void end_block(struct recorder *r, struct block *block)
 {
     if (block == NULL)
         return;
+    bench_check(block->size != 0, "a block ends twice");
     bench_check(block->bytes[block->size - sizeof *block - 1] == (unsigned char)block->size, "a block has changed");
+    block->size = 0;
     uint64_t began = begin(r);
     free(block);
     end(r, began, 1);
