@@ -13,6 +13,7 @@ import allocators
 from choose import add_common, check_build, choose_allocators, conditions, parse_common, say
 from launch import Failure, output_of
 from report import print_lines
+from verdict import BASE
 
 PERCENTILES = (0.5, 0.99, 0.999, 0.9999)
 # What a row counts: all but those that others disturbed, and its two parts.
@@ -129,7 +130,7 @@ def main():
     histograms = {name: own for name, own in histograms.items() if name not in failed}
     for call in ("malloc", "free"):
         table(call, histograms)
-    if "bulkhead" in histograms and base in histograms and base != "bulkhead":
+    if base == BASE and {base, "bulkhead"} <= histograms.keys():
         print("", *verdict(histograms, base, "bulkhead"), sep="\n")
     if options.csv:
         write_csv(options.csv, histograms)

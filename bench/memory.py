@@ -13,6 +13,7 @@ import allocators
 from choose import add_common, check_build, choose_allocators, conditions, die, parse_common, say
 from launch import Failure, output_of
 from report import cell, mean_cell, print_lines
+from verdict import BASE, judge
 
 KINDS = ["sizes", "shrink", "server", "processes"]
 PROCESSES = 200
@@ -157,7 +158,8 @@ def table(numbers: Numbers, names: list[str], base: str) -> None:
             if row not in ("start", "fork"):
                 memory[name].append(statistics.median(ratios) if ratios else None)
         lines.append([*line, show(row, numbers.median(row, base))])
-    lines.append(["geometric mean, memory", *(mean_cell(memory[name]) for name in others), ""])
+    if any(memory.values()):
+        lines.append(["geometric mean, memory", *(mean_cell(memory[name]) for name in others), ""])
     print()
     print_lines(lines)
 
@@ -168,10 +170,10 @@ def verdict(numbers: Numbers, base: str, judged: str) -> list[str]:
     peaks = [numbers.ratios(row, judged, base) for row in numbers.values if row.endswith("peak")]
     if peaks and all(peaks):
         mean = statistics.geometric_mean(statistics.median(ratios) for ratios in peaks)
-        lines.append(f"verdict: peaks of {judged} {mean:.2f}, bound {PEAK_BOUND:.2f}: {'within' if mean <= PEAK_BOUND else 'OVER'}")
+        lines.append(judge(f"peaks of {judged}", mean, PEAK_BOUND, ""))
     growth = numbers.median("server: growth", judged)
     if growth is not None:
-        lines.append(f"verdict: growth of {judged} {growth:.2f}, bound {GROWTH_BOUND:.2f}: {'within' if growth <= GROWTH_BOUND else 'OVER'}")
+        lines.append(judge(f"growth of {judged}", growth, GROWTH_BOUND, ""))
     return lines
 
 
@@ -187,8 +189,9 @@ def main():
         say("interrupted")
         return 130
     table(numbers, [allocator.name for allocator in chosen], base)
-    if base != "bulkhead":
-        print("", *verdict(numbers, base, "bulkhead"), sep="\n")
+    lines = verdict(numbers, base, "bulkhead") if base == BASE else []
+    if lines:
+        print("", *lines, sep="\n")
     if options.csv:
         with open(options.csv, "w", newline="", encoding="ascii") as file:
             writer = csv.writer(file)
