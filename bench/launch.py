@@ -76,6 +76,20 @@ class Running:
         self.report.close()
 
 
+def output_of(command: list[str], library: str, seed: int, timeout: float, **extra: str) -> str:
+    """What the program prints, with the library preloaded ("" for none)."""
+    env = clean_environment(BENCH_SEED=str(seed), **({"LD_PRELOAD": library} if library else {}), **extra)
+    try:
+        run = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                             timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        raise Failure(f"{command[0]}: not done after {timeout:g} s") from None
+    if run.returncode != 0:
+        said = " | ".join(run.stderr.strip().splitlines()[-3:])
+        raise Failure(f"{' '.join(command)}: exit code {run.returncode}: {said or 'no message'}")
+    return run.stdout
+
+
 @dataclass(frozen=True)
 class Context:
     """What a row needs to know to run."""

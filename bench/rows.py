@@ -5,9 +5,13 @@ from dataclasses import dataclass
 
 from launch import Context, Sample
 
-PROGRAMS = ["larson", "xmalloc_test", "cache_scratch", "cache_thrash", "mstress", "glibc_simple", "glibc_thread"]
+PROGRAMS = [
+    "larson", "xmalloc_test", "cache_scratch", "cache_thrash", "mstress", "glibc_simple", "glibc_thread",
+    "cfrac", "espresso", "barnes", "sh6bench", "sh8bench", "alloc_test", "rptest", "malloc_large", "mleak",
+]
 WHOLE = ["python", "sqlite", "gcc", "redis"]
 LOOPS = ["pair", "pair_among", "pair_mix", "random", "window_small", "window_wide", "two_threads", "prodcons", "realloc_grow", "churn", "large"]
+MANY = ["many_producers", "many_consumers"]
 
 
 @dataclass(frozen=True)
@@ -45,4 +49,5 @@ class Whole:
 def all_rows() -> list[Program | Whole]:
     """Every row, in the order of the table."""
     suite = [Program(name, "suite", (name,)) for name in PROGRAMS]
-    return [*suite, *map(Whole, WHOLE), *(Program(name, "loops", ("loops", name)) for name in LOOPS)]
+    loops = [Program(name, "loops", ("prodcons_many" if name in MANY else "loops", name)) for name in [*LOOPS, *MANY]]
+    return [*suite, *map(Whole, WHOLE), *loops]

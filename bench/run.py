@@ -5,7 +5,6 @@ as ratios to a base. See README.md beside this file."""
 import argparse
 import csv
 import os
-import platform
 import random
 import re
 import shutil
@@ -15,43 +14,27 @@ from dataclasses import replace
 from pathlib import Path
 
 import allocators
+from choose import ROOT, add_common, check_build, choose_allocators, conditions, die, parse_common, say
 from launch import Context, Failure
+from plot import why_not, write_plot
 from report import Results, report
 from rows import all_rows
-
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def say(text):
-    """A line about the run, beside the table."""
-    print(f"bench: {text}", file=sys.stderr, flush=True)
-
-
-def die(text):
-    """Ends because of wrong usage or a machine that lacks what is needed."""
-    say(text)
-    sys.exit(2)
+from verdict import verdict
 
 
 def parse_arguments():
     """The options, as a namespace."""
     parser = argparse.ArgumentParser(prog="bulkhead bench", description="Compares allocators; ratios to a base, smaller is better.")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds, each with all rows and allocators (default 7)")
+    add_common(parser, 7, allocators.USUAL)
     parser.add_argument("--set", choices=["suite", "loops", "all"], default="all", help="which rows (default all)")
     parser.add_argument("--rows", default="", metavar="REGEX", help="only rows whose name has a match of REGEX")
-    parser.add_argument("--allocators", metavar="LIST", help=f"of {','.join(allocators.NAMES)} (default {','.join(allocators.USUAL)})")
-    parser.add_argument("--base", choices=[*allocators.NAMES, "against"], help=f"what ratios are to (default {allocators.BASE})")
-    parser.add_argument("--against", metavar="LIB", help="compare bulkhead with the build LIB, which is the base")
-    parser.add_argument("--scale", type=float, default=1.0, metavar="X", help="multiply the work by X")
     parser.add_argument("--processor", action="store_true", help="processor time instead of wall time, for a busy machine")
-    parser.add_argument("--seed", type=int, help="repeat a run with the seed that it printed")
     parser.add_argument("--csv", metavar="FILE", help="write every single measurement to FILE")
-    parser.add_argument("--build", default=str(ROOT / "build"), metavar="DIR", help="the build folder with bench/ in it (default build)")
-    parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="for one run of one program (default 600)")
+    parser.add_argument("--plot", metavar="FILE", help="draw the ratios of time to FILE, .svg, .png or .pdf; takes gnuplot")
     parser.add_argument("--list", action="store_true", help="name the rows and allocators, run nothing")
-    options = parser.parse_args()
-    if options.rounds < 1 or not 0 < options.scale <= 1e6 or options.timeout <= 0:
-        parser.error("--rounds, --scale and --timeout must be above 0")
+    options = parse_common(parser)
+    if options.plot and why_not(options.plot):
+        die(f"--plot: {why_not(options.plot)}")
     return options
 
 
@@ -74,56 +57,6 @@ def choose_rows(options):
         else:
             usable.append(row)
     return usable or die("no row can run here")
-
-
-def wanted_names(options):
-    """The names of the allocators to be measured, and that of the base."""
-    if options.against:
-        names = options.allocators.split(",") if options.allocators else ["bulkhead"]
-        base = options.base or "against"
-        names = [*names, "against"]
-    else:
-        names = options.allocators.split(",") if options.allocators else allocators.USUAL
-        base = options.base or allocators.BASE
-    names = list(dict.fromkeys([base, *names]))
-    unknown = [name for name in names if name not in allocators.NAMES and not (name == "against" and options.against)]
-    if unknown:
-        die(f"there is no allocator '{unknown[0]}'; there are: {', '.join(allocators.NAMES)}")
-    return names, base
-
-
-def find_one(name, options):
-    """The allocator of that name, or None and why it cannot be measured."""
-    if name == "against":
-        path = Path(options.against).resolve()
-        found, why = (allocators.Allocator(name, str(path)), "") if path.is_file() else (None, f"there is no file {options.against}")
-    else:
-        found, why = allocators.find(name, ROOT, Path(options.build))
-    if found and re.search(r"[:\s]", found.library):
-        return None, f"LD_PRELOAD cannot name {found.library}: it has a colon or a space in its path"
-    if found and not allocators.is_loaded(found):
-        return None, f"{found.library} cannot be preloaded"
-    return found, why
-
-
-def choose_allocators(options):
-    """The allocators to be measured, and the name of the base."""
-    names, base = wanted_names(options)
-    chosen = []
-    for name in names:
-        found, why = find_one(name, options)
-        if found:
-            chosen.append(found)
-        elif name == "against" or name == options.base:
-            die(f"{name}: {why}")
-        else:
-            say(f"{name} left out: {why}")
-    if len(chosen) < 2:
-        die("fewer than two allocators to compare")
-    if base not in [allocator.name for allocator in chosen]:
-        base = chosen[0].name
-        say(f"ratios are to {base}")
-    return chosen, base
 
 
 def list_all(options):
@@ -156,7 +89,7 @@ class Run:
         self.options = options
         self.rows = rows
         self.allocators = chosen
-        self.seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**9)
+        self.seed = options.seed
         self.order = random.Random(self.seed)
         self.results = Results()
         self.progress = Progress()
@@ -217,23 +150,38 @@ def measure(run, path):
         return run.all_rounds(record)
 
 
+def by_group(rows):
+    """The names of the rows of each group that has some."""
+    groups = {group: [row.name for row in rows if row.group == group] for group in ("suite", "loops")}
+    return {group: names for group, names in groups.items() if names}
+
+
+def show(options, results, rows, names, base):
+    """The tables, the verdict and the plot."""
+    groups = by_group(rows)
+    time = (lambda sample: sample.processor) if options.processor else (lambda sample: sample.seconds)
+    report(results, groups, names, base, options.processor)
+    lines = verdict(results, groups, by_group(all_rows()), [name for name in names if name != base], base, time)
+    if lines:
+        print("", *lines, sep="\n")
+    if options.plot:
+        title = f"{'processor' if options.processor else 'wall'} time / {base}: medians and quartiles of {options.rounds} rounds"
+        write_plot(options.plot, results, [row.name for row in rows], [name for name in names if name != base], base, time, title)
+
+
 def main():
     """Returns the exit status."""
     options = parse_arguments()
     if options.list:
         list_all(options)
         return 0
-    options.build = str(Path(options.build).resolve())
-    if not (Path(options.build) / "bench" / "measure").is_file():
-        die(f"{options.build} has no bench/measure: build with -DBULKHEAD_BENCH=ON, or use './bulkhead bench'")
+    check_build(options)
     rows = choose_rows(options)
     chosen, base = choose_allocators(options)
     run = Run(options, rows, chosen)
-    print(f"seed {run.seed}, {options.rounds} rounds, scale {options.scale:g}, {len(os.sched_getaffinity(0))} processors, "
-          f"load {os.getloadavg()[0]:.1f}, Linux {platform.release()}; each cell: median of ratios, quartiles", flush=True)
+    print(f"{conditions(options)}; each cell: median of ratios, quartiles", flush=True)
     complete = measure(run, options.csv)
-    groups = {group: [row.name for row in rows if row.group == group] for group in ("suite", "loops")}
-    report(run.results, {group: names for group, names in groups.items() if names}, [a.name for a in chosen], base, options.processor)
+    show(options, run.results, rows, [allocator.name for allocator in chosen], base)
     if not complete:
         return 130
     return 1 if run.results.failures else 0

@@ -1,5 +1,6 @@
 # shellcheck shell=sh disable=SC2154 # ../bulkhead sets $root
-# `bulkhead bench`: sets up what the benchmark needs and runs bench/run.py.
+# `bulkhead bench [latency|memory]`: sets up what the benchmark needs and runs
+# bench/run.py, or bench/latency.py, or bench/memory.py.
 # Sourced by ../bulkhead after setup.sh; provides run_bench.
 
 has_library() { # has_library SONAME
@@ -50,13 +51,23 @@ build_to_bench() {
 run_bench() {
     # Nothing may reach the allocators from the caller's own use of one.
     unset LD_PRELOAD BULKHEAD_PROFILE BULKHEAD_OPTIONS
+    script=run
+    case ${1-} in
+    latency | memory)
+        script=$1
+        shift
+        ;;
+    esac
     lock_setup
     need_to_bench
+    case " $* " in
+    *" --plot"[=\ ]*) need gnuplot-nox command -v gnuplot ;;
+    esac
     install_missing
     build_to_bench release "$root/build" bulkhead_shared bench_programs
     case " $* " in
     *bulkhead-off*) build_to_bench off "$root/build-off" bulkhead_shared ;;
     esac
     unlock_setup
-    exec python3 "$root/bench/run.py" "$@"
+    exec python3 "$root/bench/$script.py" "$@"
 }
