@@ -282,7 +282,7 @@ static bool adopt_page(bhi_heap_t *heap, unsigned c)
     if (orphan == NULL)
         return false;
     bhi_heap_drain(orphan, SIZE_MAX); /* short: whoever signals an orphan also processes it */
-    if (bhi_is_sampling())
+    if (bhi_is_sampling() && c < BHI_CLASSES) /* blocks of zero size are on no list */
         bhi_sampled_pass(orphan, c);
     bhi_page_t *page;
     while ((page = orphan->queues[c].first) != NULL && !bhi_page_refill(page))
