@@ -390,6 +390,7 @@ void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shif
  * heap for each allocation, also for those of its callback. */
 static BH_THREAD_LOCAL bool in_callback;
 static BH_THREAD_LOCAL unsigned long long heartbeat;
+static BH_THREAD_LOCAL bool purge_waits; /* more was due than one look purges */
 
 static BH_COLD void call_back(uintptr_t fun, bool force)
 {
@@ -411,8 +412,12 @@ BH_INLINE void beat(bool force)
         call_back(fun, force);
 }
 
+/* One segment, so that no allocation waits for more. A program that seldom comes here
+ * would keep its memory for seconds after many ended at once: while more is due, each
+ * heartbeat looks. */
 static void purge_due(void)
 {
+    purge_waits = false;
     uint64_t at = atomic_load_explicit(&bhi_state->purge_next_at, memory_order_relaxed);
     if (at == 0)
         return;
@@ -422,6 +427,8 @@ static void purge_due(void)
     bhi_state_lock();
     bhi_purge(now, false, 1);
     bhi_state_unlock();
+    at = atomic_load_explicit(&bhi_state->purge_next_at, memory_order_relaxed);
+    purge_waits = at != 0 && at <= now;
 }
 
 void bhi_heap_heartbeat(bhi_heap_t *heap)
@@ -432,6 +439,8 @@ void bhi_heap_heartbeat(bhi_heap_t *heap)
             bhi_heap_drain(heap, DRAIN_AT_ONCE);
         if (heartbeat % (RETIRE_TICKS * TICK) == 0)
             retire_tick(heap, false);
+        purge_due();
+    } else if (bh_unlikely(purge_waits)) {
         purge_due();
     }
 }

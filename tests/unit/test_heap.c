@@ -423,6 +423,33 @@ START_TEST(destroy_before_a_late_signal)
 }
 END_TEST
 
+/* Memory of many segments that becomes due at once is returned a segment for each
+ * heartbeat, not one in as many as lie between two looks at the clock. */
+START_TEST(what_is_due_is_purged_without_delay)
+{
+    if (atomic_load(&bhi_settings.purge_delay) == 0 || bhi_is_hardened())
+        return;
+    start();
+    enum { BLOCKS = 24 * BH_SEGMENT_SLOTS };
+    static void *blocks[BLOCKS];
+    for (unsigned i = 0; i < BLOCKS; i++)
+        memset(blocks[i] = bh_malloc(40000), 1, 40000);
+    for (unsigned i = 0; i < BLOCKS; i++)
+        bh_free(blocks[i]);
+    unsigned before = 0;
+    for (; before < 1000 && bhi_state->dirty_slots < BLOCKS / 2; before++)
+        bhi_heap_collect(heap, false); /* pages that wait to be used again */
+    size_t dirty = bhi_state->dirty_slots;
+    ck_assert_uint_ge(dirty, BLOCKS / 2);
+    for (unsigned look = 0; look < 3; look++) { /* due, and due for the second time */
+        bhi_os_sleep_us(1000 * (atomic_load(&bhi_settings.purge_delay) + 3));
+        for (unsigned i = 0; i < 64 + 2 * BLOCKS / BH_SEGMENT_SLOTS; i++)
+            bhi_heap_heartbeat(heap);
+    }
+    ck_assert_msg(bhi_state->dirty_slots < dirty / 8, "%zu of %zu slots", (size_t)bhi_state->dirty_slots, dirty);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("heap");
@@ -440,6 +467,7 @@ int main(void)
         tcase_add_test(c, drain_forwards_moved_pages);
     }
     tcase_add_test(c, handles_are_checked);
+    tcase_add_test(c, what_is_due_is_purged_without_delay);
     tcase_add_test(c, heaps_never_share_a_page);
     tcase_add_test(c, destroy_before_a_late_signal);
     suite_add_tcase(s, c);
