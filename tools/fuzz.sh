@@ -56,17 +56,33 @@ build_fuzz() {
     fi
 }
 
-# The dictionary and the mutator that fit a target.
-fuzz_one() { # fuzz_one TARGET SECONDS
+# A command in front of another that keeps it to the Nth of the processors that are ours;
+# none where there are fewer.
+on_processor() { # on_processor N
+    taskset -cp $$ 2>/dev/null | awk -F ': ' -v nth="$1" '{
+        n = split($2, range, ",")
+        for (i = 1; i <= n; i++) {
+            split(range[i], ends, "-")
+            for (cpu = ends[1]; cpu <= (ends[2] == "" ? ends[1] : ends[2]); cpu++)
+                if (--nth == 0) print "taskset -c " cpu
+        }
+    }'
+}
+
+# The dictionary and the mutator that fit a target. AFL++ and the target take turns: on two
+# processors each waits for the other to wake up, which takes several times as long as an
+# input does.
+fuzz_one() { # fuzz_one TARGET SECONDS N
     mkdir -p "$fuzz_out/$1"
     extra=
+    on=$(on_processor "$3")
     case $1 in
     options | report) extra="-x $root/fuzz/$1.dict" ;;
-    process) ;; # each input has a longer header than the mutator knows
+    process) on= ;; # it has threads; and each input has a longer header than the mutator knows
     *) export AFL_CUSTOM_MUTATOR_LIBRARY="$fuzz_build/fuzz/libfuzz_mutate.so" ;;
     esac
-    # shellcheck disable=SC2086 # an option and its file, or none
-    timeout $(($2 + 120)) afl-fuzz -i "$fuzz_build/fuzz/seeds/$1" -o "$fuzz_out/$1" -V "$2" -t 5000 $extra -- \
+    # shellcheck disable=SC2086 # a command and its option, or none; the same
+    timeout $(($2 + 120)) $on afl-fuzz -i "$fuzz_build/fuzz/seeds/$1" -o "$fuzz_out/$1" -V "$2" -t 5000 $extra -- \
         "$fuzz_build/fuzz/fuzz-afl-$1" >"$fuzz_out/$1.log" 2>&1 </dev/null
 }
 
@@ -76,10 +92,10 @@ fuzz_all() {
     shift
     mkdir -p "$fuzz_out"
     while [ $# -gt 0 ]; do
-        (fuzz_one "$1" "$seconds") &
+        (fuzz_one "$1" "$seconds" 1) &
         first=$!
         if [ $# -gt 1 ]; then
-            (fuzz_one "$2" "$seconds") &
+            (fuzz_one "$2" "$seconds" 2) &
             wait $! || true
             shift
         fi
