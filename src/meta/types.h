@@ -130,7 +130,7 @@ typedef struct bhi_page {
     _Atomic(struct bhi_heap *) local_heap; /* owner writes; free's fast path applies iff it is the caller's heap */
     uintptr_t start;            /* const: address of block 0, in the span's first slot; its start but for bhi_heap_large_at */
     uint64_t reciprocal;        /* const: ceil(2^64 / block_size); 0 for a single block */
-    bhi_map_word_t *map;        /* const: ceil(reserved / 64) words; of many blocks, their list right before them, or what core/hardened_page.h says */
+    bhi_map_word_t *map;        /* const: ceil(reserved / 64) words, and with a list one bit for each place of the first slot; of many blocks, their list right before them, or what core/hardened_page.h says */
     _Atomic(struct bhi_heap *) heap;      /* owner writes; NULL when free */
     _Atomic(uint64_t) remote;             /* atomic; survives the page's release */
     uint32_t block_size;        /* const: bytes from block to block; 0 for a single block */
