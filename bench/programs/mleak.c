@@ -3,27 +3,11 @@
  * and frees blocks of threads that have ended. An allocator that loses sight of an
  * ended thread's memory shows it as peak memory. Most of the time are the first blocks
  * of new heaps, and pages that ended threads left. */
-#include "common.h"
+#include "ended_once.h"
 
 enum { BLOCKS = 1500, LEFT = 100, SHARED = 2000, MIN_SIZE = 16, MAX_SIZE = 600, FEW_LARGE = 64, LARGE_SIZE = 20000 };
 
-struct block {
-    uint32_t size;
-    unsigned char bytes[];
-};
-
 static _Atomic(struct block *) shared[SHARED];
-
-/* Without a size afterwards, so that a block that was handed out twice ends once. */
-static void end(struct block *block)
-{
-    if (block == NULL)
-        return;
-    bench_check(block->size != 0, "a block ends twice");
-    bench_check(block->bytes[block->size - sizeof *block - 1] == (unsigned char)block->size, "a block has changed");
-    block->size = 0;
-    free(block);
-}
 
 static void *live_shortly(void *argument)
 {

@@ -2,14 +2,9 @@
  * sizes as frequent, and every fifth block goes through shared places to another
  * thread, which frees it. First and last byte are written. Half of the time are
  * misses of the caches there, most of the rest pages that have few blocks and refills. */
-#include "common.h"
+#include "ended_once.h"
 
 enum { OWN = 400, SHARED = 256, MIN_SIZE = 16, MAX_SIZE = 16000 };
-
-struct block {
-    uint32_t size;
-    unsigned char bytes[];
-};
 
 struct worker {
     struct bench_rng rng;
@@ -25,17 +20,6 @@ static struct block *new_block(uint32_t size)
     block->size = size;
     block->bytes[size - sizeof *block - 1] = (unsigned char)size;
     return block;
-}
-
-/* Without a size afterwards, so that a block that was handed out twice ends once. */
-static void end(struct block *block)
-{
-    if (block == NULL)
-        return;
-    bench_check(block->size != 0, "a block ends twice");
-    bench_check(block->bytes[block->size - sizeof *block - 1] == (unsigned char)block->size, "a block has changed");
-    block->size = 0;
-    free(block);
 }
 
 static void *work(void *argument)

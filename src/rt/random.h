@@ -53,8 +53,8 @@ uint32_t bhi_random_bits(bhi_random_t *r, unsigned n);
 
 #define BH_CHOOSE_MOST 127u
 
-/* Puts `some` of n items, BH_CHOOSE_MOST at most, into `out`, in a random order: each choice and order
- * with the same probability. What is left in `items` is of no use. */
+/* Puts `some` of n items, BH_CHOOSE_MOST at most, into `out`, in a random order: each
+ * choice and order with the same probability. What is left in `items` is of no use. */
 void bhi_random_choose(bhi_random_t *r, bhi_index_t *items, uint32_t n, uint32_t some, bhi_index_t *out);
 
 #endif
