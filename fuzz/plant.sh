@@ -14,8 +14,8 @@ seconds=${PLANT_SECONDS:-30}
 # NAME @ FILE @ SED-SCRIPT @ TARGETS, most likely first. A FILE of "-": a definition for the compiler.
 plants() {
     cat <<'END'
-skipped-live-test@src/harden/map.h@/^BH_INLINE bool bhi_map_set_live/,/^}/s/ || bh_unlikely(bhi_bit_set(&live, index))/ || (bhi_bit_set(\&live, index), false)/@inband
-skipped-held-test@src/harden/map.h@/^BH_INLINE bool bhi_map_clear_live/,/^}/s/bh_unlikely(bhi_bit_has(held, index)) || //@badfree
+skipped-live-test@src/harden/map.h@/^BH_INLINE bool bhi_map_set_live/,/^}/s/!bhi_map_has(map, index, BHI_MAP_FREE)/bhi_map_pair(map, index) >> 8 != 0/@inband
+skipped-held-test@src/harden/map.h@/^BH_INLINE bool bhi_map_clear_live/,/^}/s/!bhi_map_has(map, index, BHI_MAP_LIVE)/(uint8_t)bhi_map_pair(map, index) == 0/@badfree
 lost-remote-free@src/core/free.c@s/    if ((atomic_load(&page->remote) & want) == want)/    if ((atomic_load(\&page->remote) \& want) != 0)/@api
 forgotten-remote-group@src/core/page.c@/^void bhi_page_collect(/,/^}/s/^        groups &= groups - 1;$/        groups = 0;/@api
 class-too-small@src/meta/size_class.h@s/(unsigned)((n - 1) >> (b - 3)) - 8;/(unsigned)((n - 2) >> (b - 3)) - 8;/@api

@@ -27,7 +27,7 @@ static uintptr_t region(const step_t *s, size_t *size)
     switch (s->a & 7) {
     case 0:
     case 1: *size = sizeof *page; return (uintptr_t)page;
-    case 2: *size = page != NULL ? (page->reserved + 63) / 64 * sizeof(bhi_map_word_t) : 0; return page != NULL ? (uintptr_t)page->map : 0;
+    case 2: *size = page != NULL ? page->block_size == 0 ? BHI_MAP_SINGLE_BYTES : bhi_map_bytes(page->reserved) : 0; return page != NULL ? (uintptr_t)page->map : 0;
     case 3: *size = sizeof *heap; return (uintptr_t)heap;
     case 4: *size = 2 * sizeof(bhi_segment_t); return window_places.headers;
     case 5: *size = sizeof(bhi_state_t); return window_places.state;
@@ -81,7 +81,7 @@ static void swap(const step_t *s)
         return;
     begin();
     if ((s->c & 1) != 0) {
-        bhi_map_word_t *map = x->map;
+        bhi_map_block_t *map = x->map;
         x->map = y->map;
         y->map = map;
     } else {

@@ -149,7 +149,7 @@ static const char freed_twice[] = "freed twice at once";
 /* `ended`: the page is gone, what is said of it is of its last days. */
 static const char *block_state(const bhi_page_t *page, uint32_t index, bool ended)
 {
-    uint64_t word[2];
+    uint64_t four; /* blocks of the map */
     if (ended)
         return "free";
     if (index >= bhi_page_capacity(page))
@@ -159,9 +159,10 @@ static const char *block_state(const bhi_page_t *page, uint32_t index, bool ende
         return "never handed out";
     if (page->state == BHI_PAGE_LARGE && page->used == 0)
         return "free"; /* both bits stay until the page ends */
-    if (!fetch(word, page->map + (index >> 6), sizeof word))
+    if (!fetch(&four, page->map + index / 4 * 4, sizeof four))
         return NULL;
-    bool live = (word[0] >> (index & 63) & 1) != 0, held = (word[1] >> (index & 63) & 1) != 0;
+    uint64_t pair = four >> 16 * (index % 4);
+    bool live = (pair & 0xff) != 0, held = (pair & 0xff00) != 0;
     if (!live)
         return held ? freed_twice : "free";
     return held ? "held" : "live";

@@ -133,16 +133,12 @@ BH_INLINE void park_own(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
  * an underflow meets first. A held one is another thread's to wipe. */
 BH_INLINE void check_before(const bhi_page_t *page, uint32_t index, size_t bytes)
 {
-    const bhi_map_word_t *w = bhi_map_word(page->map, index);
-    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
-    uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
+    uint16_t pair = bhi_map_pair(page->map, index);
     uintptr_t block = page->start + index * bytes;
-    if (bh_unlikely(bhi_bit_has(held, index)))
-        return;
-    if (bhi_bit_has(live, index)) {
+    if (pair == BHI_MAP_LIVE) {
         if (bh_unlikely(bhi_canary_check(block, bhi_hard_size(page, bytes, index), bytes, page->key, index) != BH_CANARY_INTACT))
             bhi_hard_check_live(page, index);
-    } else if (BH_HARDEN_WIPE && bh_unlikely(bhi_slack_load_aligned(block + bytes - 8) != 0) &&
+    } else if (BH_HARDEN_WIPE && pair == BHI_MAP_FREE && bh_unlikely(bhi_slack_load_aligned(block + bytes - 8) != 0) &&
                !bhi_wipe_is_fill(bhi_slack_load_aligned(block + bytes - 8))) {
         bhi_hard_written_before(page, index);
     }
@@ -152,10 +148,7 @@ BH_INLINE void check_before(const bhi_page_t *page, uint32_t index, size_t bytes
  * is not live. */
 BH_INLINE bool end_live(const bhi_page_t *page, uint32_t index)
 {
-    bhi_map_word_t *w = bhi_map_word(page->map, index);
-    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
-    uint64_t held = atomic_load_explicit(&w->held, memory_order_relaxed);
-    if (bh_unlikely(bhi_bit_has(held, index)) || bh_unlikely(!bhi_bit_clear(&live, index)))
+    if (bh_unlikely(!bhi_map_is_live(page->map, index)))
         return false;
     size_t bytes = page->block_size;
     uintptr_t block = page->start + index * bytes;
@@ -164,7 +157,7 @@ BH_INLINE bool end_live(const bhi_page_t *page, uint32_t index)
         bhi_hard_damaged(page, index, at);
     if (bh_likely(index != 0))
         check_before(page, index - 1, bytes);
-    atomic_store_explicit(&w->live, live, memory_order_relaxed);
+    atomic_store_explicit(&page->map[index].live, 0, memory_order_relaxed);
     atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
     bhi_wipe_freed(block, bytes);
     return true;
@@ -243,20 +236,19 @@ BH_WIDE static BH_NOINLINE void free_middle(uintptr_t p, bhi_page_t *page)
     }
     uint32_t index = (uint32_t)place;
     size_t bytes = page->block_size;
-    bhi_map_word_t *w = bhi_map_word(page->map, index);
-    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed), before = live >> ((index - 1) % 64); /* bits: of the block before, then its own */
-    bool whole = index % 64 != 0 && (before & 2) != 0 && atomic_load_explicit(&w->held, memory_order_relaxed) == 0 &&
-                 is_whole_middle(page, p, bytes, index);
-    if (bh_likely(whole) && (before & 1) != 0)
-        whole = is_whole_middle(page, p - bytes, bytes, index - 1);
-    else if (bh_likely(whole))
-        whole = !BH_HARDEN_WIPE || bhi_slack_load_aligned(p - 8) == 0;
+    bool whole = index != 0 && bhi_map_has(page->map, index, BHI_MAP_LIVE) && is_whole_middle(page, p, bytes, index);
+    if (bh_likely(whole)) {
+        uint16_t before = bhi_map_pair(page->map, index - 1);
+        if (before == BHI_MAP_LIVE)
+            whole = is_whole_middle(page, p - bytes, bytes, index - 1);
+        else
+            whole = before == BHI_MAP_FREE && (!BH_HARDEN_WIPE || bhi_slack_load_aligned(p - 8) == 0);
+    }
     if (bh_unlikely(!whole)) {
         bhi_hard_free_any(p);
         return;
     }
-    (void)bhi_bit_clear(&live, index);
-    atomic_store_explicit(&w->live, live, memory_order_relaxed);
+    atomic_store_explicit(&page->map[index].live, 0, memory_order_relaxed);
     atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
     bhi_wipe_own_middle(p, bytes);
     park_own(bhi_thread_heap, page, index);
@@ -290,10 +282,9 @@ BH_WIDE static BH_NOINLINE void free_soon(uintptr_t p)
     if (bh_unlikely(!bhi_page_place_index(page, p - page->start, &place)))
         goto other;
     uint32_t index = (uint32_t)place;
-    bhi_map_word_t *w = bhi_map_word(page->map, index);
-    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed) >> ((index - 1) % 64); /* bits: of the block before, then its own */
-    if (bh_unlikely(index % 64 == 0) || bh_unlikely((live & 2) == 0) || bh_unlikely(atomic_load_explicit(&w->held, memory_order_relaxed) != 0))
+    if (bh_unlikely(index == 0) || bh_unlikely(!bhi_map_has(page->map, index, BHI_MAP_LIVE)))
         goto other;
+    uint16_t before = bhi_map_pair(page->map, index - 1);
     bhi_forget_loads();
     index = bhi_forget_use(index);
     size_t size = short_size(page, index);
@@ -304,12 +295,14 @@ BH_WIDE static BH_NOINLINE void free_soon(uintptr_t p)
         damage = damage_of(p, page, bytes, size, index);
     bhi_forget_loads();
     index = bhi_forget_use(index);
-    if ((live & 1) != 0) {
+    if (before == BHI_MAP_LIVE) {
         size = short_size(page, index - 1);
         if (bh_unlikely(bytes - size > 24))
             goto other;
         if (BH_HARDEN_CANARIES)
             damage |= damage_of(p - bytes, page, bytes, size, index - 1);
+    } else if (bh_unlikely(before != BHI_MAP_FREE)) {
+        goto other;
     } else if (BH_HARDEN_WIPE) {
         damage[0] |= bhi_slack_load_aligned(p - 8);
     }
@@ -317,10 +310,7 @@ BH_WIDE static BH_NOINLINE void free_soon(uintptr_t p)
         goto other;
     bhi_forget_loads();
     index = bhi_forget_use(index);
-    w = bhi_map_word(page->map, index);
-    live = atomic_load_explicit(&w->live, memory_order_relaxed);
-    (void)bhi_bit_clear(&live, index);
-    atomic_store_explicit(&w->live, live, memory_order_relaxed);
+    atomic_store_explicit(&page->map[index].live, 0, memory_order_relaxed);
     atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
     bhi_wipe_own_soon(p, bytes);
     park_own(bhi_thread_heap, page, index);
@@ -364,13 +354,11 @@ void bhi_hard_collect(bhi_page_t *page, uint32_t word)
     if (atomic_load(&hard->ready) == 0)
         return;
     bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
-    bhi_map_word_t *w = &page->map[word];
-    uint64_t taken = atomic_exchange(&hard->ready, 0), live = atomic_load_explicit(&w->live, memory_order_relaxed);
+    uint64_t taken = atomic_exchange(&hard->ready, 0), live = bhi_map_sets(page->map, word).live;
     if (bh_unlikely((taken & ~live) != 0)) /* the owner has freed it at the same time */
         bhi_page_not_free(page, word * 64 + bhi_bit_first(taken & ~live));
-    /* Live goes first: who meets the pair in between sees a free block or a held one. */
-    atomic_store_explicit(&w->live, live & ~taken, memory_order_relaxed);
-    atomic_fetch_and_explicit(&w->held, ~taken, memory_order_acq_rel);
+    for (uint64_t left = taken; left != 0; left &= left - 1)
+        bhi_map_release(page->map, word * 64 + bhi_bit_first(left));
     for (; taken != 0; taken &= taken - 1) {
         uint32_t index = word * 64 + bhi_bit_first(taken);
         if (index != 0) /* what the other thread could not do */

@@ -49,8 +49,7 @@ void bhi_hard_check_live(const bhi_page_t *page, uint32_t index)
 void bhi_hard_sweep(const bhi_page_t *page, bhi_random_t *random)
 {
     uint32_t words = bhi_hard_words(bhi_page_capacity(page)), w = bhi_random_below(random, words);
-    uint64_t live = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) &
-                    ~atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
+    uint64_t live = bhi_map_live(page->map, w);
     uint32_t from = (uint32_t)bhi_random_bits(random, 6);
     for (unsigned i = 0; live != 0 && i < SWEEP; i++) {
         uint64_t behind = live & bhi_bit_range(from, 64 - from);
@@ -108,8 +107,7 @@ void bhi_hard_figures(const bhi_page_t *page, size_t *count, size_t *bytes)
 {
     *count = *bytes = 0;
     for (uint32_t w = 0; w < bhi_hard_words(page->reserved); w++) {
-        uint64_t live = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) &
-                        ~atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
+        uint64_t live = bhi_page_live_now(page, w);
         *count += bhi_bit_count(live);
         for (; live != 0; live &= live - 1)
             *bytes += bhi_hard_requested(page, w * 64 + bhi_bit_first(live));

@@ -15,7 +15,7 @@ typedef struct bhi_hard_word {
 } bhi_hard_word_t;
 
 #define BHI_HARD_SINGLE_BYTES (sizeof(bhi_hard_word_t) + sizeof(uint64_t))
-_Static_assert(sizeof(bhi_map_word_t) + BHI_HARD_SINGLE_BYTES <= BH_CACHE_LINE, "a single block's is taken as a map alone");
+_Static_assert(BHI_MAP_SINGLE_BYTES + BHI_HARD_SINGLE_BYTES <= BH_CACHE_LINE, "a single block's is taken as a map alone");
 
 BH_INLINE uint32_t bhi_hard_words(uint32_t blocks)
 {
@@ -24,7 +24,8 @@ BH_INLINE uint32_t bhi_hard_words(uint32_t blocks)
 
 BH_INLINE bhi_hard_word_t *bhi_hard_word(const bhi_page_t *page, uint32_t word)
 {
-    return (bhi_hard_word_t *)(void *)(page->map + bhi_hard_words(page->reserved)) + word;
+    size_t map = page->block_size != 0 ? bhi_map_bytes(page->reserved) : BHI_MAP_SINGLE_BYTES;
+    return (bhi_hard_word_t *)((uintptr_t)page->map + map) + word; /* NOLINT: control data is addressed by number */
 }
 
 /* The key of a page of blocks, beside its map: malloc and free then need but the first

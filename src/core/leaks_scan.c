@@ -23,12 +23,6 @@
 
 /* -------------------------------------------------------------------- blocks */
 
-static uint64_t live_now(const bhi_page_t *page, uint32_t word)
-{
-    return atomic_load_explicit(&page->map[word].live, memory_order_relaxed) &
-           ~atomic_load_explicit(&page->map[word].held, memory_order_relaxed);
-}
-
 static bool is_in_use(const bhi_page_t *page)
 {
     return atomic_load_explicit(&page->heap, memory_order_acquire) != NULL && bhi_page_capacity(page) != 0 && bhi_record_has(page);
@@ -44,7 +38,7 @@ static void blocks_of(const bhi_page_t *page, void (*each)(const bhi_found_t *fo
     if (!is_in_use(page))
         return;
     for (uint32_t w = 0; w < bhi_hard_words(bhi_page_capacity(page)); w++) {
-        for (uint64_t live = live_now(page, w); live != 0; live &= live - 1) {
+        for (uint64_t live = bhi_page_live_now(page, w); live != 0; live &= live - 1) {
             bhi_found_t found = found_in(page, w * 64 + bhi_bit_first(live));
             each(&found, arg);
         }
@@ -97,7 +91,7 @@ static bool find(uintptr_t p, bhi_found_t *out)
     if (!is_in_use(page) || p < page->start)
         return false;
     size_t into = p - page->start, index = page->block_size != 0 ? into / page->block_size : into > page->single_bytes;
-    if (index >= bhi_page_capacity(page) || (live_now(page, (uint32_t)index / 64) >> (index & 63) & 1) == 0)
+    if (index >= bhi_page_capacity(page) || (bhi_page_live_now(page, (uint32_t)index / 64) >> (index & 63) & 1) == 0)
         return false;
     *out = found_in(page, (uint32_t)index);
     return true;

@@ -30,11 +30,6 @@
 
 /* ------------------------------------------------------------------ set-up */
 
-static size_t map_bytes(uint32_t reserved)
-{
-    return ((size_t)reserved + 63) / 64 * sizeof(bhi_map_word_t);
-}
-
 /* A page's chunk of control memory: the list, the map, and what profile hardened keeps
  * around that. */
 typedef struct chunk {
@@ -44,18 +39,18 @@ typedef struct chunk {
 static chunk_t chunk_for(uint32_t reserved, size_t block_size, uint8_t size_class)
 {
     if (size_class == BHI_CLASS_NONE)
-        return (chunk_t){0, sizeof(bhi_map_word_t)};
+        return (chunk_t){0, BHI_MAP_SINGLE_BYTES};
     if (size_class == BHI_CLASS_ZERO)
-        return (chunk_t){0, map_bytes(reserved)};
+        return (chunk_t){0, bhi_map_bytes(reserved)};
     if (bhi_is_hardened()) {
         size_t before = bhi_hard_bytes_before(reserved, block_size);
-        return (chunk_t){before, before + map_bytes(reserved) + bhi_hard_bytes(reserved, block_size) + bhi_record_bytes(reserved)};
+        return (chunk_t){before, before + bhi_map_bytes(reserved) + bhi_hard_bytes(reserved, block_size) + bhi_record_bytes(reserved)};
     }
     size_t list = bhi_list_room(reserved) * sizeof(bhi_index_t);
     /* A bit for every place of the first slot where a block could start, its guard's too:
      * free asks the map before it knows how many blocks there are. */
     uint32_t places = (uint32_t)((BH_SLOT_SIZE + block_size - 1) / block_size);
-    return (chunk_t){list, list + map_bytes(BH_HARDEN_MAP && places > reserved ? places : reserved)};
+    return (chunk_t){list, list + bhi_map_bytes(BH_HARDEN_MAP && places > reserved ? places : reserved)};
 }
 
 static chunk_t chunk_of(const bhi_page_t *page)
@@ -275,7 +270,7 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     }
 
     bhi_state_lock();
-    void *map = bhi_pool_take(sizeof(bhi_map_word_t));
+    void *map = bhi_pool_take(BHI_MAP_SINGLE_BYTES);
     bhi_span_t span = {NULL, 0, true, 0};
     bool chunk = align <= BH_SLOT_SIZE && bhi_large_wants(bytes);
     if (map != NULL && !huge)
@@ -294,7 +289,7 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     if (page == NULL) {
         if (map != NULL) {
             bhi_state_lock();
-            bhi_pool_give(map, sizeof(bhi_map_word_t));
+            bhi_pool_give(map, BHI_MAP_SINGLE_BYTES);
             bhi_state_unlock();
         }
         return NULL;
@@ -405,7 +400,7 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups)
         return;
     }
     uint32_t words_per_group = 1u << (page->group_shift - 6);
-    uint32_t words = (uint32_t)(map_bytes(page->reserved) / sizeof(bhi_map_word_t));
+    uint32_t words = (page->reserved + 63) / 64;
     while (groups != 0) {
         uint32_t group = bhi_bit_first(groups);
         groups &= groups - 1;
@@ -416,7 +411,7 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups)
                 continue;
             }
             uint64_t stray;
-            uint64_t taken = bhi_map_take_held(&page->map[w], &stray);
+            uint64_t taken = bhi_map_take_held(page->map, w, &stray);
             if (bh_unlikely(stray != 0))
                 bhi_page_not_free(page, w * 64 + bhi_bit_first(stray));
             page->used -= bhi_bit_count(taken);
@@ -461,33 +456,33 @@ void bhi_page_check_nothing_held(const bhi_page_t *page)
 {
     if (!BH_HARDEN_MAP || page->block_size == 0)
         return;
-    for (size_t w = 0; w < map_bytes(page->reserved) / sizeof(bhi_map_word_t); w++) {
-        uint64_t stray = atomic_load_explicit(&page->map[w].held, memory_order_relaxed) &
-                         ~atomic_load_explicit(&page->map[w].live, memory_order_relaxed);
+    for (uint32_t w = 0; w < (page->reserved + 63) / 64; w++) {
+        bhi_map_sets_t sets = bhi_map_sets(page->map, w);
+        uint64_t stray = sets.held & ~sets.live;
         if (bh_unlikely(stray != 0))
-            bhi_page_not_free(page, (uint32_t)w * 64 + bhi_bit_first(stray));
+            bhi_page_not_free(page, w * 64 + bhi_bit_first(stray));
     }
 }
 
 void bhi_page_check_nothing_live(const bhi_page_t *page)
 {
-    for (size_t w = 0; BH_HARDEN_MAP && w < map_bytes(page->reserved) / sizeof(bhi_map_word_t); w++) {
-        uint64_t live = atomic_load_explicit(&page->map[w].live, memory_order_relaxed);
+    for (uint32_t w = 0; BH_HARDEN_MAP && w < (page->reserved + 63) / 64; w++) {
+        uint64_t live = bhi_map_sets(page->map, w).live;
         if (bh_unlikely(live != 0))
-            bhi_violation(BHI_CORRUPT_LIST, bhi_page_block(page, (uint32_t)w * 64 + bhi_bit_first(live)));
+            bhi_violation(BHI_CORRUPT_LIST, bhi_page_block(page, w * 64 + bhi_bit_first(live)));
     }
 }
 
 void bhi_page_forget(bhi_page_t *page)
 {
     if (page->block_size == 0) {
-        atomic_fetch_or(&page->map->held, 1); /* held and live, as after a free */
+        atomic_store(&page->map->held, 1); /* held and live, as after a free */
         return;
     }
     if (bhi_page_has_ends(page))
         bhi_hard_forget(page);
-    for (size_t w = 0; w < map_bytes(page->reserved) / sizeof(bhi_map_word_t); w++)
-        atomic_store_explicit(&page->map[w].live, 0, memory_order_relaxed);
+    for (uint32_t i = 0; i < page->reserved; i++)
+        atomic_store_explicit(&page->map[i].live, 0, memory_order_relaxed);
 }
 
 /* Whether a thread is on its way to our stack, or reads the page. */

@@ -104,6 +104,13 @@ BH_INLINE size_t bhi_page_bytes(const bhi_page_t *page)
     return page->size_class != BHI_CLASS_ZERO ? page->block_size : 0;
 }
 
+/* Of a word of a page's map, who is live and not held: a snapshot. Of a single block there
+ * is nothing behind its pair. */
+BH_INLINE uint64_t bhi_page_live_now(const bhi_page_t *page, uint32_t word)
+{
+    return page->block_size != 0 ? bhi_map_live(page->map, word) : bhi_map_is_live(page->map, 0);
+}
+
 BH_INLINE uint32_t bhi_page_capacity(const bhi_page_t *page)
 {
     return atomic_load_explicit(&page->capacity, memory_order_relaxed);

@@ -22,11 +22,11 @@ BH_INLINE size_t bhi_record_bytes(uint32_t reserved)
 {
     return bhi_process.records ? reserved * sizeof(bhi_record_t) + sizeof(uint32_t) : 0;
 }
-_Static_assert(sizeof(bhi_map_word_t) + BHI_HARD_SINGLE_BYTES + sizeof(bhi_record_t) <= BH_CACHE_LINE, "a single block's is taken as a map alone");
+_Static_assert(BHI_MAP_SINGLE_BYTES + BHI_HARD_SINGLE_BYTES + sizeof(bhi_record_t) <= BH_CACHE_LINE, "a single block's is taken as a map alone");
 
 BH_INLINE bhi_record_t *bhi_record_of(const bhi_page_t *page, uint32_t index)
 {
-    size_t map = (size_t)bhi_hard_words(page->reserved) * sizeof(bhi_map_word_t);
+    size_t map = page->block_size != 0 ? bhi_map_bytes(page->reserved) : BHI_MAP_SINGLE_BYTES;
     uintptr_t at = (uintptr_t)page->map + map + bhi_hard_bytes(page->reserved, page->block_size);
     return (bhi_record_t *)bhi_align_up(at, sizeof(uint32_t)) + index;
 }

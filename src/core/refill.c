@@ -44,9 +44,8 @@ static uint64_t listable(const bhi_page_t *page)
 /* Free blocks of one word of the map. */
 static uint64_t free_in_word(const bhi_page_t *page, uint32_t w)
 {
-    uint64_t used = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) |
-                    atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
-    return w == last_word(page) / 64 ? ~used & listable(page) : ~used;
+    uint64_t free = bhi_map_free(page->map, w);
+    return w == last_word(page) / 64 ? free & listable(page) : free;
 }
 
 /* The page was another owner's: what its free blocks hold goes, before one of them is

@@ -15,14 +15,8 @@ typedef struct visit {
     void *arg;
 } visit_t;
 
-/* Live blocks among 64 of them; what another thread frees from now on is still
- * reported, since the owner has not taken it back. */
-static uint64_t live_now(const bhi_page_t *page, uint32_t word)
-{
-    return atomic_load_explicit(&page->map[word].live, memory_order_relaxed) &
-           ~atomic_load_explicit(&page->map[word].held, memory_order_relaxed);
-}
-
+/* What another thread frees from now on is still reported, since the owner has not taken
+ * it back. */
 static bool visit_page(const visit_t *v, const bhi_page_t *page)
 {
     uint32_t capacity = bhi_page_capacity(page);
@@ -37,11 +31,11 @@ static bool visit_page(const visit_t *v, const bhi_page_t *page)
         .block_size = bhi_page_bytes(page),
     };
     for (uint32_t w = 0; w < words; w++)
-        area.used += bhi_bit_count(live_now(page, w));
+        area.used += bhi_bit_count(bhi_page_live_now(page, w));
     if (!v->visitor(v->handle, &area, NULL, area.block_size, v->arg))
         return false;
     for (uint32_t w = 0; v->blocks && w < words; w++) {
-        for (uint64_t live = live_now(page, w); live != 0; live &= live - 1) {
+        for (uint64_t live = bhi_page_live_now(page, w); live != 0; live &= live - 1) {
             uintptr_t block = page->start + (w * 64 + bhi_bit_first(live)) * (uintptr_t)page->block_size;
             size_t bytes = ends ? bhi_hard_requested(page, w * 64 + bhi_bit_first(live)) : area.block_size;
             if (!v->visitor(v->handle, &area, (void *)block, bytes, v->arg)) /* NOLINT: as above */

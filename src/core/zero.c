@@ -24,9 +24,7 @@ static uint64_t rotate_right(uint64_t x, unsigned n)
 
 static void *hand_out(bhi_page_t *page, uint32_t index)
 {
-    bhi_map_word_t *w = bhi_map_word(page->map, index);
-    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
-    atomic_store_explicit(&w->live, live | bhi_map_bit(index), memory_order_relaxed);
+    atomic_store_explicit(&page->map[index].live, 1, memory_order_relaxed);
     page->used++;
     return (void *)bhi_page_block(page, index); /* NOLINT: this is where a number becomes a pointer */
 }
@@ -44,9 +42,7 @@ static void *take(bhi_page_t *page, size_t align)
     uint32_t at = bhi_random_below(&heap->random, BHI_ZERO_BLOCKS);
     uint32_t word = at / 64, turn = at % 64;
     for (uint32_t i = 0; i < WORDS; i++, word = word + 1 < WORDS ? word + 1 : 0) {
-        const bhi_map_word_t *w = &page->map[word];
-        uint64_t open = aligned_blocks(word, step) & ~(atomic_load_explicit(&w->live, memory_order_relaxed) |
-                                                       atomic_load_explicit(&w->held, memory_order_relaxed));
+        uint64_t open = aligned_blocks(word, step) & bhi_map_free(page->map, word);
         if (open != 0)
             return hand_out(page, word * 64 + ((bhi_bit_first(rotate_right(open, turn)) + turn) & 63));
     }
@@ -88,7 +84,6 @@ void bhi_zero_taken(bhi_page_t *page, uint32_t word, uint64_t blocks)
 {
     if (BH_HARDEN_MAP)
         return; /* the caller has changed the map */
-    bhi_map_word_t *w = &page->map[word];
-    uint64_t live = atomic_load_explicit(&w->live, memory_order_relaxed);
-    atomic_store_explicit(&w->live, live & ~blocks, memory_order_relaxed);
+    for (; blocks != 0; blocks &= blocks - 1)
+        atomic_store_explicit(&page->map[word * 64 + bhi_bit_first(blocks)].live, 0, memory_order_relaxed);
 }

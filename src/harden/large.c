@@ -157,7 +157,7 @@ void bhi_large_huge(const bhi_page_t *page, bhi_segment_t *first)
     if (wanted && !closed)
         atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
     bhi_state_lock();
-    bhi_pool_give(page->map, sizeof(bhi_map_word_t));
+    bhi_pool_give(page->map, BHI_MAP_SINGLE_BYTES);
     if (!gone && small) {
         adopt(first, n, bytes, !zero, region);
     } else if (!gone) {

@@ -1,5 +1,6 @@
 #include "harden/spread.h"
 
+#include "harden/map.h"
 #include "rt/process.h"
 
 #include <string.h>
@@ -47,15 +48,14 @@ static bhi_index_t *by_bytes(bhi_index_t *end, uint64_t set, bhi_index_t first)
 }
 
 typedef bhi_index_t *spread_t(bhi_index_t *end, uint64_t set, bhi_index_t first);
+typedef uint64_t free_t(const bhi_map_block_t *map, uint32_t group);
 
-/* Compiled once for each way of a word, which is part of the loop then. */
-BH_INLINE bhi_index_t *of_words(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of, spread_t *one)
+/* Compiled once for each way of a group, which is part of the loop then. */
+BH_INLINE bhi_index_t *of_words(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of, free_t *free, spread_t *one)
 {
     for (uint32_t w = of->from, i = 0; i < of->words && end < enough; i++) {
-        uint64_t live = atomic_load_explicit(&of->map[w].live, memory_order_relaxed);
-        uint64_t held = atomic_load_explicit(&of->map[w].held, memory_order_relaxed);
         bool last = w + 1 == of->words;
-        end = one(end, ~(live | held) & (last ? of->of_last : ~(uint64_t)0), (bhi_index_t)(w * 64 ^ of->key));
+        end = one(end, free(of->map, w) & (last ? of->of_last : ~(uint64_t)0), (bhi_index_t)(w * 64 ^ of->key));
         w = last ? 0 : w + 1;
     }
     return end;
@@ -63,7 +63,7 @@ BH_INLINE bhi_index_t *of_words(bhi_index_t *end, const bhi_index_t *enough, con
 
 static BH_NOINLINE bhi_index_t *of_words_by_bytes(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
 {
-    return of_words(end, enough, of, by_bytes);
+    return of_words(end, enough, of, bhi_map_free, by_bytes);
 }
 
 /* Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2: VPCOMPRESSW. */
@@ -83,9 +83,16 @@ COMPRESSES static bhi_index_t *by_halves(bhi_index_t *end, uint64_t set, bhi_ind
     return end + __builtin_popcount(of_high);
 }
 
+COMPRESSES static uint64_t free_by_halves(const bhi_map_block_t *map, uint32_t group)
+{
+    const __m512i *pairs = (const __m512i *)(const void *)(map + (size_t)group * 64);
+    __m512i low = _mm512_loadu_si512(pairs), high = _mm512_loadu_si512(pairs + 1);
+    return (uint64_t)_mm512_testn_epi16_mask(low, low) | (uint64_t)_mm512_testn_epi16_mask(high, high) << 32;
+}
+
 COMPRESSES static BH_NOINLINE bhi_index_t *of_words_by_halves(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
 {
-    return of_words(end, enough, of, by_halves);
+    return of_words(end, enough, of, free_by_halves, by_halves);
 }
 #endif
 

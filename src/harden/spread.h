@@ -15,7 +15,7 @@ bhi_index_t *bhi_spread(bhi_index_t *end, uint64_t set, bhi_index_t first);
  * entries reach `enough` or all words were looked at: those of its free blocks. Of the
  * last word only what is in `of_last`. Encoded with `key`. */
 typedef struct bhi_spread_of {
-    const bhi_map_word_t *map;
+    const bhi_map_block_t *map;
     uint32_t words, from;
     uint64_t of_last;
     bhi_index_t key;

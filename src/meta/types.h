@@ -64,21 +64,34 @@ typedef uintptr_t bhi_owner_t;
 
 /* ------------------------------------------------------------ allocation map */
 
-/* Bits of 64 consecutive blocks. live is written by the owner only (plain
- * stores of whole words, so readers never see half an update); held is set by
- * any thread with atomic OR and cleared by the owner with atomic AND.
+/* Of one block. Two bytes, so that malloc and free need neither shift nor mask nor a
+ * word that others write to: one load tests both, one store changes the state. live is
+ * written by the owner only (plain stores); held is set by any thread with an atomic
+ * exchange and cleared by the owner, who takes a held block back in one store of both.
+ * Its malloc stores both as well: a second free by a thread that read live = 1 long ago
+ * and comes between its test and its store then has no effect. Whoever looks for blocks
+ * reads 64 consecutive ones at a time, as two sets (harden/map.h): a word of the map.
  *
  *   live held
  *    0    0   free or fresh
  *    1    0   live
  *    1    1   held: freed by a non-owner, waits for the owner
  *    0    1   the trace of a double free by the owner and another thread at
- *             once, found when the owner next looks at the word
+ *             once, found when the owner next looks at the block
  */
-typedef struct bhi_map_word {
-    _Atomic(uint64_t) live; /* owner writes, all read */
-    _Atomic(uint64_t) held; /* atomic */
-} bhi_map_word_t;
+typedef struct bhi_map_block {
+    _Atomic(uint8_t) live; /* owner writes, all read */
+    _Atomic(uint8_t) held; /* set by an atomic exchange, cleared by the owner */
+} BH_ALIGNED(2) bhi_map_block_t;
+
+/* Bytes of a map of so many blocks: it is read 64 of them at a time. */
+BH_INLINE size_t bhi_map_bytes(uint32_t blocks)
+{
+    return ((size_t)blocks + 63) / 64 * 64 * sizeof(bhi_map_block_t);
+}
+
+/* That of a single block. */
+#define BHI_MAP_SINGLE_BYTES ((size_t)16)
 
 /* ---------------------------------------------------------------------- page */
 
@@ -130,7 +143,7 @@ typedef struct bhi_page {
     _Atomic(struct bhi_heap *) local_heap; /* owner writes; free's fast path applies iff it is the caller's heap */
     uintptr_t start;            /* const: address of block 0, in the span's first slot; its start but for bhi_heap_large_at */
     uint64_t reciprocal;        /* const: ceil(2^64 / block_size); 0 for a single block */
-    bhi_map_word_t *map;        /* const: ceil(reserved / 64) words, and with a list one bit for each place of the first slot; of many blocks, their list right before them, or what core/hardened_page.h says */
+    bhi_map_block_t *map;        /* const: of `reserved` blocks, or with a list of each place of the first slot, and up to a whole word; of many blocks, their list right before them, or what core/hardened_page.h says */
     _Atomic(struct bhi_heap *) heap;      /* owner writes; NULL when free */
     _Atomic(uint64_t) remote;             /* atomic; survives the page's release */
     uint32_t block_size;        /* const: bytes from block to block; 0 for a single block */
@@ -264,7 +277,7 @@ typedef struct bhi_arena {
 /* Memory for control data: chunks of whole cache lines, zeroed when handed out, on
  * free lists by size when given back. */
 #define BHI_POOL_SIZES 216u
-_Static_assert(BH_SLOT_SIZE / 8 / 64 * sizeof(bhi_map_word_t) <= 32 * 1024, "the map of a slot of the smallest blocks can be given back");
+_Static_assert(BH_SLOT_SIZE / 8 * sizeof(bhi_map_block_t) <= 256 * 1024, "the map of a slot of the smallest blocks can be given back");
 typedef struct bhi_pool {
     uintptr_t at, open_end, end;      /* lock: bump region */
     void *free[BHI_POOL_SIZES];       /* lock */

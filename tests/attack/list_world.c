@@ -234,11 +234,10 @@ static void look(world_t *w)
     uint32_t capacity = bhi_page_capacity(w->page), last = capacity == 0 ? 0 : (capacity - 1) / 64 * 64;
     w->free.n = w->held.n = w->fresh.n = 0;
     for (uint32_t i = 0; i < w->page->reserved; i++) {
-        const bhi_map_word_t *word = bhi_map_word(w->page->map, i);
         bool fresh = i >= capacity || (i >= last && (w->page->fresh >> (i - last) & 1) != 0);
         if (fresh)
             add(&w->fresh, i);
-        else if ((atomic_load(&word->held) & bhi_map_bit(i)) != 0)
+        else if (atomic_load(&w->page->map[i].held) != 0)
             add(&w->held, i);
         else if (!is_live(bhi_page_block(w->page, i)))
             add(&w->free, i);

@@ -1,6 +1,6 @@
 /* What Bulkhead's own data cost beside full pages of blocks: descriptors about
  * 0.2 % of the memory in use, as much for the lists of pages of one slot, the
- * allocation map two bits a block on top, and for each place behind the last one in
+ * allocation map two bytes a block on top, and for each place behind the last one in
  * a slot where one could start. Every block is written from end to end, so that whatever else becomes resident is
  * the allocator's. */
 #include "support.h"
@@ -14,7 +14,7 @@
 #define SLOT 65536.0
 #define DESCRIPTOR 128.0 /* bytes a slot */
 #define LIST (64 * 2.0) /* bytes a page: 64 entries of 16 bits */
-#define BITS_PER_PLACE 2.0
+#define BYTES_PER_PLACE 2.0
 /* Maps are rounded up to a cache line, control data are opened in OS pages, and
  * pages with their last block short of the guard leave a part unused. */
 #define ROUNDING 0.0015
@@ -52,7 +52,7 @@ static int measure(size_t size)
     }
     size_t growth = limits_rss() - start;
     double overhead = (double)growth / (double)(count * size) - 1.0;
-    double bound = descriptors_and_lists(size) + BITS_PER_PLACE / 8.0 / (double)size * places(size) + ROUNDING;
+    double bound = descriptors_and_lists(size) + BYTES_PER_PLACE / (double)size * places(size) + ROUNDING;
     limits_result(overhead <= bound && overhead > 0, "control-data: %zu B blocks, %zu MiB: %.3f %% on top (bound %.3f %%)",
                   size, TOTAL / MIB, overhead * 100.0, bound * 100.0);
     return limits_end();

@@ -12,7 +12,7 @@
 #define MAPPINGS_BOUND ((size_t)1000)
 #define MEMORY_NEEDED (6 * GIB)
 
-/* Page descriptors may be 0.2 % of memory in use, the map two bits per block;
+/* Page descriptors may be 0.2 % of memory in use, the map two bytes a block, as much;
  * the bounds leave that much again. */
 #define LIVE_RSS_BOUND (4 * GIB + 4 * GIB / 50)
 #define FREED_RSS_BOUND (32 * MIB)

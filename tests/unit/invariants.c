@@ -41,12 +41,12 @@ __attribute__((format(printf, 1, 2))) static const char *broken(const char *form
 
 static bool live(const bhi_page_t *page, uint32_t i)
 {
-    return (atomic_load(&page->map[i / 64].live) >> (i % 64) & 1) != 0;
+    return atomic_load(&page->map[i].live) != 0;
 }
 
 static bool held(const bhi_page_t *page, uint32_t i)
 {
-    return (atomic_load(&page->map[i / 64].held) >> (i % 64) & 1) != 0;
+    return atomic_load(&page->map[i].held) != 0;
 }
 
 static bool is_fresh(const bhi_page_t *page, uint32_t i)
@@ -141,7 +141,7 @@ static const char *open_blocks(const bhi_page_t *page)
 {
     const void *p = page;
     uint32_t open = 0, capacity = bhi_page_capacity(page);
-    for (uint32_t i = 0; i < (page->reserved + 63) / 64 * 64; i++) {
+    for (uint32_t i = 0; i < (page->block_size != 0 ? (page->reserved + 63) / 64 * 64 : 1); i++) {
         if (i % 64 == 0 && bhi_hard_word(page, i / 64)->open == 0) {
             i += 63;
             continue;
@@ -231,8 +231,8 @@ const char *inv_page(const bhi_page_t *page)
                    "I1: page %p: the last block reaches into the guard", p);
     }
     uint32_t n = 0, groups = 0;
-    for (uint32_t i = 0; i < (page->reserved + 63) / 64 * 64; i++) {
-        if (i % 64 == 0 && (atomic_load(&page->map[i / 64].live) | atomic_load(&page->map[i / 64].held)) == 0) {
+    for (uint32_t i = 0; i < (page->block_size != 0 ? (page->reserved + 63) / 64 * 64 : 1); i++) {
+        if (i % 64 == 0 && page->block_size != 0 && bhi_map_free(page->map, i / 64) == UINT64_MAX) {
             i += 63;
             continue;
         }

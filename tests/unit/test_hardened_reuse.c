@@ -251,7 +251,7 @@ static void free_twice_at_once(void *arg)
     unsigned char *p = bh_malloc(40);
     bhi_block_t block = bhi_block_of((uintptr_t)p, BHI_USE_FREE);
     bh_free(p);
-    atomic_fetch_or(&block.page->map[block.index / 64].held, bhi_map_bit(block.index));
+    atomic_store(&block.page->map[block.index].held, 1);
     bhi_hard_wipe_held(block.page, block.index);
     *marker = 1;
     bhi_hard_collect(block.page, block.index / 64);
@@ -264,7 +264,7 @@ static void free_twice_and_reuse(void *arg)
     unsigned char *p = bh_malloc(40);
     bhi_block_t block = bhi_block_of((uintptr_t)p, BHI_USE_FREE);
     bh_free(p);
-    atomic_fetch_or(&block.page->map[block.index / 64].held, bhi_map_bit(block.index));
+    atomic_store(&block.page->map[block.index].held, 1);
     *marker = 1;
     for (int i = 0; i < 20000; i++)
         bh_free(bh_malloc(40));

@@ -5,23 +5,19 @@
 
 #include <pthread.h>
 
-static bhi_map_word_t map[4];
+static bhi_map_block_t map[256] BH_ALIGNED(64);
 
 enum { LIVE = 1, HELD = 2 };
 
 static void put(uint32_t i, unsigned state)
 {
-    uint64_t bit = bhi_map_bit(i);
-    bhi_map_word_t *w = bhi_map_word(map, i);
-    uint64_t live = atomic_load(&w->live) & ~bit, held = atomic_load(&w->held) & ~bit;
-    atomic_store(&w->live, (state & LIVE) != 0 ? live | bit : live);
-    atomic_store(&w->held, (state & HELD) != 0 ? held | bit : held);
+    atomic_store(&map[i].live, (state & LIVE) != 0);
+    atomic_store(&map[i].held, (state & HELD) != 0);
 }
 
 static unsigned at(uint32_t i)
 {
-    const bhi_map_word_t *w = &map[i / 64];
-    return (unsigned)(atomic_load(&w->live) >> (i % 64) & 1) | (unsigned)(atomic_load(&w->held) >> (i % 64) & 1) << 1;
+    return (unsigned)atomic_load(&map[i].live) | (unsigned)atomic_load(&map[i].held) << 1;
 }
 
 /* Every state of one block, with all other blocks in every state. */
@@ -59,6 +55,18 @@ static void is_live(uint32_t i, unsigned state)
     ck_assert_uint_eq(at(i), state);
 }
 
+static void is_free(uint32_t i, unsigned state)
+{
+    ck_assert(bhi_map_is_free(map, i) == (state == 0));
+}
+
+static void release(uint32_t i, unsigned state)
+{
+    (void)state;
+    bhi_map_release(map, i);
+    ck_assert_uint_eq(at(i), 0);
+}
+
 static void is_stray(uint32_t i, unsigned state)
 {
     ck_assert(bhi_map_is_stray(map, i) == (state == HELD));
@@ -78,9 +86,17 @@ START_TEST(state_table)
     each(clear_live);
     each(is_live);
     each(is_stray);
+    each(is_free);
+    each(release);
     each(set_held);
 }
 END_TEST
+
+static void put_sets(uint32_t word, uint64_t live, uint64_t held)
+{
+    for (uint32_t i = 0; i < 64; i++)
+        put(word * 64 + i, (unsigned)(live >> i & 1) | (unsigned)(held >> i & 1) << 1);
+}
 
 START_TEST(take_held)
 {
@@ -91,18 +107,23 @@ START_TEST(take_held)
             held &= live;
         if (round % 7 == 0)
             held = 0;
-        atomic_store(&map[0].live, live);
-        atomic_store(&map[0].held, held);
+        uint32_t word = (uint32_t)round % 4;
+        put_sets(word, live, held);
+        bhi_map_sets_t sets = bhi_map_sets(map, word);
+        ck_assert(sets.live == live && sets.held == held);
+        ck_assert_uint_eq(bhi_map_free(map, word), ~(live | held));
+        ck_assert_uint_eq(bhi_map_live(map, word), live & ~held);
         uint64_t stray;
-        uint64_t taken = bhi_map_take_held(&map[0], &stray);
+        uint64_t taken = bhi_map_take_held(map, word, &stray);
         if (!BH_HARDEN_MAP) {
             ck_assert_uint_eq(taken, held);
             continue;
         }
         ck_assert_uint_eq(taken, held & live);
         ck_assert_uint_eq(stray, held & ~live);
-        ck_assert_uint_eq(atomic_load(&map[0].live), live & ~held);
-        ck_assert_uint_eq(atomic_load(&map[0].held), held & ~live); /* the trace of a double free stays */
+        sets = bhi_map_sets(map, word);
+        ck_assert_uint_eq(sets.live, live & ~held);
+        ck_assert_uint_eq(sets.held, held & ~live); /* the trace of a double free stays */
     }
 }
 END_TEST

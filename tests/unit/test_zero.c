@@ -192,7 +192,7 @@ static size_t resident(void)
     return strtoul(second, NULL, 10) * (size_t)sysconf(_SC_PAGESIZE);
 }
 
-/* 16 bytes of address space and two bits of map each. */
+/* 16 bytes of address space and two bytes of map each. */
 START_TEST(a_million_blocks)
 {
     bh_free(bh_malloc(0));
