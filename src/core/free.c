@@ -69,7 +69,7 @@ static uint32_t live_index(const bhi_arena_t *arena, const bhi_page_t *page, uin
 
 /* Keeps another's page from ending, or reports that it has ended. Without the map
  * nothing is checked: a correct program's page does not end before its block has
- * been taken back, after the OR. */
+ * been taken back, after the exchange. */
 static bhi_hazard_t *keep(const bhi_arena_t *arena, bhi_page_t *page, uintptr_t p, bhi_use_t use)
 {
     if (!BH_HARDEN_MAP)
@@ -225,7 +225,7 @@ static void free_owned(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, uintp
     if (page->state == BHI_PAGE_LARGE) {
         /* The page goes at once, so a second free by another thread at the same
          * moment would find no trace of ours: as between two others, the atomic
-         * OR decides which one is the second. Both bits stay set; the map's
+         * exchange decides which one is the second. Both stay set; the map's
          * memory keeps `held` until it is used again. */
         if (!bhi_map_set_held(page->map, index))
             bhi_violation(BHI_DOUBLE_FREE, p);

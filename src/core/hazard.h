@@ -1,6 +1,6 @@
 /* Hazard pointers: a thread that reads the descriptor and map of a page it does
  * not own says so first, and a page that someone reads is not released. So what
- * it reads is one page's and its atomic OR meets that page's map, also where
+ * it reads is one page's and its atomic exchange meets that page's map, also where
  * another thread frees the page's last block at that moment (which in a correct
  * program nobody does: its block is live).
  *

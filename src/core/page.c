@@ -399,6 +399,8 @@ void bhi_page_collect(bhi_page_t *page, uint32_t groups)
             page->used = 0;
         return;
     }
+    /* Between the exchange of `remote` and looking for what is held. */
+    atomic_thread_fence(memory_order_seq_cst);
     uint32_t words_per_group = 1u << (page->group_shift - 6);
     uint32_t words = (page->reserved + 63) / 64;
     while (groups != 0) {

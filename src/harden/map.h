@@ -1,9 +1,8 @@
 /* Allocation map: the single truth about which blocks are live.
  *
  * Why no check here accuses a correct program, and none hands out twice:
- * src/README.md, "Interleavings". Word updates of `live` are plain load, change,
- * store by the owner, the only writer; `held` is changed by atomic operations
- * alone. Callers guarantee index < capacity of the page whose map it is. */
+ * src/README.md, "Interleavings". `live` is stored by the owner, the only writer; `held` is
+ * set by an atomic exchange and cleared by the owner. Callers guarantee index < capacity of the page whose map it is. */
 #ifndef BH_HARDEN_MAP_H
 #define BH_HARDEN_MAP_H
 
@@ -38,7 +37,7 @@ BH_INLINE bool bhi_map_has(const bhi_map_block_t *map, uint64_t index, uint16_t 
 #if defined(__x86_64__) && !BH_SANITIZED
     /* The atomic load, in one instruction with the comparison. */
     bool same;
-    __asm__("cmpw %1, %2" : "=@cce"(same) : "i"(pair), "m"(*(const bhi_map_pair_t *)(const void *)&map[index]));
+    __asm__("cmpw %1, %2" : "=@cce"(same) : "ri"(pair), "m"(*(const bhi_map_pair_t *)(const void *)&map[index]));
     return same;
 #else
     return bhi_map_pair(map, index) == pair;
@@ -107,72 +106,89 @@ BH_INLINE bool bhi_map_is_stray(const bhi_map_block_t *map, uint64_t index)
     return atomic_load_explicit(&map[index].held, memory_order_relaxed) != 0 && atomic_load_explicit(&map[index].live, memory_order_relaxed) == 0;
 }
 
-/* ------------------------------------------------------------ groups of 64 */
+/* ------------------------------------------------------------- words of 64
+ *
+ * On x86-64 vectors of eight blocks, elsewhere four at a time, of which each byte is read as
+ * a whole. C knows no such atomic access; volatile, the compiler makes each one instruction.
+ * Under a sanitizer byte by byte. */
 
-/* The bits of `word` whose byte is not 0, of the eight: bit i of byte i. */
-BH_INLINE uint64_t bhi_map_nonzero(uint64_t bytes)
+#if defined(__SSE2__) && !BH_SANITIZED
+typedef char bhi_map_bytes_t __attribute__((vector_size(16)));
+typedef short bhi_map_eight_t __attribute__((vector_size(16), may_alias));
+typedef unsigned short bhi_map_unsigned_t __attribute__((vector_size(16)));
+
+/* As a set, those of 16 bytes that are not 0. */
+BH_INLINE uint64_t bhi_map_nonzero(bhi_map_bytes_t bytes)
 {
-    uint64_t low = (bytes & 0x7f7f7f7f7f7f7f7fu) + 0x7f7f7f7f7f7f7f7fu;
-    return ((low | bytes) >> 7 & 0x0101010101010101u) * 0x0102040810204080u >> 56;
+    return 0xffff & ~(unsigned)__builtin_ia32_pmovmskb128(bytes == 0);
 }
+#else
+/* As a set, those of the even bytes of four blocks that are not 0. */
+BH_INLINE uint64_t bhi_map_nonzero(uint64_t four)
+{
+    return (((four & 0x00ff00ff00ff00ff) + 0x00ff00ff00ff00ff) >> 8 & 0x0001000100010001) * 0x0001000200040008 >> 48 & 15;
+}
+
+BH_INLINE uint64_t bhi_map_four(const bhi_map_block_t *at)
+{
+    typedef uint64_t four_t __attribute__((may_alias));
+    if (!BH_SANITIZED)
+        return __atomic_load_n((const four_t *)(const void *)at, __ATOMIC_RELAXED);
+    uint64_t four = 0;
+    for (unsigned i = 0; i < 4; i++)
+        four |= (uint64_t)bhi_map_pair(at, i) << 16 * i;
+    return four;
+}
+#endif
 
 typedef struct bhi_map_sets {
     uint64_t live, held;
 } bhi_map_sets_t;
 
-/* Which of the blocks [64 group, 64 group + 64) are live, and which are held. A snapshot
+/* Which of the blocks [64 word, 64 word + 64) are live, and which are held. A snapshot
  * of each block, not of all. */
-BH_INLINE bhi_map_sets_t bhi_map_sets(const bhi_map_block_t *map, uint32_t group)
+BH_INLINE bhi_map_sets_t bhi_map_sets(const bhi_map_block_t *map, uint32_t word)
 {
-    const bhi_map_block_t *at = map + (size_t)group * 64;
+    const bhi_map_block_t *at = map + (size_t)word * 64;
     bhi_map_sets_t sets = {0, 0};
 #if defined(__SSE2__) && !BH_SANITIZED
-    typedef char bytes_t __attribute__((vector_size(16)));
-    typedef short pairs_t __attribute__((vector_size(16), may_alias));
-    const pairs_t low = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff};
-#pragma GCC unroll 4
-    for (unsigned i = 0; i < 4; i++) {
-        const volatile pairs_t *pairs = (const volatile pairs_t *)(const void *)(at + 16 * i);
-        pairs_t a = pairs[0], b = pairs[1];
-        bytes_t live = __builtin_ia32_packuswb128(a & low, b & low);
-        typedef unsigned short upairs_t __attribute__((vector_size(16)));
-        bytes_t held = __builtin_ia32_packuswb128((pairs_t)((upairs_t)a >> 8), (pairs_t)((upairs_t)b >> 8));
-        sets.live |= (uint64_t)(0xffff & ~(unsigned)__builtin_ia32_pmovmskb128(live == 0)) << 16 * i;
-        sets.held |= (uint64_t)(0xffff & ~(unsigned)__builtin_ia32_pmovmskb128(held == 0)) << 16 * i;
+    for (unsigned i = 0; i < 64; i += 16) {
+        const volatile bhi_map_eight_t *eight = (const volatile bhi_map_eight_t *)(const void *)(at + i);
+        bhi_map_eight_t a = eight[0], b = eight[1];
+        bhi_map_eight_t held_a = (bhi_map_eight_t)((bhi_map_unsigned_t)a >> 8), held_b = (bhi_map_eight_t)((bhi_map_unsigned_t)b >> 8);
+        sets.live |= bhi_map_nonzero(__builtin_ia32_packuswb128(a & 0xff, b & 0xff)) << i;
+        sets.held |= bhi_map_nonzero(__builtin_ia32_packuswb128(held_a, held_b)) << i;
     }
 #else
-    for (unsigned i = 0; i < 64; i++) {
-        sets.live |= (uint64_t)(atomic_load_explicit(&at[i].live, memory_order_relaxed) != 0) << i;
-        sets.held |= (uint64_t)(atomic_load_explicit(&at[i].held, memory_order_relaxed) != 0) << i;
+    for (unsigned i = 0; i < 64; i += 4) {
+        uint64_t four = bhi_map_four(at + i);
+        sets.live |= bhi_map_nonzero(four) << i;
+        sets.held |= bhi_map_nonzero(four >> 8) << i;
     }
 #endif
     return sets;
 }
 
 /* Those that are neither. */
-BH_INLINE uint64_t bhi_map_free(const bhi_map_block_t *map, uint32_t group)
+BH_INLINE uint64_t bhi_map_free(const bhi_map_block_t *map, uint32_t word)
 {
 #if defined(__SSE2__) && !BH_SANITIZED
-    typedef char bytes_t __attribute__((vector_size(16)));
-    typedef short pairs_t __attribute__((vector_size(16), may_alias));
-    const volatile pairs_t *pairs = (const volatile pairs_t *)(const void *)(map + (size_t)group * 64);
+    const volatile bhi_map_eight_t *eight = (const volatile bhi_map_eight_t *)(const void *)(map + (size_t)word * 64);
     uint64_t free = 0;
 #pragma GCC unroll 4
-    for (unsigned i = 0; i < 4; i++) {
-        bytes_t none = __builtin_ia32_packsswb128(pairs[2 * i] == 0, pairs[2 * i + 1] == 0);
-        free |= (uint64_t)(unsigned)__builtin_ia32_pmovmskb128(none) << 16 * i;
-    }
+    for (unsigned i = 0; i < 4; i++)
+        free |= (uint64_t)(unsigned)__builtin_ia32_pmovmskb128(__builtin_ia32_packsswb128(eight[2 * i] == 0, eight[2 * i + 1] == 0)) << 16 * i;
     return free;
 #else
-    bhi_map_sets_t sets = bhi_map_sets(map, group);
+    bhi_map_sets_t sets = bhi_map_sets(map, word);
     return ~(sets.live | sets.held);
 #endif
 }
 
 /* Live and not held. */
-BH_INLINE uint64_t bhi_map_live(const bhi_map_block_t *map, uint32_t group)
+BH_INLINE uint64_t bhi_map_live(const bhi_map_block_t *map, uint32_t word)
 {
-    bhi_map_sets_t sets = bhi_map_sets(map, group);
+    bhi_map_sets_t sets = bhi_map_sets(map, word);
     return sets.live & ~sets.held;
 }
 
@@ -182,19 +198,19 @@ BH_INLINE void bhi_map_release(bhi_map_block_t *map, uint64_t index)
     __atomic_store_n((bhi_map_pair_t *)(void *)&map[index], BHI_MAP_FREE, __ATOMIC_RELEASE);
 }
 
-/* Owner: takes every held block of one group back; returns them, who are free
+/* Owner: takes every held block of one word back; returns them, who are free
  * afterwards. *stray: blocks that are held but not live. They are the trace
  * of a remote free that raced with the owner's own free of the same block: the
  * owner is the only one to clear live, so to it the pair (0, 1) is no passing
  * state of a correct free. They stay, and bar the block from being handed out. */
-BH_INLINE uint64_t bhi_map_take_held(bhi_map_block_t *map, uint32_t group, uint64_t *stray)
+BH_INLINE uint64_t bhi_map_take_held(bhi_map_block_t *map, uint32_t word, uint64_t *stray)
 {
-    bhi_map_sets_t sets = bhi_map_sets(map, group);
+    bhi_map_sets_t sets = bhi_map_sets(map, word);
     *stray = BH_HARDEN_MAP ? sets.held & ~sets.live : 0;
     uint64_t held = BH_HARDEN_MAP ? sets.held & sets.live : sets.held;
-    for (uint64_t left = held; left != 0; left &= left - 1)
-        bhi_map_release(map, group * 64 + bhi_bit_first(left));
     atomic_thread_fence(memory_order_acquire);
+    for (uint64_t left = held; left != 0; left &= left - 1)
+        bhi_map_release(map, word * 64 + bhi_bit_first(left));
     return held;
 }
 

@@ -48,9 +48,9 @@ static bhi_index_t *by_bytes(bhi_index_t *end, uint64_t set, bhi_index_t first)
 }
 
 typedef bhi_index_t *spread_t(bhi_index_t *end, uint64_t set, bhi_index_t first);
-typedef uint64_t free_t(const bhi_map_block_t *map, uint32_t group);
+typedef uint64_t free_t(const bhi_map_block_t *map, uint32_t word);
 
-/* Compiled once for each way of a group, which is part of the loop then. */
+/* Compiled once for each way of a word, which is part of the loop then. */
 BH_INLINE bhi_index_t *of_words(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of, free_t *free, spread_t *one)
 {
     for (uint32_t w = of->from, i = 0; i < of->words && end < enough; i++) {
@@ -83,9 +83,9 @@ COMPRESSES static bhi_index_t *by_halves(bhi_index_t *end, uint64_t set, bhi_ind
     return end + __builtin_popcount(of_high);
 }
 
-COMPRESSES static uint64_t free_by_halves(const bhi_map_block_t *map, uint32_t group)
+COMPRESSES static uint64_t free_by_halves(const bhi_map_block_t *map, uint32_t word)
 {
-    const __m512i *pairs = (const __m512i *)(const void *)(map + (size_t)group * 64);
+    const __m512i *pairs = (const __m512i *)(const void *)(map + (size_t)word * 64);
     __m512i low = _mm512_loadu_si512(pairs), high = _mm512_loadu_si512(pairs + 1);
     return (uint64_t)_mm512_testn_epi16_mask(low, low) | (uint64_t)_mm512_testn_epi16_mask(high, high) << 32;
 }

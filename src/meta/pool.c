@@ -12,7 +12,7 @@
 
 #define OPEN_STEP ((size_t)64 * 1024)
 #define FINE ((size_t)4096)
-#define COARSE_STEP ((size_t)1024)
+#define COARSE_STEP ((size_t)128) /* lists and maps are so many times it */
 #define COARSE ((size_t)32768)
 #define LARGE_STEP ((size_t)8192)
 #define REGION_LEAST ((size_t)1 << 20)
@@ -24,8 +24,8 @@ static size_t chunk_size(size_t size)
     return bhi_align_up(size, size <= FINE ? BH_CACHE_LINE : size <= COARSE ? COARSE_STEP : LARGE_STEP);
 }
 
-/* 64, 128, ... 4096, then 5, 6, ... 32 KiB: the maps of slots of 1 MiB; then 40, 48, ...
- * 1024 KiB: what core/record.h keeps of a page. */
+/* 64, 128, ... 4096, then by 128 bytes to 32 KiB: the lists and maps of slots of 64 KiB;
+ * then 40, 48, ... 1024 KiB: those of larger slots, and what core/record.h keeps of a page. */
 static size_t chunk_index(size_t chunk)
 {
     if (chunk <= FINE)

@@ -276,7 +276,7 @@ typedef struct bhi_arena {
 
 /* Memory for control data: chunks of whole cache lines, zeroed when handed out, on
  * free lists by size when given back. */
-#define BHI_POOL_SIZES 216u
+#define BHI_POOL_SIZES 412u
 _Static_assert(BH_SLOT_SIZE / 8 * sizeof(bhi_map_block_t) <= 256 * 1024, "the map of a slot of the smallest blocks can be given back");
 typedef struct bhi_pool {
     uintptr_t at, open_end, end;      /* lock: bump region */

@@ -1,8 +1,8 @@
 /* What Bulkhead's own data cost beside full pages of blocks: descriptors about
  * 0.2 % of the memory in use, as much for the lists of pages of one slot, the
  * allocation map two bytes a block on top, and for each place behind the last one in
- * a slot where one could start. Every block is written from end to end, so that whatever else becomes resident is
- * the allocator's. */
+ * a slot where one could start, by 64 of them. Every block is written from end to
+ * end, so that whatever else becomes resident is the allocator's. */
 #include "support.h"
 
 #include <stdlib.h>
@@ -14,25 +14,18 @@
 #define SLOT 65536.0
 #define DESCRIPTOR 128.0 /* bytes a slot */
 #define LIST (64 * 2.0) /* bytes a page: 64 entries of 16 bits */
-#define BYTES_PER_PLACE 2.0
-/* Maps are rounded up to a cache line, control data are opened in OS pages, and
- * pages with their last block short of the guard leave a part unused. */
+#define WORD 64 /* places, of two bytes each */
+/* Control data are opened in OS pages, and pages with their last block short of the guard leave a part unused. */
 #define ROUNDING 0.0015
 
 /* Of the blocks' bytes. A span is 1, 4 or 8 slots for blocks up to 8, 32 and 128
  * KiB, and holds what fits before its last OS page. */
-static double descriptors_and_lists(size_t size)
+static double control_data(size_t size)
 {
     unsigned slots = size <= 8192 ? 1 : size <= 32768 ? 4 : 8;
     unsigned blocks = (unsigned)((slots * SLOT - 4096.0) / (double)size);
-    return (slots * DESCRIPTOR + LIST) / (blocks * (double)size);
-}
-
-/* Places where a block could start, for each block. */
-static double places(size_t size)
-{
-    double blocks = (double)((65536 - 4096) / size), all = SLOT / (double)size;
-    return size <= 8192 ? all / blocks : 1.0;
+    unsigned places = size <= 8192 ? (unsigned)((size_t)SLOT / size) : blocks, words = (places + WORD - 1) / WORD;
+    return (slots * DESCRIPTOR + LIST + 2.0 * WORD * words) / (blocks * (double)size);
 }
 
 static int measure(size_t size)
@@ -52,7 +45,7 @@ static int measure(size_t size)
     }
     size_t growth = limits_rss() - start;
     double overhead = (double)growth / (double)(count * size) - 1.0;
-    double bound = descriptors_and_lists(size) + BYTES_PER_PLACE / (double)size * places(size) + ROUNDING;
+    double bound = control_data(size) + ROUNDING;
     limits_result(overhead <= bound && overhead > 0, "control-data: %zu B blocks, %zu MiB: %.3f %% on top (bound %.3f %%)",
                   size, TOTAL / MIB, overhead * 100.0, bound * 100.0);
     return limits_end();

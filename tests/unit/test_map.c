@@ -128,6 +128,30 @@ START_TEST(take_held)
 }
 END_TEST
 
+/* What nobody but an attacker writes there: such a block is neither handed out nor freed,
+ * and who looks for free ones does not take it for one. */
+START_TEST(other_values)
+{
+    for (unsigned value = 2; value < 256; value++) {
+        for (uint32_t i = 0; i < 256; i += 17) {
+            put_sets(i / 64, 0, 0);
+            bhi_map_block_t *block = &map[i];
+            for (unsigned which = 0; which < 2; which++) {
+                atomic_store(which == 0 ? &block->live : &block->held, (uint8_t)value);
+                bhi_map_sets_t sets = bhi_map_sets(map, i / 64);
+                uint64_t bit = bhi_map_bit(i);
+                ck_assert(sets.live == (which == 0 ? bit : 0) && sets.held == (which == 0 ? 0 : bit));
+                ck_assert_uint_eq(bhi_map_free(map, i / 64), ~bit);
+                ck_assert(!bhi_map_is_free(map, i));
+                if (BH_HARDEN_MAP)
+                    ck_assert(!bhi_map_set_live(map, i) && !bhi_map_clear_live(map, i) && !bhi_map_is_live(map, i));
+                put(i, 0);
+            }
+        }
+    }
+}
+END_TEST
+
 /* Of many threads that free the same blocks, exactly one gets each. */
 #define THREADS 6
 static _Atomic(unsigned) won[256];
@@ -169,6 +193,7 @@ int main(void)
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_test(c, state_table);
     tcase_add_test(c, take_held);
+    tcase_add_test(c, other_values);
     tcase_add_test(c, one_winner);
     suite_add_tcase(s, c);
     return unit_main(s);
