@@ -208,9 +208,11 @@ BH_INLINE uint64_t bhi_map_take_held(bhi_map_block_t *map, uint32_t word, uint64
     bhi_map_sets_t sets = bhi_map_sets(map, word);
     *stray = BH_HARDEN_MAP ? sets.held & ~sets.live : 0;
     uint64_t held = BH_HARDEN_MAP ? sets.held & sets.live : sets.held;
-    atomic_thread_fence(memory_order_acquire);
-    for (uint64_t left = held; left != 0; left &= left - 1)
-        bhi_map_release(map, word * 64 + bhi_bit_first(left));
+    for (uint64_t left = held; left != 0; left &= left - 1) {
+        uint32_t index = word * 64 + bhi_bit_first(left);
+        (void)atomic_load_explicit(&map[index].held, memory_order_acquire); /* what its thread did with the block comes before */
+        bhi_map_release(map, index);
+    }
     return held;
 }
 
