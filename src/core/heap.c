@@ -20,9 +20,10 @@
 #define TICK 64                 /* heartbeats between looks at the clock */
 #define RETIRE_TICKS 4          /* ticks between looks at retired pages */
 #define RETIRE_LITTLE (8 * BH_OS_PAGE_SIZE) /* bytes that its blocks took in an empty page that waits long */
+#define RETIRE_LITTLE_MANY (64 * BH_OS_PAGE_SIZE) /* the same of a page of several slots */
 #define RETIRE_LONG 25          /* looks */
 #define RETIRE_SHORT 2
-#define WAIT_SLOTS 8            /* of a class, of empty pages that wait behind the first; profile hardened */
+#define WAIT_SLOTS 8            /* of a class, of empty pages that wait behind the first */
 
 static const bhi_page_t page_empty = {.state = BHI_PAGE_FREE};
 
@@ -130,14 +131,17 @@ static void to_active(bhi_heap_t *heap, bhi_page_t *page)
 /* ------------------------------------------------------- retire and release */
 
 /* In profile hardened a page that goes is looked through, trapped and faulted in again
- * for the next one, so a few empty ones wait, right behind the first of their queue. */
+ * for the next one; in others what goes of a page with blocks beyond 8 KiB is cleared
+ * for the next, a block of up to 128 KiB in one call of malloc, and a page holds so few
+ * that one more or less is needed all the time. So a few empty ones wait, right behind
+ * the first of their queue. */
 static bool waits_behind(bhi_heap_t *heap, bhi_page_t *page)
 {
     bhi_queue_t *q = &heap->queues[page->size_class];
     size_t slots = page->span_slots;
     for (const bhi_page_t *other = q->first->next; other != NULL && other->retire != 0; other = other->next)
         slots += other->span_slots;
-    if (!bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || slots > WAIT_SLOTS)
+    if ((page->span_slots == 1 && !bhi_is_hardened()) || page->size_class == BHI_CLASS_ZERO || slots > WAIT_SLOTS)
         return false;
     bhi_heap_unlink(heap, page);
     page->prev = q->first;
@@ -173,7 +177,8 @@ static void retire(bhi_heap_t *heap, bhi_page_t *page)
 static uint8_t retire_looks(const bhi_page_t *page)
 {
     size_t fresh = bhi_is_hardened() ? 0 : bhi_bit_count(page->fresh);
-    return (bhi_page_capacity(page) - fresh) * page->block_size <= RETIRE_LITTLE ? RETIRE_LONG : RETIRE_SHORT;
+    size_t little = page->span_slots > 1 ? RETIRE_LITTLE_MANY : RETIRE_LITTLE;
+    return (bhi_page_capacity(page) - fresh) * page->block_size <= little ? RETIRE_LONG : RETIRE_SHORT;
 }
 
 static void page_tick(bhi_heap_t *heap, bhi_page_t *page, bool now)
