@@ -13,7 +13,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define DRAIN_AT_ONCE 32        /* pages; bounds the time of one allocation */
 #define DRAIN_TICKS 8           /* ticks between looks at the pending stack; before new memory it is looked at too */
 #define MANY 12                 /* pages of a class, from which on sparse ones serve in turn */
 #define ADOPT_MOST 4            /* pages taken from ended threads before a new one is made */
@@ -173,7 +172,8 @@ static void retire(bhi_heap_t *heap, bhi_page_t *page)
 
 /* For how many looks an empty page is kept. Where a size is asked for once in some
  * thousand allocations, each of them made a page, in a span that others had and whose
- * OS pages they touched: so one that holds little memory waits long. */
+ * OS pages they touched: so one that holds little memory waits long. Of large blocks,
+ * each would be cleared in the next page, and faulted in: more of them may wait. */
 static uint8_t retire_looks(const bhi_page_t *page)
 {
     size_t fresh = bhi_is_hardened() ? 0 : bhi_bit_count(page->fresh);
@@ -348,7 +348,7 @@ bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c)
             to_full(heap, q->first);
         }
         if (tries == 0) /* blocks that other threads freed before new memory */
-            bhi_heap_drain(heap, DRAIN_AT_ONCE);
+            bhi_heap_drain(heap, BHI_DRAIN_AT_ONCE);
         else if (tries > ADOPT_MOST || !adopt_page(heap, c))
             break;
     }
@@ -371,7 +371,6 @@ bhi_page_t *bhi_heap_page_zero(bhi_heap_t *heap, size_t align)
 void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shift, bool zero)
 {
     bool reads_zero = false;
-    bhi_heap_drain(heap, DRAIN_AT_ONCE); /* large blocks that other threads freed are worth not to wait */
     size_t pad = bhi_is_hardened() ? bhi_hard_pad_large(shift + size) : 0;
     bhi_page_t *page = bhi_page_new_large(heap, size + shift + pad, align, &reads_zero);
     if (page == NULL)
@@ -441,7 +440,7 @@ void bhi_heap_heartbeat(bhi_heap_t *heap)
     beat(false);
     if (bh_unlikely(heartbeat % TICK == 0)) {
         if (heartbeat % (DRAIN_TICKS * TICK) == 0)
-            bhi_heap_drain(heap, DRAIN_AT_ONCE);
+            bhi_heap_drain(heap, BHI_DRAIN_AT_ONCE);
         if (heartbeat % (RETIRE_TICKS * TICK) == 0)
             retire_tick(heap, false);
         purge_due();

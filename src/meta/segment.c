@@ -298,6 +298,19 @@ bhi_span_t bhi_span_take(unsigned n, unsigned align_slots)
     return bhi_span_take_in_new_segment(n, align_slots);
 }
 
+bhi_span_t bhi_span_take_clean(unsigned n)
+{
+    for (unsigned bucket = bhi_bit_last(n); bucket < BHI_BUCKETS; bucket++) {
+        bhi_segment_t *s = bhi_state->buckets[bucket];
+        for (int i = 0; s != NULL && i < SPAN_TRIES; i++, s = s->next) {
+            uint64_t starts = bhi_bit_run_starts(s->free & ~s->dirty, n);
+            if (starts != 0)
+                return take_from(s, n, starts);
+        }
+    }
+    return (bhi_span_t){NULL, 0, false, 0};
+}
+
 void bhi_span_quarantine(bhi_segment_t *s, unsigned slot, unsigned n)
 {
     s->heads &= ~((uint64_t)1 << slot);
@@ -420,9 +433,8 @@ static uint64_t purge_slots(bhi_segment_t *s, uint64_t slots, size_t *bytes)
         } else {
             atomic_fetch_add_explicit(&bhi_state->advice_refused, 1, memory_order_relaxed);
         }
-        slots &= ~range;
     }
-    return done;
+    return zero;
 }
 
 /* What is due: slots that were free and dirty when this looked at the segment

@@ -281,6 +281,23 @@ START_TEST(runs_of_a_segment_are_purged_together)
 }
 END_TEST
 
+/* Slots without memory, though others have some. */
+START_TEST(a_clean_span_is_clean)
+{
+    start();
+    lock();
+    bhi_span_t span = bhi_span_take_in_new_segment(40, 1);
+    ck_assert(span.segment != NULL && bhi_guard_fit(span.segment, span.slot, 40, BH_SLOT_OS_PAGES - 1));
+    bhi_span_give(span.segment, span.slot, 40, true);
+    for (unsigned n = 0; n < 4; n++) {
+        bhi_span_t clean = bhi_span_take_clean(4);
+        ck_assert(clean.segment == NULL || (clean.zero && clean.dirty == 0));
+        ck_assert(clean.segment != NULL || n > 0); /* 24 slots, 40 in the middle: the larger part has 12 */
+    }
+    unlock();
+}
+END_TEST
+
 /* One in 64 draws each: 20 segments whose first spans all agree do not happen. */
 START_TEST(places_are_random)
 {
@@ -331,6 +348,7 @@ int main(void)
     tcase_add_test(c, a_place_with_its_guards_comes_first);
     tcase_add_test(c, a_refused_purge_leaves_the_slots_dirty);
     tcase_add_loop_test(c, runs_of_a_segment_are_purged_together, 0, 2);
+    tcase_add_test(c, a_clean_span_is_clean);
     tcase_add_test(c, places_are_random);
     tcase_add_test(c, a_huge_span_becomes_slots);
     suite_add_tcase(s, c);
