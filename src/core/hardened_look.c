@@ -8,6 +8,9 @@
 #include "os/os.h"
 
 #define SWEEP 8u /* live blocks looked at with each heartbeat */
+/* The same of blocks of more than 1 KiB: their slack is as long as that of many others,
+ * and heartbeats come after as few blocks as a page of them has. */
+#define SWEEP_LONG 2u
 
 /* A second free at the same moment finds the end that the first has wiped. */
 void bhi_hard_damaged(const bhi_page_t *page, uint32_t index, size_t at)
@@ -52,7 +55,8 @@ void bhi_hard_sweep(const bhi_page_t *page, bhi_random_t *random)
     uint64_t live = atomic_load_explicit(&page->map[w].live, memory_order_relaxed) &
                     ~atomic_load_explicit(&page->map[w].held, memory_order_relaxed);
     uint32_t from = (uint32_t)bhi_random_bits(random, 6);
-    for (unsigned i = 0; live != 0 && i < SWEEP; i++) {
+    unsigned most = page->block_size > 1024 ? SWEEP_LONG : SWEEP;
+    for (unsigned i = 0; live != 0 && i < most; i++) {
         uint64_t behind = live & bhi_bit_range(from, 64 - from);
         unsigned at = bhi_bit_first(behind != 0 ? behind : live);
         live &= ~((uint64_t)1 << at);
