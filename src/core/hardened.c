@@ -153,7 +153,7 @@ static BH_NOINLINE void check_fresh(const bhi_page_t *page, uint32_t index)
     uintptr_t block = bhi_page_block(page, index), end = block + page->block_size;
     uint64_t zero = 0;
     atomic_compare_exchange_strong((_Atomic(uint64_t) *)(end - 8), &zero, 0); /* NOLINT: block memory is addressed by number */
-    uintptr_t from = bhi_max(block, bhi_align_down(end - 8, BH_OS_PAGE_SIZE));
+    uintptr_t from = block + bhi_hard_fresh_end(page, index);
     size_t at = bhi_wipe_check(from, end - from);
     if (bh_unlikely(at != BH_WIPE_CLEAN))
         bhi_hard_written(page, index, from - block + at);

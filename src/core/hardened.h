@@ -161,6 +161,10 @@ _Noreturn BH_COLD void bhi_hard_written(const bhi_page_t *page, uint32_t index, 
 /* The last bytes of a block that is not live were, as the next one is freed. */
 _Noreturn BH_COLD void bhi_hard_written_before(const bhi_page_t *page, uint32_t index);
 
+/* Owner: a block that is not live is as it was left. Of one that was never handed out
+ * no OS page is touched that only it lies in. */
+void bhi_hard_verify_free(const bhi_page_t *page, uint32_t index);
+
 /* Owner: checks an empty page before it goes. */
 void bhi_hard_check_empty(const bhi_page_t *page);
 

@@ -30,9 +30,7 @@ static BH_NOINLINE void let_go(bhi_heap_t *heap, uintptr_t entry, const bhi_page
 {
     bhi_page_t *page = page_of_entry(entry);
     uint32_t index = bhi_hard_entry_index(entry);
-    size_t at = bhi_wipe_check(bhi_page_block(page, index), page->block_size);
-    if (bh_unlikely(at != BH_WIPE_CLEAN))
-        bhi_hard_written(page, index, at);
+    bhi_hard_verify_free(page, index);
     bhi_hard_word(page, index / 64)->open |= bhi_map_bit(index);
     bhi_hard_next_t *next = heap->hard != NULL ? heap->hard->next[page->size_class] : NULL;
     if (next != NULL && next->least < next->among)

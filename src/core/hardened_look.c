@@ -8,6 +8,9 @@
 #include "os/os.h"
 
 #define SWEEP 8u /* live blocks looked at with each heartbeat */
+/* The same of blocks of more than 1 KiB: their slack is as long as that of many others,
+ * and heartbeats come after as few blocks as a page of them has. */
+#define SWEEP_LONG 2u
 
 /* A second free at the same moment finds the end that the first has wiped. */
 void bhi_hard_damaged(const bhi_page_t *page, uint32_t index, size_t at)
@@ -51,7 +54,8 @@ void bhi_hard_sweep(const bhi_page_t *page, bhi_random_t *random)
     uint32_t words = bhi_hard_words(bhi_page_capacity(page)), w = bhi_random_below(random, words);
     uint64_t live = bhi_map_live(page->map, w);
     uint32_t from = (uint32_t)bhi_random_bits(random, 6);
-    for (unsigned i = 0; live != 0 && i < SWEEP; i++) {
+    unsigned most = page->block_size > 1024 ? SWEEP_LONG : SWEEP;
+    for (unsigned i = 0; live != 0 && i < most; i++) {
         uint64_t behind = live & bhi_bit_range(from, 64 - from);
         unsigned at = bhi_bit_first(behind != 0 ? behind : live);
         live &= ~((uint64_t)1 << at);
@@ -70,6 +74,26 @@ static void check_single(const bhi_page_t *page)
         bhi_violation(BHI_OVERFLOW, page->start + at);
 }
 
+/* Whether a block was never handed out, in memory of the kernel's. */
+static bool is_untouched(const bhi_page_t *page, uint32_t index)
+{
+    return page->memory == BHI_MEMORY_ZERO && bhi_hard_size(page, page->block_size, index) == 0;
+}
+
+/* Of an untouched block only its end can have been reached, by an underflow of the next. */
+void bhi_hard_verify_free(const bhi_page_t *page, uint32_t index)
+{
+    size_t from = 0;
+    if (is_untouched(page, index)) {
+        if (index + 1 >= bhi_page_capacity(page) || is_untouched(page, index + 1))
+            return;
+        from = bhi_hard_fresh_end(page, index);
+    }
+    size_t at = bhi_wipe_check(bhi_page_block(page, index) + from, page->block_size - from);
+    if (bh_unlikely(at != BH_WIPE_CLEAN))
+        bhi_hard_written(page, index, from + at);
+}
+
 /* Free blocks of a page are still zero, all live ones still end as they should. */
 static void verify_page(const bhi_page_t *page)
 {
@@ -82,9 +106,7 @@ static void verify_page(const bhi_page_t *page)
         if (bhi_map_is_live(page->map, i)) {
             bhi_hard_check_live(page, i);
         } else if (bhi_map_is_free(page->map, i)) { /* those in a quarantine too */
-            size_t at = bhi_wipe_check(bhi_page_block(page, i), page->block_size);
-            if (bh_unlikely(at != BH_WIPE_CLEAN))
-                bhi_hard_written(page, i, at);
+            bhi_hard_verify_free(page, i);
         }
     }
 }

@@ -106,6 +106,13 @@ BH_INLINE uint32_t bhi_hard_entry_index(uintptr_t entry)
     return (uint32_t)(entry & UINT16_MAX);
 }
 
+/* Where in a block the OS page of its end begins, or 0. */
+BH_INLINE size_t bhi_hard_fresh_end(const bhi_page_t *page, uint32_t index)
+{
+    uintptr_t block = bhi_page_block(page, index), last = bhi_align_down(block + page->block_size - 8, BH_OS_PAGE_SIZE);
+    return last > block ? last - block : 0;
+}
+
 /* Offset of the first damaged byte of a block's slack, or BH_CANARY_INTACT. */
 BH_INLINE size_t bhi_hard_damage(const bhi_page_t *page, uint32_t index)
 {

@@ -13,16 +13,16 @@
 #include <errno.h>
 #include <string.h>
 
-#define DRAIN_AT_ONCE 32        /* pages; bounds the time of one allocation */
 #define DRAIN_TICKS 8           /* ticks between looks at the pending stack; before new memory it is looked at too */
 #define MANY 12                 /* pages of a class, from which on sparse ones serve in turn */
 #define ADOPT_MOST 4            /* pages taken from ended threads before a new one is made */
 #define TICK 64                 /* heartbeats between looks at the clock */
 #define RETIRE_TICKS 4          /* ticks between looks at retired pages */
 #define RETIRE_LITTLE (8 * BH_OS_PAGE_SIZE) /* bytes that its blocks took in an empty page that waits long */
+#define RETIRE_LITTLE_MANY (64 * BH_OS_PAGE_SIZE) /* the same of a page of several slots */
 #define RETIRE_LONG 25          /* looks */
 #define RETIRE_SHORT 2
-#define WAIT_SLOTS 8            /* of a class, of empty pages that wait behind the first; profile hardened */
+#define WAIT_SLOTS 8            /* of a class, of empty pages that wait behind the first */
 
 static const bhi_page_t page_empty = {.state = BHI_PAGE_FREE};
 
@@ -130,14 +130,17 @@ static void to_active(bhi_heap_t *heap, bhi_page_t *page)
 /* ------------------------------------------------------- retire and release */
 
 /* In profile hardened a page that goes is looked through, trapped and faulted in again
- * for the next one, so a few empty ones wait, right behind the first of their queue. */
+ * for the next one; in others what goes of a page with blocks beyond 8 KiB is cleared
+ * for the next, a block of up to 128 KiB in one call of malloc, and a page holds so few
+ * that one more or less is needed all the time. So a few empty ones wait, right behind
+ * the first of their queue. */
 static bool waits_behind(bhi_heap_t *heap, bhi_page_t *page)
 {
     bhi_queue_t *q = &heap->queues[page->size_class];
     size_t slots = page->span_slots;
     for (const bhi_page_t *other = q->first->next; other != NULL && other->retire != 0; other = other->next)
         slots += other->span_slots;
-    if (!bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || slots > WAIT_SLOTS)
+    if ((page->span_slots == 1 && !bhi_is_hardened()) || page->size_class == BHI_CLASS_ZERO || slots > WAIT_SLOTS)
         return false;
     bhi_heap_unlink(heap, page);
     page->prev = q->first;
@@ -169,11 +172,13 @@ static void retire(bhi_heap_t *heap, bhi_page_t *page)
 
 /* For how many looks an empty page is kept. Where a size is asked for once in some
  * thousand allocations, each of them made a page, in a span that others had and whose
- * OS pages they touched: so one that holds little memory waits long. */
+ * OS pages they touched: so one that holds little memory waits long. Of large blocks,
+ * each would be cleared in the next page, and faulted in: more of them may wait. */
 static uint8_t retire_looks(const bhi_page_t *page)
 {
     size_t fresh = bhi_is_hardened() ? 0 : bhi_bit_count(page->fresh);
-    return (bhi_page_capacity(page) - fresh) * page->block_size <= RETIRE_LITTLE ? RETIRE_LONG : RETIRE_SHORT;
+    size_t little = page->span_slots > 1 ? RETIRE_LITTLE_MANY : RETIRE_LITTLE;
+    return (bhi_page_capacity(page) - fresh) * page->block_size <= little ? RETIRE_LONG : RETIRE_SHORT;
 }
 
 static void page_tick(bhi_heap_t *heap, bhi_page_t *page, bool now)
@@ -343,7 +348,7 @@ bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c)
             to_full(heap, q->first);
         }
         if (tries == 0) /* blocks that other threads freed before new memory */
-            bhi_heap_drain(heap, DRAIN_AT_ONCE);
+            bhi_heap_drain(heap, BHI_DRAIN_AT_ONCE);
         else if (tries > ADOPT_MOST || !adopt_page(heap, c))
             break;
     }
@@ -366,7 +371,6 @@ bhi_page_t *bhi_heap_page_zero(bhi_heap_t *heap, size_t align)
 void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shift, bool zero)
 {
     bool reads_zero = false;
-    bhi_heap_drain(heap, DRAIN_AT_ONCE); /* large blocks that other threads freed are worth not to wait */
     size_t pad = bhi_is_hardened() ? bhi_hard_pad_large(shift + size) : 0;
     bhi_page_t *page = bhi_page_new_large(heap, size + shift + pad, align, &reads_zero);
     if (page == NULL)
@@ -436,7 +440,7 @@ void bhi_heap_heartbeat(bhi_heap_t *heap)
     beat(false);
     if (bh_unlikely(heartbeat % TICK == 0)) {
         if (heartbeat % (DRAIN_TICKS * TICK) == 0)
-            bhi_heap_drain(heap, DRAIN_AT_ONCE);
+            bhi_heap_drain(heap, BHI_DRAIN_AT_ONCE);
         if (heartbeat % (RETIRE_TICKS * TICK) == 0)
             retire_tick(heap, false);
         purge_due();

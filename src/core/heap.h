@@ -48,6 +48,9 @@ bhi_page_t *bhi_heap_page_zero(bhi_heap_t *heap, size_t align);
  * One of zero size cannot be accessed. */
 void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shift, bool zero);
 
+/* Pages: bounds the time of one allocation. Each is in the caches of those who freed into
+ * it, some 100 ns away. */
+#define BHI_DRAIN_AT_ONCE 32
 /* Owner: processes up to `most` pages with remote frees. */
 void bhi_heap_drain(bhi_heap_t *heap, size_t most);
 

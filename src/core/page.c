@@ -10,6 +10,7 @@
 #include "core/heap.h"
 #include "core/residue.h"
 #include "core/sampled.h"
+#include "core/thread.h"
 #include "core/zero.h"
 #include "harden/chunk.h"
 #include "harden/guard.h"
@@ -258,6 +259,25 @@ static unsigned random_distance(bhi_heap_t *heap, size_t bytes)
     return bhi_random_below(&heap->random, (uint32_t)most + 1);
 }
 
+/* A span for a large block, where others were if there is such a place. Blocks that other
+ * threads freed are looked at before new memory. Lock held; gives it up. */
+static bhi_span_t take_large(bhi_heap_t *heap, unsigned slots, size_t bytes)
+{
+    bool alone = bhi_thread_is_alone();
+    bhi_span_t span = bhi_residue_take_large(heap, slots, bytes, alone, false);
+    if (span.segment == NULL) {
+        bhi_state_unlock();
+        bhi_heap_drain(heap, BHI_DRAIN_AT_ONCE);
+        bhi_state_lock();
+        span = bhi_residue_take_large(heap, slots, bytes, alone, true);
+    }
+    if (span.segment == NULL)
+        span = bhi_span_take(slots, 1);
+    if (span.segment != NULL && !alone)
+        bhi_guard_tail(span.segment, span.slot + slots - 1, guard_start(bytes));
+    return span;
+}
+
 bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool *zero)
 {
     size_t bytes = bhi_align_up(size > 0 ? size : 1, BH_OS_PAGE_SIZE);
@@ -269,10 +289,15 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
         slots += distance;
     }
 
+    bool chunk = align <= BH_SLOT_SIZE && bhi_large_wants(bytes);
+    bool left = !huge && !chunk && align <= BH_SLOT_SIZE && !bhi_is_hardened();
+    if (!left)
+        bhi_heap_drain(heap, BHI_DRAIN_AT_ONCE); /* large blocks that other threads freed are worth not to wait */
     bhi_state_lock();
     void *map = bhi_pool_take(BHI_MAP_SINGLE_BYTES);
     bhi_span_t span = {NULL, 0, true, 0};
-    bool chunk = align <= BH_SLOT_SIZE && bhi_large_wants(bytes);
+    if (map != NULL && left)
+        span = take_large(heap, (unsigned)slots, bytes);
     if (map != NULL && !huge)
         span = take_span(span, bytes, (unsigned)slots, align > BH_SLOT_SIZE ? (unsigned)(align >> BH_SLOT_SHIFT) : 1, distance, chunk);
     bhi_state_unlock();

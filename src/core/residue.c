@@ -2,6 +2,9 @@
 #include "core/residue.h"
 
 #include "core/hardened.h"
+#include "core/page.h"
+#include "harden/guard.h"
+#include "harden/large.h"
 #include "meta/arena.h"
 #include "rt/violation.h"
 
@@ -49,6 +52,24 @@ static void note(bhi_heap_t *heap, const bhi_page_t *page)
     left->slot[i] = (uint32_t)(at >> BH_PAGE_DESC_SHIFT);
 }
 
+static void forget_note(bhi_left_t *left, uint32_t i)
+{
+    left->count--;
+    left->size_class[i] = left->size_class[left->count];
+    left->slot[i] = left->slot[left->count];
+}
+
+static void check_count(const bhi_left_t *left)
+{
+    if (bh_unlikely(left->count > BHI_LEFT_MOST)) /* or the stack would be written over */
+        bhi_violation(BHI_CORRUPT_CONTROL, (uintptr_t)left);
+}
+
+static bhi_segment_t *noted_segment(uint32_t at)
+{
+    return &bhi_state->arenas[0].headers[at >> BH_SEGMENT_SLOTS_SHIFT];
+}
+
 #define NO_SLOT UINT32_MAX
 
 /* Takes one of the notes of class c out, at random: its slot. */
@@ -56,8 +77,7 @@ static uint32_t noted(bhi_heap_t *heap, unsigned c)
 {
     bhi_left_t *left = &heap->left;
     uint32_t match[BHI_LEFT_MOST], n = 0;
-    if (bh_unlikely(left->count > BHI_LEFT_MOST)) /* or the stack would be written over */
-        bhi_violation(BHI_CORRUPT_CONTROL, (uintptr_t)left);
+    check_count(left);
     for (uint32_t i = 0; i < left->count; i++) {
         match[n] = i;
         n += left->size_class[i] == c;
@@ -65,9 +85,7 @@ static uint32_t noted(bhi_heap_t *heap, unsigned c)
     if (n == 0)
         return NO_SLOT;
     uint32_t i = match[BH_HARDEN_RANDOM ? bhi_random_below(&heap->random, n) : 0], slot = left->slot[i];
-    left->count--;
-    left->size_class[i] = left->size_class[left->count];
-    left->slot[i] = left->slot[left->count];
+    forget_note(left, i);
     return slot;
 }
 
@@ -96,6 +114,8 @@ void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page)
         return;
     if (page->state == BHI_PAGE_LARGE) {
         leave_large(heap, page);
+        if (!bhi_large_wants(bhi_page_bytes(page)))
+            note(heap, page);
         return;
     }
     /* Or it has another's still, in blocks that were not taken over. */
@@ -148,7 +168,7 @@ bhi_span_t bhi_residue_take(bhi_heap_t *heap, unsigned c, unsigned slots)
         uint32_t at = noted(heap, c);
         if (at == NO_SLOT)
             break;
-        bhi_segment_t *segment = &bhi_state->arenas[0].headers[at >> BH_SEGMENT_SLOTS_SHIFT];
+        bhi_segment_t *segment = noted_segment(at);
         unsigned slot = at % BH_SEGMENT_SLOTS;
         /* Descriptors of slots that are in use are their user's to change. */
         if (!bhi_span_is_free(segment, slot, slots))
@@ -158,4 +178,90 @@ bhi_span_t bhi_residue_take(bhi_heap_t *heap, unsigned c, unsigned slots)
             return bhi_span_take_at(segment, slot, slots);
     }
     return (bhi_span_t){NULL, 0, false, 0};
+}
+
+/* ---------------------------------------------------------------- large blocks */
+
+/* What a place costs, in hundreds of nanoseconds or so: page faults of the program, and
+ * a guard on an OS page that is in memory. With other threads the kernel then interrupts
+ * their processors. */
+#define COST_FAULT 15u
+#define COST_GUARD 15u
+#define COST_NONE UINT32_MAX
+/* So many places that are too long for a block wait for a longer one, rather than that
+ * the guard of one of them moves to where it interrupts. */
+#define LONG_WAITING 8u
+
+/* What it costs to have a block of `bytes` in n slots from one on. COST_NONE: they are
+ * not free, or would have to be cleared. *moves: a guard is placed on memory. */
+static uint32_t cost_of(const bhi_segment_t *s, unsigned slot, unsigned n, const bhi_heap_t *heap, size_t bytes, bool *moves)
+{
+    if (slot + n > BH_SEGMENT_SLOTS || !bhi_span_is_free(s, slot, n))
+        return COST_NONE;
+    const bhi_page_t *first = bhi_segment_desc(s, slot);
+    uint32_t own = large_mark_of(heap, 0), cost = 0;
+    for (unsigned i = 0; i < n; i++) {
+        unsigned want = pages_reached(bytes, i), marked = (first[i].residue & ~PAGES) == own ? first[i].residue & PAGES : 0;
+        bool in_memory = (s->dirty >> (slot + i) & 1) != 0;
+        if (in_memory && marked < want)
+            return COST_NONE;
+        cost += COST_FAULT * (in_memory ? bhi_guard_closed(s, slot + i, want) : want);
+    }
+    unsigned last = slot + n - 1, from = (unsigned)(bytes >> BH_OS_PAGE_SHIFT) & (BH_SLOT_OS_PAGES - 1);
+    *moves = (s->dirty >> last & 1) != 0 && !bhi_guard_is_closed(s, last, from);
+    return cost;
+}
+
+/* Which of the heap's notes suits best. */
+typedef struct choice {
+    uint32_t best, best_long;     /* notes, or NO_SLOT; the second interrupts */
+    uint32_t cost, cost_long, longs;
+} choice_t;
+
+static choice_t choose_large(bhi_heap_t *heap, unsigned slots, size_t bytes, bool alone)
+{
+    bhi_left_t *left = &heap->left;
+    choice_t c = {NO_SLOT, NO_SLOT, COST_FAULT * BH_SLOT_OS_PAGES * slots / 2, COST_NONE, 0};
+    for (uint32_t i = 0; i < left->count && c.cost != 0;) {
+        const bhi_segment_t *s = noted_segment(left->slot[i]);
+        unsigned slot = left->slot[i] % BH_SEGMENT_SLOTS;
+        bool is_large = left->size_class[i] == BHI_CLASS_NONE, moves = false;
+        if (is_large && !bhi_span_is_free(s, slot, 1)) {
+            forget_note(left, i); /* the last one is in its place now */
+            continue;
+        }
+        uint32_t cost = is_large ? cost_of(s, slot, slots, heap, bytes, &moves) : COST_NONE;
+        if (cost != COST_NONE && moves && !alone) {
+            c.longs++;
+            if (cost < c.cost_long) {
+                c.cost_long = cost;
+                c.best_long = i;
+            }
+        } else if (cost != COST_NONE && (cost += moves ? COST_GUARD : 0) < c.cost) {
+            c.cost = cost;
+            c.best = i;
+        }
+        i++;
+    }
+    return c;
+}
+
+bhi_span_t bhi_residue_take_large(bhi_heap_t *heap, unsigned slots, size_t bytes, bool alone, bool need)
+{
+    bhi_left_t *left = &heap->left;
+    bhi_span_t span = {NULL, 0, false, 0};
+    check_count(left);
+    choice_t c = choose_large(heap, slots, bytes, alone);
+    if (c.best == NO_SLOT && need) {
+        if (!alone && c.longs < LONG_WAITING)
+            span = bhi_span_take_clean(slots);
+        if (span.segment == NULL && c.best_long != NO_SLOT && c.longs < LONG_WAITING)
+            span = bhi_span_take_in_new_segment(slots, 1);
+        c.best = span.segment == NULL ? c.best_long : NO_SLOT;
+    }
+    if (c.best == NO_SLOT)
+        return span;
+    uint32_t at = left->slot[c.best];
+    forget_note(left, c.best);
+    return bhi_span_take_at(noted_segment(at), at % BH_SEGMENT_SLOTS, slots);
 }

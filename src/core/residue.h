@@ -13,8 +13,8 @@ void bhi_residue_own(const bhi_heap_t *heap, bhi_page_t *page);
 bool bhi_residue_is_own(const bhi_heap_t *heap, const bhi_page_t *page);
 
 /* Marks the span of a page that ends, before it is given back: what it holds are
- * contents of this heap's. Of a page of a class, the heap remembers the place, and the
- * descriptor how far it was reached. */
+ * contents of this heap's. The heap remembers the place; of a page of a class, the
+ * descriptor remembers how far it was reached. */
 void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page);
 
 /* How far an ended page was reached: blocks that it handed out, and what the others
@@ -32,6 +32,12 @@ bhi_left_page_t bhi_residue_resume(const bhi_page_t *page);
 /* Takes a span that was left by a page of class c of this heap and that nobody has
  * used since, if the heap remembers one; which one is random. Lock held. */
 bhi_span_t bhi_residue_take(bhi_heap_t *heap, unsigned c, unsigned slots);
+
+/* The same for a large block of `bytes`, at most a segment: where large blocks of this
+ * heap ended, the place that costs least of those where nothing is to be cleared. Unless
+ * the process is `alone`, with one thread, a place where a guard would interrupt other
+ * processors does not suit. `need`: if none does, clean slots, or such a place. */
+bhi_span_t bhi_residue_take_large(bhi_heap_t *heap, unsigned slots, size_t bytes, bool alone, bool need);
 
 /* Dirty slots of a large block of which `bytes` from the first one on reach something
  * else than contents of large blocks of this heap (NULL: than none); the caller clears

@@ -101,17 +101,23 @@ static void thread_exit(void *value)
         bhi_hazard_thread_end();
 }
 
+/* glibc's own record; absent elsewhere, then threads are assumed. */
+extern char __libc_single_threaded __attribute__((weak));
+
+bool bhi_thread_is_alone(void)
+{
+    return &__libc_single_threaded != NULL && __libc_single_threaded != 0;
+}
+
 /* Lock order across fork: state->lock, then that of the shared hazard, are held
  * over it. The generators' own lock is reset by bhi_random_after_fork. A process with one
  * thread has nobody to keep out: it leaves them alone, and with them OS pages that each
  * fork of a fork server would have the kernel copy. */
-/* glibc's own record; absent elsewhere, then threads are assumed. */
-extern char __libc_single_threaded __attribute__((weak));
 static bool forked_alone;
 
 static void fork_prepare(void)
 {
-    bool alone = &__libc_single_threaded != NULL && __libc_single_threaded != 0;
+    bool alone = bhi_thread_is_alone();
     if (!alone) {
         bhi_state_lock();
         bhi_lock_take(&bhi_state->hazard_lock);

@@ -38,6 +38,9 @@ bool bhi_thread_watch_end(void);
 bhi_heap_t *bhi_thread_user_heap_new(void);
 void bhi_thread_user_heap_end(bhi_heap_t *heap);
 
+/* Whether the process has one thread, for certain. */
+bool bhi_thread_is_alone(void);
+
 /* Start-up: detects thread ends, registers fork handlers. */
 void bhi_thread_init(void);
 void bhi_thread_init_fork(void);

@@ -7,7 +7,6 @@
 #include "harden/map.h"
 
 #define WORDS (BHI_ZERO_BLOCKS / 64)
-#define DRAIN_AT_ONCE 32 /* pages; bounds the time of one allocation */
 
 /* Which blocks of a map word lie at multiples of `step` blocks in their page. */
 static uint64_t aligned_blocks(uint32_t word, uint32_t step)
@@ -64,7 +63,7 @@ void *bhi_zero_alloc(bhi_heap_t *heap, size_t align)
     if (align > BHI_ZERO_STEP) {
         /* A page has few such blocks, or one. They are looked for in two pages only,
          * so that the search is bounded; the rest of a new page serves others. */
-        bhi_heap_drain(heap, DRAIN_AT_ONCE);
+        bhi_heap_drain(heap, BHI_DRAIN_AT_ONCE);
         void *p = bhi_zero_at_hand(heap, align);
         if (p != NULL)
             return p;

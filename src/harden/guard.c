@@ -271,6 +271,19 @@ void bhi_guard_close(bhi_segment_t *s, unsigned slot)
     }
 }
 
+void bhi_guard_tail(bhi_segment_t *s, unsigned slot, unsigned from)
+{
+    if (!guards_wanted() || !bhi_process.guards_by_madvise || (s->by_mprotect >> slot & 1) != 0 || bhi_guard_is_closed(s, slot, from))
+        return;
+    bhi_region_t region = bhi_guard_range(page_address(s, slot, from), (size_t)(BH_SLOT_OS_PAGES - from) << BH_OS_PAGE_SHIFT);
+    if (region == BHI_REGION_NONE)
+        return;
+    if (region == BHI_REGION_PART)
+        atomic_fetch_add_explicit(&bhi_state->guard_missed, 1, memory_order_relaxed);
+    s->regions[slot] |= (uint16_t)~regions_below(from);
+    bhi_segment_note(s, slot);
+}
+
 /* ---------------------------------------------------------------- whole slots */
 
 bhi_region_t bhi_guard_range(uintptr_t at, size_t size)

@@ -22,6 +22,25 @@ bool bhi_guard_fit(bhi_segment_t *segment, unsigned slot, unsigned n, unsigned l
  * guards are as they were. */
 bool bhi_guard_move(bhi_segment_t *segment, unsigned slot, unsigned n, unsigned last_from);
 
+/* Closes an OS page of a slot and all behind it, without contents, with one call where
+ * guard regions work: bhi_guard_fit then has nothing to do there, nor has the next block
+ * that is longer, which would have to take memory away that other processors know. */
+void bhi_guard_tail(bhi_segment_t *segment, unsigned slot, unsigned from);
+
+BH_INLINE bool bhi_guard_is_closed(const bhi_segment_t *segment, unsigned slot, unsigned os_page)
+{
+    return os_page >= segment->open_to[slot] || (segment->regions[slot] >> os_page & 1) != 0;
+}
+
+/* How many of a slot's first n OS pages are. */
+BH_INLINE unsigned bhi_guard_closed(const bhi_segment_t *segment, unsigned slot, unsigned n)
+{
+    unsigned closed = 0;
+    for (unsigned i = 0; i < n; i++)
+        closed += bhi_guard_is_closed(segment, slot, i);
+    return closed;
+}
+
 /* Makes all of a slot that holds no memory of a block inaccessible, and the OS page
  * before it; bhi_guard_fit opens it again. What cannot be closed stays accessible
  * and is counted, once for the slot. */

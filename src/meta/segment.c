@@ -298,6 +298,19 @@ bhi_span_t bhi_span_take(unsigned n, unsigned align_slots)
     return bhi_span_take_in_new_segment(n, align_slots);
 }
 
+bhi_span_t bhi_span_take_clean(unsigned n)
+{
+    for (unsigned bucket = bhi_bit_last(n); bucket < BHI_BUCKETS; bucket++) {
+        bhi_segment_t *s = bhi_state->buckets[bucket];
+        for (int i = 0; s != NULL && i < SPAN_TRIES; i++, s = s->next) {
+            uint64_t starts = bhi_bit_run_starts(s->free & ~s->dirty, n);
+            if (starts != 0)
+                return take_from(s, n, starts);
+        }
+    }
+    return (bhi_span_t){NULL, 0, false, 0};
+}
+
 void bhi_span_quarantine(bhi_segment_t *s, unsigned slot, unsigned n)
 {
     s->heads &= ~((uint64_t)1 << slot);
@@ -379,26 +392,49 @@ void bhi_chunk_soil(bhi_segment_t *s, uint64_t slots)
 
 /* ------------------------------------------------------------------ purging */
 
-/* Purges the accessible parts of `slots`; returns the slots that are now zero. */
-static uint64_t purge_slots(bhi_segment_t *s, uint64_t slots, size_t *bytes)
+/* Runs of consecutive slots. */
+typedef struct runs {
+    uintptr_t at[BH_OS_PURGE_MOST];
+    size_t size[BH_OS_PURGE_MOST];
+    uint64_t slots[BH_OS_PURGE_MOST];
+    unsigned n;
+} runs_t;
+_Static_assert(BH_OS_PURGE_MOST >= BH_SEGMENT_SLOTS / 2, "every other slot");
+
+static void find_runs(const bhi_segment_t *s, uint64_t slots, runs_t *runs)
 {
-    uint64_t done = 0;
-    uintptr_t base = bhi_segment_base(s);
+    runs->n = 0;
     while (slots != 0) {
         unsigned first = bhi_bit_first(slots);
         unsigned n = 1;
         while (first + n < BH_SEGMENT_SLOTS && (slots >> (first + n) & 1) != 0)
             n++;
-        uint64_t range = bhi_bit_range(first, n);
-        if (bhi_os_purge(base + ((size_t)first << BH_SLOT_SHIFT), (size_t)n << BH_SLOT_SHIFT) == 0) {
-            done |= range;
-            *bytes += (size_t)n << BH_SLOT_SHIFT;
+        runs->at[runs->n] = bhi_segment_base(s) + ((size_t)first << BH_SLOT_SHIFT);
+        runs->size[runs->n] = (size_t)n << BH_SLOT_SHIFT;
+        runs->slots[runs->n] = bhi_bit_range(first, n);
+        slots &= ~runs->slots[runs->n++];
+    }
+}
+
+/* Purges the accessible parts of `slots`; returns the slots that are now zero. With one
+ * call if the kernel lets us: other processors are then interrupted once, which takes
+ * the larger part of the time. */
+static uint64_t purge_slots(bhi_segment_t *s, uint64_t slots, size_t *bytes)
+{
+    runs_t runs;
+    uint64_t zero = 0;
+    find_runs(s, slots, &runs);
+    bool many = runs.n > 1 && bhi_process.guards_by_madvise; /* a kernel that knows either */
+    unsigned done = many ? (unsigned)bhi_os_purge_many(runs.at, runs.size, runs.n) : 0;
+    for (unsigned i = 0; i < runs.n; i++) {
+        if (i < done || bhi_os_purge(runs.at[i], runs.size[i]) == 0) {
+            zero |= runs.slots[i];
+            *bytes += runs.size[i];
         } else {
             atomic_fetch_add_explicit(&bhi_state->advice_refused, 1, memory_order_relaxed);
         }
-        slots &= ~range;
     }
-    return done;
+    return zero;
 }
 
 /* What is due: slots that were free and dirty when this looked at the segment

@@ -17,6 +17,8 @@ typedef struct bhi_span {
 bhi_span_t bhi_span_take(unsigned n, unsigned align_slots);
 /* The same in a segment never used for slots before: no guards to take away. */
 bhi_span_t bhi_span_take_in_new_segment(unsigned n, unsigned align_slots);
+/* The same where no slot has memory; no new segment. */
+bhi_span_t bhi_span_take_clean(unsigned n);
 /* Whether those slots are free, in a segment for any spans. */
 bool bhi_span_is_free(const bhi_segment_t *segment, unsigned slot, unsigned n);
 /* Takes exactly these, which are. */

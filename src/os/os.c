@@ -156,6 +156,20 @@ int bhi_os_guard_install_many(const uintptr_t *addrs, size_t n, size_t size)
     return r < 0 ? 0 : (int)((size_t)r / size);
 }
 
+size_t bhi_os_purge_many(const uintptr_t *addrs, const size_t *sizes, size_t n)
+{
+    struct iovec iov[BH_OS_PURGE_MOST];
+    for (size_t i = 0; i < n; i++) {
+        iov[i].iov_base = (void *)addrs[i]; /* NOLINT: an address, not a pointer to data */
+        iov[i].iov_len = sizes[i];
+    }
+    long r = CALL(BHI_OS_PROCESS_MADVISE, SYS_process_madvise, BH_PIDFD_SELF_THREAD, iov, n, MADV_DONTNEED, 0, 0);
+    size_t left = r < 0 ? 0 : (size_t)r, done = 0;
+    for (; done < n && left >= sizes[done]; done++)
+        left -= sizes[done];
+    return done;
+}
+
 bool bhi_os_guard_traps(uintptr_t addr)
 {
     /* The kernel writes into the page on our behalf: EFAULT instead of a signal. */

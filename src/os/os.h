@@ -35,6 +35,10 @@ int bhi_os_seal(uintptr_t addr, size_t size);
 /* Returns the memory behind the range to the kernel; it is zero afterwards if
  * and only if the result is 0. Locked memory: the kernel's locked variant. */
 int bhi_os_purge(uintptr_t addr, size_t size);
+/* The same for n ranges with one call (Linux 6.13 on); returns how many, from the first
+ * on, are zero. The others are as they were, or partly zero. */
+#define BH_OS_PURGE_MOST 32u
+size_t bhi_os_purge_many(const uintptr_t *addrs, const size_t *sizes, size_t n);
 
 /* Moves the memory behind a range to another range of a reservation, in whose place
  * it comes with its access and guard regions; the first range stays accessible and

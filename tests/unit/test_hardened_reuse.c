@@ -194,7 +194,31 @@ START_TEST(fresh_memory_is_touched_once)
 }
 END_TEST
 
-/* What the next block's underflow leaves in one is found before it is handed out. */
+/* Nor is it read where blocks are only looked at: when all are, as those that were to
+ * come next no longer do, and as a page ends. */
+START_TEST(what_was_never_handed_out_is_not_touched)
+{
+    enum { SIZE = 20000 }; /* with 12 blocks a page, of five OS pages */
+    unsigned char *p = bh_malloc(SIZE);
+    memset(p, 1, SIZE);
+    bhi_block_t block = bhi_block_of((uintptr_t)p, BHI_USE_QUERY);
+    ck_assert_uint_eq(block.page->memory, BHI_MEMORY_ZERO);
+    long before = faults();
+    ck_assert_uint_eq(bh_verify(), 0);
+    ck_assert_int_lt(faults() - before, 10);
+    bh_free(p);
+    before = faults();
+    bhi_hard_let_all_go(bhi_thread_heap);
+    bh_collect(true);
+    ck_assert_uint_eq(block.page->state, BHI_PAGE_FREE);
+    ck_assert_int_lt(faults() - before, 10);
+}
+END_TEST
+
+/* What the next block's underflow leaves in one is found before it is handed out, or as
+ * all are looked at. */
+static bool look;
+
 static void underflow_into_fresh(void *arg)
 {
     size_t size = *(size_t *)arg;
@@ -206,12 +230,16 @@ static void underflow_into_fresh(void *arg)
         __asm__("" : "+r"(p)); /* the compiler would warn */
         ((volatile unsigned char *)p)[-1] = 1;
         *marker = 1;
+        if (look) {
+            (void)bh_verify();
+            return;
+        }
         for (int k = 0; k < 20000; k++)
             (void)!bh_malloc(size);
     }
 }
 
-START_TEST(an_underflow_into_a_fresh_block_is_found)
+static void underflows_are_found(void)
 {
     size_t sizes[] = {40, 500, 4000, 20000};
     for (unsigned i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
@@ -219,6 +247,18 @@ START_TEST(an_underflow_into_a_fresh_block_is_found)
         unit_assert_violation(underflow_into_fresh, &sizes[i], "write-after-free");
         ck_assert_int_eq(*marker, 1);
     }
+}
+
+START_TEST(an_underflow_into_a_fresh_block_is_found)
+{
+    underflows_are_found();
+}
+END_TEST
+
+START_TEST(an_underflow_into_a_fresh_block_is_found_by_looking)
+{
+    look = true;
+    underflows_are_found();
 }
 END_TEST
 
@@ -330,7 +370,10 @@ int main(void)
         tcase_add_test(c, a_child_chooses_anew);
     if (!BH_SANITIZED)
         tcase_add_test(c, fresh_memory_is_touched_once);
+    if (!BH_SANITIZED)
+        tcase_add_test(c, what_was_never_handed_out_is_not_touched);
     tcase_add_test(c, an_underflow_into_a_fresh_block_is_found);
+    tcase_add_test(c, an_underflow_into_a_fresh_block_is_found_by_looking);
     tcase_add_test(c, a_block_of_no_bytes_is_looked_at);
     tcase_add_test(c, two_frees_at_once_are_found);
     tcase_add_test(c, a_few_empty_pages_wait);

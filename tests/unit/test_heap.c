@@ -160,6 +160,31 @@ START_TEST(a_page_with_little_in_it_is_kept_for_longer)
 }
 END_TEST
 
+/* Of a class whose pages hold few blocks, an empty page waits behind the first: one more
+ * or less is needed all the time, and a new one's blocks have to be cleared. */
+START_TEST(an_empty_page_of_long_blocks_waits)
+{
+    start();
+    enum { size = 20 * 1024, n = 40 };
+    static void *blocks[n];
+    for (int i = 0; i < n; i++)
+        blocks[i] = bh_malloc(size);
+    bhi_page_t *first = page_of(blocks[n - 1]), *other = page_of(blocks[0]);
+    ck_assert_ptr_ne(first, other);
+    for (int i = 0; i < n; i++) {
+        if (page_of(blocks[i]) == other) /* it was full, and is no queue's first */
+            bh_free(blocks[i]);
+    }
+    ck_assert_uint_eq(bhi_page_live(other), 0);
+    ck_assert_invariants();
+    ck_assert_uint_eq(other->state, BHI_PAGE_ACTIVE);
+    int waits = beats_until_it_ends(other);
+    ck_assert_int_gt(waits, 256);
+    ck_assert_int_lt(waits, 8000);
+    ck_assert_invariants();
+}
+END_TEST
+
 /* One block of a size at a time, other sizes in between: each page is empty most
  * of the time, and none is made twice. */
 START_TEST(pages_that_are_used_on_are_not_retired)
@@ -462,6 +487,7 @@ int main(void)
         tcase_add_test(c, direct_table_follows_the_queues);
         tcase_add_test(c, retire);
         tcase_add_test(c, a_page_with_little_in_it_is_kept_for_longer);
+        tcase_add_test(c, an_empty_page_of_long_blocks_waits);
         tcase_add_test(c, pages_that_are_used_on_are_not_retired);
         tcase_add_test(c, a_page_with_a_list_that_is_used_now_and_then_stays);
         tcase_add_test(c, a_retired_page_that_is_used_again_is_safe);

@@ -167,6 +167,38 @@ START_TEST(purge_tries_the_locked_variant)
 }
 END_TEST
 
+/* purge_many: what it says is zero, and nothing is said of what the kernel refused. */
+START_TEST(purge_of_many_ranges)
+{
+    uintptr_t at = reserved();
+    ck_assert_int_eq(bhi_os_open(at, SIZE), 0);
+    volatile char *p = (volatile char *)at;
+    uintptr_t addrs[3];
+    size_t sizes[3];
+    for (size_t i = 0; i < 3; i++) {
+        addrs[i] = at + 2 * i * BH_OS_PAGE_SIZE;
+        sizes[i] = i == 1 ? 2 * BH_OS_PAGE_SIZE : BH_OS_PAGE_SIZE;
+    }
+    for (size_t i = 0; i < 6; i++)
+        p[i * BH_OS_PAGE_SIZE] = 1;
+    size_t done = bhi_os_purge_many(addrs, sizes, 3);
+    ck_assert(done == 3 || done == 0); /* a kernel without it */
+    static const char after[6] = {0, 1, 0, 0, 0, 1};
+    for (size_t i = 0; i < 6; i++)
+        ck_assert_int_eq(p[i * BH_OS_PAGE_SIZE], done == 3 ? after[i] : 1);
+    p[0] = 1;
+    ck_assert_int_eq(bhi_os_release(addrs[1], sizes[1]), 0); /* a hole in the middle */
+    ck_assert_uint_le(bhi_os_purge_many(addrs, sizes, 3), 1);
+    bhi_os_fail_hook = refuse;
+    refused_kind = BHI_OS_PROCESS_MADVISE;
+    refused_errno = EPERM;
+    p[0] = 1;
+    ck_assert_uint_eq(bhi_os_purge_many(addrs, sizes, 1), 0);
+    bhi_os_fail_hook = NULL;
+    ck_assert_int_eq(p[0], 1);
+}
+END_TEST
+
 static int fail_getrandom(bhi_os_call_t call)
 {
     return call == BHI_OS_GETRANDOM ? EPERM : 0;
@@ -288,6 +320,7 @@ int main(void)
     tcase_add_test(c, guards);
     tcase_add_test(c, refusals_come_back_as_negated_errno);
     tcase_add_test(c, purge_tries_the_locked_variant);
+    tcase_add_test(c, purge_of_many_ranges);
     tcase_add_test(c, entropy);
     if (!BH_SANITIZED) /* their shadow memory is beyond any limit */
         tcase_add_test(c, address_space);

@@ -242,6 +242,62 @@ START_TEST(a_refused_purge_leaves_the_slots_dirty)
 }
 END_TEST
 
+static unsigned purges, purges_of_many;
+static bool many_refused;
+
+static int count_purges(bhi_os_call_t call)
+{
+    purges += call == BHI_OS_MADVISE;
+    purges_of_many += call == BHI_OS_PROCESS_MADVISE;
+    return call == BHI_OS_PROCESS_MADVISE && many_refused ? EPERM : 0;
+}
+
+/* One call for all of a segment, since each interrupts other processors; and one for
+ * each run of slots where the kernel refuses that. Either leaves them zero. */
+START_TEST(runs_of_a_segment_are_purged_together)
+{
+    start();
+    many_refused = _i != 0 || !bhi_process.guards_by_madvise;
+    lock();
+    bhi_span_t all = bhi_span_take_in_new_segment(BH_SEGMENT_SLOTS - 1, 1); /* so that not all of it is free */
+    bhi_segment_t *s = all.segment;
+    ck_assert(s != NULL && bhi_guard_fit(s, all.slot, BH_SEGMENT_SLOTS - 1, BH_SLOT_OS_PAGES - 1));
+    uint64_t given = 0;
+    for (unsigned slot = all.slot + 1; slot < all.slot + 40; slot += 4) {
+        memset((void *)(bhi_segment_base(s) + slot * BH_SLOT_SIZE), 7, 2 * BH_SLOT_SIZE);
+        bhi_span_give(s, slot, 2, true);
+        given |= bhi_bit_range(slot, 2);
+    }
+    purges = purges_of_many = 0;
+    bhi_os_fail_hook = count_purges;
+    ck_assert_uint_eq(bhi_purge(0, true, 1), 20 * BH_SLOT_SIZE);
+    bhi_os_fail_hook = NULL;
+    ck_assert_uint_eq(purges_of_many, bhi_process.guards_by_madvise);
+    ck_assert_uint_eq(purges, many_refused ? 10 : 0);
+    ck_assert((s->free & given) == given && s->dirty == 0);
+    for (uint64_t set = given; set != 0; set &= set - 1)
+        ck_assert(unit_is((const void *)(bhi_segment_base(s) + bhi_bit_first(set) * BH_SLOT_SIZE), BH_SLOT_SIZE, 0));
+    unlock();
+}
+END_TEST
+
+/* Slots without memory, though others have some. */
+START_TEST(a_clean_span_is_clean)
+{
+    start();
+    lock();
+    bhi_span_t span = bhi_span_take_in_new_segment(40, 1);
+    ck_assert(span.segment != NULL && bhi_guard_fit(span.segment, span.slot, 40, BH_SLOT_OS_PAGES - 1));
+    bhi_span_give(span.segment, span.slot, 40, true);
+    for (unsigned n = 0; n < 4; n++) {
+        bhi_span_t clean = bhi_span_take_clean(4);
+        ck_assert(clean.segment == NULL || (clean.zero && clean.dirty == 0));
+        ck_assert(clean.segment != NULL || n > 0); /* 24 slots, 40 in the middle: the larger part has 12 */
+    }
+    unlock();
+}
+END_TEST
+
 /* One in 64 draws each: 20 segments whose first spans all agree do not happen. */
 START_TEST(places_are_random)
 {
@@ -291,6 +347,8 @@ int main(void)
     tcase_add_test(c, a_purge_takes_what_nobody_used_for_the_delay);
     tcase_add_test(c, a_place_with_its_guards_comes_first);
     tcase_add_test(c, a_refused_purge_leaves_the_slots_dirty);
+    tcase_add_loop_test(c, runs_of_a_segment_are_purged_together, 0, 2);
+    tcase_add_test(c, a_clean_span_is_clean);
     tcase_add_test(c, places_are_random);
     tcase_add_test(c, a_huge_span_becomes_slots);
     suite_add_tcase(s, c);
