@@ -31,8 +31,13 @@ static struct ghost {
     uint32_t puts, puts_all; /* how many blocks of its class, and of all, had been freed with it */
     uint16_t class_index;
     uint8_t gone;  /* its quarantine was emptied since */
+    uint32_t before; /* the last one before it in its chain, counted as ghost_count counts */
 } ghosts[GHOSTS];
 static unsigned ghost_count;
+
+/* The last one of each chain, by address: 1 + what ghost_count was. */
+#define GHOST_CHAINS 256u
+static uint32_t ghost_last[GHOST_CHAINS];
 static uint32_t puts_of[256], puts_all;
 
 static struct must {
@@ -74,6 +79,7 @@ void model_begin(bool hardened, const places_t *where)
     model.hardened = hardened;
     places = *where;
     ghost_count = must_count = puts_all = 0;
+    memset(ghost_last, 0, sizeof ghost_last);
     memset(live_from, 0, sizeof live_from);
     memset(live_to, 0, sizeof live_to);
 }
@@ -105,23 +111,37 @@ static unsigned class_index(size_t usable)
     return size <= 128 ? (unsigned)(size / 16) : (unsigned)(8 + size / 32);
 }
 
+static uint32_t *ghost_chain(uintptr_t p)
+{
+    return &ghost_last[(p >> 3) * 0x9e3779b97f4a7c15u >> 56];
+}
+
+/* The last one that was freed at an address, or NULL; too old ones are overwritten. */
+static const struct ghost *ghost_at(uintptr_t p)
+{
+    for (uint32_t i = *ghost_chain(p); i != 0 && ghost_count - i < GHOSTS;) {
+        const struct ghost *g = &ghosts[(i - 1) % GHOSTS];
+        if (g->p == p)
+            return g;
+        i = g->before;
+    }
+    return NULL;
+}
+
 /* In profile hardened a small block does not come back before 64 others of its class
  * were freed, unless its heap's quarantines were emptied. */
 static void check_quarantine(uintptr_t p, size_t usable)
 {
     if (!model.hardened || model.may_fail || usable == 0 || usable + CANARY_LEAST > QUARANTINE_SMALL)
         return;
-    unsigned n = ghost_count < GHOSTS ? ghost_count : GHOSTS, c = class_index(usable);
-    for (unsigned i = 0; i < n; i++) {
-        const struct ghost *g = &ghosts[(ghost_count - 1 - i) % GHOSTS];
-        if (g->p != p)
-            continue;
-        /* What other threads freed before may have reached the quarantine after it. */
-        uint32_t since = (model.irregular ? puts_all - g->puts_all : puts_of[c] - g->puts) + model.remote;
-        if (!g->gone && g->class_index == c && since < QUARANTINE_LEAST)
-            finding("block %#zx came back after %u frees of its class", p, since);
+    const struct ghost *g = ghost_at(p);
+    unsigned c = class_index(usable);
+    if (g == NULL || g->gone || g->class_index != c)
         return;
-    }
+    /* What other threads freed before may have reached the quarantine after it. */
+    uint32_t since = (model.irregular ? puts_all - g->puts_all : puts_of[c] - g->puts) + model.remote;
+    if (since < QUARANTINE_LEAST)
+        finding("block %#zx came back after %u frees of its class", p, since);
 }
 
 void model_quarantine_emptied(void)
@@ -133,12 +153,7 @@ void model_quarantine_emptied(void)
 
 bool model_was_freed(uintptr_t p)
 {
-    unsigned n = ghost_count < GHOSTS ? ghost_count : GHOSTS;
-    for (unsigned i = 0; i < n; i++) {
-        if (ghosts[i].p == p)
-            return true;
-    }
-    return false;
+    return ghost_at(p) != NULL;
 }
 
 /* ------------------------------------------------------------------ handing out */
@@ -190,13 +205,12 @@ static void forget(unsigned place)
 
 static void check_overlap(uintptr_t p, size_t usable, unsigned place)
 {
-    uintptr_t end = p + (usable != 0 ? usable : 1), from = live_from[place];
-    unsigned n = 0;
-    live_from[place] = UINTPTR_MAX; /* what is there is to be replaced */
+    uintptr_t end = p + (usable != 0 ? usable : 1), to = live_to[place], both = 0;
+    live_to[place] = 0; /* what is there is to be replaced */
     for (unsigned i = 0; i < PLACES; i++)
-        n += (live_from[i] < end) & (p < live_to[i]);
-    live_from[place] = from;
-    for (unsigned i = 0; n != 0 && i < PLACES; i++) {
+        both |= (live_from[i] - end) & (p - live_to[i]); /* from < end and p < to: addresses are below the highest bit */
+    live_to[place] = to;
+    for (unsigned i = 0; both >> (sizeof both * 8 - 1) != 0 && i < PLACES; i++) {
         if (i != place && live_from[i] < end && p < live_to[i])
             finding("block %#zx of %zu bytes overlaps the live block %#zx of %zu", p, usable, live_from[i], model.block[i].usable);
     }
@@ -268,7 +282,9 @@ void model_refused(const wanted_t *w, int error)
 void model_given(block_t *b, unsigned context)
 {
     unsigned c = model.hardened && b->usable + CANARY_LEAST <= QUARANTINE_SMALL ? class_index(b->usable) : 255;
-    ghosts[ghost_count++ % GHOSTS] = (struct ghost){b->p, ++puts_of[c], ++puts_all, (uint16_t)c, b->orphan || b->irregular};
+    uint32_t *last = ghost_chain(b->p);
+    ghosts[ghost_count++ % GHOSTS] = (struct ghost){b->p, ++puts_of[c], ++puts_all, (uint16_t)c, b->orphan || b->irregular, *last};
+    *last = ghost_count;
     model.irregular |= b->irregular;
     model.remote += b->orphan || b->context != context;
     b->state = BLOCK_FREED;

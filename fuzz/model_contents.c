@@ -14,6 +14,7 @@ static uint64_t word_at(uint64_t stamp, size_t at)
 
 #define STAMP_SHIFT 20 /* no block is filled beyond: at most 1 MiB from its start is told apart */
 #define STAMPS_MOST 16384u
+#define INVERSE 0xf1de83e19937733du /* of what word_at multiplies by */
 
 /* Usable size of the block that each stamp was of. */
 static uint32_t usable_of[STAMPS_MOST];
@@ -31,12 +32,11 @@ static size_t origin(uint64_t word)
 {
     if ((word & 1) == 0)
         return 0;
-    for (unsigned low = 0; low < 2; low++) {
-        uint64_t sum = (word ^ low) * 0xf1de83e19937733du, stamp = sum >> STAMP_SHIFT;
-        if (stamp != 0 && stamp <= model.stamps && stamp < STAMPS_MOST)
-            return usable_of[stamp];
-    }
-    return 0;
+    uint64_t most = model.stamps < STAMPS_MOST ? model.stamps : STAMPS_MOST - 1;
+    uint64_t sum = word * INVERSE, stamp = sum >> STAMP_SHIFT;
+    if (stamp - 1 >= most) /* its lowest bit was set for it */
+        stamp = (sum - INVERSE) >> STAMP_SHIFT;
+    return stamp - 1 < most ? usable_of[stamp] : 0;
 }
 
 

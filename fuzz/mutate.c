@@ -1,6 +1,7 @@
 /* A mutator for AFL++ that knows where instructions begin: copies, moves, removes,
- * swaps, repeats and splices whole ones, and changes single bytes of one. AFL++'s own
- * mutations go on beside it; options and reports have only those. */
+ * swaps, repeats and splices whole ones, and changes single bytes of one. Targets that
+ * run programs have it alone (tools/fuzz.sh): AFL++'s own mutations move the borders of
+ * instructions, and stay with one program until some 90,000 of them were run. */
 #include "program.h"
 
 #include <stdlib.h>
@@ -64,7 +65,7 @@ static size_t change(mutator_t *m, uint8_t *bytes, size_t steps, size_t most, co
     size_t at = below(m, steps + 1), other = below(m, steps), n = 1 + below(m, 4);
     if (steps == 0 || at == steps)
         n = 1;
-    switch (below(m, 9)) {
+    switch (below(m, 11)) {
     case 0: /* a random one */
         if (steps + 1 > most)
             return steps;
@@ -111,6 +112,15 @@ static size_t change(mutator_t *m, uint8_t *bytes, size_t steps, size_t most, co
         return steps;
     case 7:
         bytes[below(m, PROGRAM_HEADER)] ^= (uint8_t)(1u << below(m, 8));
+        return steps;
+    case 8: /* some of another program in place of as many of its own */
+        n = 1 + below(m, 16);
+        if (at + n <= steps && n <= add_steps)
+            memcpy(step(bytes, at), add + PROGRAM_HEADER + below(m, add_steps - n + 1) * PROGRAM_STEP, n * PROGRAM_STEP);
+        return steps;
+    case 9: /* a little more or less */
+        if (at < steps)
+            step(bytes, at)[below(m, PROGRAM_STEP)] += (uint8_t)(1 + below(m, 16) - 8);
         return steps;
     default:
         if (at < steps)

@@ -104,7 +104,7 @@ hunt() { # hunt TARGET
         return 0
     fi
     rm -rf "$work/out" "$work/findings"
-    [ "$1" = options ] || [ "$1" = report ] || export AFL_CUSTOM_MUTATOR_LIBRARY="$folder/libfuzz_mutate.so"
+    [ "$1" = options ] || [ "$1" = report ] || export AFL_CUSTOM_MUTATOR_LIBRARY="$folder/libfuzz_mutate.so" AFL_CUSTOM_MUTATOR_ONLY=1
     FUZZ_LOG=$work/findings timeout $((seconds + 60)) afl-fuzz -i "$folder/seeds/$1" -o "$work/out" -V "$seconds" -t 5000 -- \
         "$folder/fuzz-afl-$1" >"$work/log" 2>&1 </dev/null
     found=$(find "$work/out" -path '*crashes/id*' 2>/dev/null | sort | head -n 1)

@@ -40,7 +40,8 @@ typedef struct program {
     size_t size;
     target_t target;
     bool hardened, cold, refuse, every_step, look, mprotect; /* look: at all invariants, in the end; every_step: and between steps */
-    bool any_size; /* no bound on the bytes of all large blocks together */
+    bool any_size; /* no bound on blocks of MANY, and a far one on the bytes of all large blocks together */
+    bool wide;     /* a wider bound on both than most have; any_size: too */
     uint32_t purge_delay;
     uint64_t seed;
     size_t steps;

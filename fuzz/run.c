@@ -12,7 +12,7 @@
 
 #include "invariants.h"
 
-#define LOOKS 8u
+#define LOOKS 4u
 #define SEGMENTS_MOST 64u /* to which all invariants are looked at, within microseconds */
 
 const char *run_verdict = "returned";
@@ -131,6 +131,8 @@ static void steps(const program_t *program)
         step_t s;
         program_step(program, i, &s);
         model.step = (uint32_t)i;
+        if (program->target == TARGET_API)
+            run_bound_late();
         if (run_trace != NULL)
             run_trace->step((unsigned)i, program_op_name(s.op), window_context());
         make(&s);

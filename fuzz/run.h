@@ -44,6 +44,7 @@ typedef struct run {
     unsigned busy;                     /* a place that a callback must not touch */
     size_t large_bytes;                /* asked for so far, see run_size */
     unsigned many;                     /* blocks taken by MANY so far */
+    unsigned late_takes;               /* blocks that threads took whose destructors have run, see run_bound_late */
     uint64_t word;                     /* remembered by REPLAY */
     uintptr_t attack_from, attack_to;  /* where the attack writes or reads right now */
     bool attacking;
@@ -82,6 +83,9 @@ void run_free(unsigned place);
 /* Of a live block, or NULL. */
 block_t *run_live(unsigned place);
 void run_switch(unsigned context);
+/* Before each step: a thread that has taken many blocks since its destructors ran ends, as
+ * each takes a heap and lets all of that go again. */
+void run_bound_late(void);
 /* A heap that an earlier thread left is found with the first allocation. */
 void run_regain_heap(void);
 /* Whether memory at an address belongs to a page now. */

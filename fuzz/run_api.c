@@ -18,9 +18,18 @@ block_t *run_live(unsigned place)
 
 #define LARGE_FROM ((size_t)4096)
 #define LARGE_EACH ((size_t)256 * 1024)
-#define LARGE_MOST ((size_t)512 * 1024) /* of all: some 100 microseconds of clearing and wiping */
-#define LARGER ((size_t)16) /* times as much for the few programs that may have any size */
+#define LARGE_LEAST ((size_t)128 * 1024) /* what a huge one counts as */
+#define LARGE_MOST ((size_t)512 * 1024) /* of all: in profile hardened some 100 microseconds of clearing and wiping */
+#define LARGE_LITTLE ((size_t)192 * 1024) /* there, but for programs with the wider bounds */
+#define LARGER ((size_t)4) /* times as much for the few programs that may have any size */
 #define HUGE_FROM ((size_t)4 * 1024 * 1024) /* has memory of its own, most of which is never touched */
+
+static size_t large_most(void)
+{
+    if (run.program.any_size)
+        return LARGER * LARGE_MOST;
+    return run.program.wide || !run.program.hardened ? LARGE_MOST : LARGE_LITTLE;
+}
 
 size_t run_size(size_t size)
 {
@@ -29,20 +38,25 @@ size_t run_size(size_t size)
         return size;
     if (!any && size > LARGE_EACH && size < HUGE_FROM)
         size = LARGE_EACH / 2 + size % (LARGE_EACH / 2);
-    size_t counts = size < HUGE_FROM ? size : LARGE_EACH;
-    if (run.large_bytes + counts > (any ? LARGER * LARGE_MOST : LARGE_MOST))
+    size_t counts = size < HUGE_FROM ? size : LARGE_LEAST;
+    if (run.large_bytes + counts > large_most())
         return size % LARGE_FROM;
     run.large_bytes += counts;
     return size;
 }
 
-#define MANY_MOST 192u /* blocks of one program: each place three times */
+#define MANY_MOST 192u   /* blocks of one program: each place three times */
+#define MANY_LITTLE 128u /* but with the wider bounds: each twice */
+#define MANY_LATE 4u     /* of one instruction, in a thread whose destructors have run */
 
 /* How many of so many blocks an instruction may take. */
 static unsigned run_many(unsigned n)
 {
-    unsigned left = run.program.target != TARGET_API || run.program.any_size ? n : MANY_MOST - run.many;
+    unsigned most = run.program.wide ? MANY_MOST : MANY_LITTLE;
+    unsigned left = run.program.any_size ? n : most - run.many;
     n = n < left ? n : left;
+    if (run.program.target == TARGET_API && run.late[window_context()] && n > MANY_LATE)
+        n = MANY_LATE;
     run.many += n;
     return n;
 }
@@ -55,6 +69,7 @@ size_t run_step_size(const step_t *s)
 /* The present thread's default heap. */
 wanted_t run_want(size_t size)
 {
+    run.late_takes += run.late[window_context()];
     return (wanted_t){.size = size, .context = (uint8_t)window_context(), .heap = NO_HEAP, .exact = true};
 }
 
@@ -347,6 +362,7 @@ static void callback(bool force, unsigned long long heartbeat, void *arg)
     (void)arg;
     if (run.busy != PLACES - 1 && heartbeat % 3 == 0)
         run_free(PLACES - 1);
+    run.late_takes += run.late[window_context()];
     void *p = bh_malloc(24);
     bh_free(p);
 }

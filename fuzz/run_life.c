@@ -94,6 +94,24 @@ static void end_thread(unsigned t)
     run.late[t] = true;
 }
 
+static void gone_thread(unsigned t)
+{
+    SAY("pthread_exit(NULL);");
+    window_thread_new(true);
+    run.late[t] = false;
+}
+
+#define LATE_MOST 8u
+
+void run_bound_late(void)
+{
+    unsigned t = window_context();
+    if (!run.late[t] || run.late_takes < LATE_MOST)
+        return;
+    gone_thread(t);
+    run.late_takes = 0;
+}
+
 static void do_exit(const step_t *s)
 {
     unsigned t = window_context(), how = s->b % 4;
@@ -111,9 +129,7 @@ static void do_exit(const step_t *s)
         return; /* later destructors go on */
     if (how == 2)
         run_malloc(s->c, 100);
-    SAY("pthread_exit(NULL);");
-    window_thread_new(true);
-    run.late[t] = false;
+    gone_thread(t);
 }
 
 void run_life(const step_t *s)

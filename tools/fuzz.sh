@@ -10,7 +10,7 @@ fuzz_usage() {
     cat <<END
 usage: bulkhead fuzz [--seconds N] [TARGET]...
        bulkhead fuzz --status | --coverage | --plants [FAULT]...
-       bulkhead fuzz --corpus [FINDINGS]...
+       bulkhead fuzz --corpus [FINDINGS]... [--only TARGET]
        bulkhead fuzz --print TARGET FILE | --minimise TARGET FILE
 
 Attacks the allocator with AFL++ for N seconds (default 60) each target, two at a time
@@ -69,7 +69,7 @@ on_processor() { # on_processor N
     }'
 }
 
-# The dictionary and the mutator that fit a target. AFL++ and the target take turns: on two
+# The dictionary or the mutator that fits a target. AFL++ and the target take turns: on two
 # processors each waits for the other to wake up, which takes several times as long as an
 # input does.
 fuzz_one() { # fuzz_one TARGET SECONDS N
@@ -79,7 +79,7 @@ fuzz_one() { # fuzz_one TARGET SECONDS N
     case $1 in
     options | report) extra="-x $root/fuzz/$1.dict" ;;
     process) on= ;; # it has threads; and each input has a longer header than the mutator knows
-    *) export AFL_CUSTOM_MUTATOR_LIBRARY="$fuzz_build/fuzz/libfuzz_mutate.so" ;;
+    *) export AFL_CUSTOM_MUTATOR_LIBRARY="$fuzz_build/fuzz/libfuzz_mutate.so" AFL_CUSTOM_MUTATOR_ONLY=1 ;;
     esac
     # shellcheck disable=SC2086 # a command and its option, or none; the same
     timeout $(($2 + 120)) $on afl-fuzz -i "$fuzz_build/fuzz/seeds/$1" -o "$fuzz_out/$1" -V "$2" -t 5000 $extra -- \

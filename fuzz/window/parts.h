@@ -13,6 +13,7 @@ typedef struct context_vars {
     unsigned without_heap;
     bool in_callback;        /* core/heap.c */
     unsigned long long heartbeat;
+    bool purge_waits;
 } context_vars_t;
 
 void parts_thread_save(context_vars_t *to);

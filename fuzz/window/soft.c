@@ -195,12 +195,21 @@ void inside_soft_rereserve(uintptr_t at, size_t size)
 void inside_soft_move(uintptr_t from, uintptr_t to, size_t size)
 {
     inside_soft_clear(to, size);
-    for (size_t at = 0; at < size; at += BH_OS_PAGE_SIZE) {
-        size_t page = page_of(from + at);
-        mark(soft.now.guard, to + at, BH_OS_PAGE_SIZE, has(soft.now.guard, page));
-        mark(soft.now.closed, to + at, BH_OS_PAGE_SIZE, has(soft.now.closed, page));
-        if (!has(soft.filled, page))
+    size_t first = page_of(from), then = page_of(to), pages = size >> BH_OS_PAGE_SHIFT;
+    if (first % 64 == 0 && then % 64 == 0 && pages % 64 == 0) { /* whole words, as of a whole segment */
+        memcpy(soft.now.guard + then / 64, soft.now.guard + first / 64, pages / 8);
+        memcpy(soft.now.closed + then / 64, soft.now.closed + first / 64, pages / 8);
+    } else {
+        for (size_t i = 0; i < pages; i++) {
+            mark(soft.now.guard, to + (i << BH_OS_PAGE_SHIFT), BH_OS_PAGE_SIZE, has(soft.now.guard, first + i));
+            mark(soft.now.closed, to + (i << BH_OS_PAGE_SHIFT), BH_OS_PAGE_SIZE, has(soft.now.closed, first + i));
+        }
+    }
+    soft.end = bhi_max(soft.end, then + pages);
+    for (size_t i = 0; i < pages; i++) {
+        if (!has(soft.filled, first + i))
             continue;
+        size_t at = i << BH_OS_PAGE_SHIFT;
         memcpy((void *)(to + at), (const void *)(from + at), BH_OS_PAGE_SIZE); /* NOLINT */
         fill(to + at, to + at + BH_OS_PAGE_SIZE);
     }

@@ -47,6 +47,7 @@ static struct {
     uintptr_t reserved_at[RESERVED_MOST];
     size_t reserved_size[RESERVED_MOST];
     unsigned reserved;
+    uintptr_t pool_used;  /* to here the first arena's pool, once there is another one */
     uint64_t scribbled;   /* slots of segment 0 */
     uintptr_t control_at; /* the whole control reservation */
     size_t control_size;
@@ -68,6 +69,8 @@ void inside_reserved(uintptr_t at, size_t size)
 {
     if (w.reserved == RESERVED_MOST)
         give_up("too many reservations");
+    if (w.ready && bhi_state->pool.at - window_places.pool <= window_places.pool_size) /* a new pool comes after its reservation */
+        w.pool_used = bhi_state->pool.at;
     w.reserved_at[w.reserved] = at;
     w.reserved_size[w.reserved++] = size;
 }
@@ -193,15 +196,16 @@ static bool clean_blocks(const bhi_arena_t *arena, const snapshot_t *start)
     return true;
 }
 
-/* After a run that used the allocator as it is meant to be: the first segments only.
- * False: more than that. Control data that it opened stay so, and read zero. */
+/* After a run that used the allocator as it is meant to be: the first segments only, and
+ * further arenas are let go. False: more than that. Control data that it opened stay so,
+ * and read zero. */
 static bool reset_mildly(void)
 {
     const bhi_arena_t *arena = &bhi_state->arenas[0];
-    size_t top = arena->top;
+    size_t top = arena->top, further = atomic_load(&bhi_state->arena_count) - 1;
     const snapshot_t *start = &w.warm_start;
-    uintptr_t used = bhi_state->pool.at;
-    if (w.distrust || !w.warm || w.reserved != 0 || top > SOFT_SEGMENTS || (top == 0 && !inside_soft_is_on()) || used < start->state.pool.at)
+    uintptr_t used = bhi_state->pool.at - window_places.pool <= window_places.pool_size ? bhi_state->pool.at : w.pool_used;
+    if (w.distrust || !w.warm || top > SOFT_SEGMENTS || (top == 0 && !inside_soft_is_on()) || used < start->state.pool.at || further >= BH_ARENA_MAX)
         return false;
     if (inside_soft_is_on())
         inside_soft_restore();
@@ -211,10 +215,12 @@ static bool reset_mildly(void)
     memset((void *)window_places.descs, 0, bhi_min(top << (BH_SEGMENT_SLOTS_SHIFT + BH_PAGE_DESC_SHIFT), open)); /* NOLINT */
     memset((void *)window_places.headers, 0, bhi_min(top * sizeof(bhi_segment_t), arena->headers_open)); /* NOLINT */
     memset((void *)start->state.pool.at, 0, used - start->state.pool.at); /* NOLINT */
+    memset(bhi_state->arenas + 1, 0, further * sizeof bhi_state->arenas[0]);
+    forget_reservations();
     return true;
 }
 
-/* The large tables of the state are empty at the start; the rest is copied. */
+/* The large tables of the state are empty by now; the rest is copied. */
 static void copy_state(const snapshot_t *from)
 {
     bhi_state_t *to = bhi_state;

@@ -263,12 +263,8 @@ const char *inv_page(const bhi_page_t *page)
 
 static bool zero(uintptr_t from, size_t size)
 {
-    const uint64_t *at = (const uint64_t *)from;
-    for (size_t i = 0; i < size / 8; i++) {
-        if (at[i] != 0)
-            return false;
-    }
-    return true;
+    const unsigned char *at = (const unsigned char *)from;
+    return size == 0 || (at[0] == 0 && memcmp(at, at + 1, size - 1) == 0);
 }
 
 static const char *free_slot(const bhi_segment_t *s, unsigned slot, bool read)
