@@ -212,22 +212,39 @@ static uint32_t cost_of(const bhi_segment_t *s, unsigned slot, unsigned n, const
     return cost;
 }
 
-/* Which of the heap's notes suits best. */
+/* Which of the heap's notes suit. */
 typedef struct choice {
-    uint32_t best, best_long;     /* notes, or NO_SLOT; the second interrupts */
+    uint32_t best, best_long; /* notes, or NO_SLOT; the second interrupts */
     uint32_t cost, cost_long, longs;
+    unsigned found;
 } choice_t;
 
+/* The note at i goes; the last one takes its place. */
+static void forget_stale(bhi_left_t *left, uint32_t i, choice_t *c)
+{
+    forget_note(left, i);
+    if (c->best == left->count)
+        c->best = i;
+    if (c->best_long == left->count)
+        c->best_long = i;
+}
+
+/* Of the first two places from a random one on that suit, the cheaper one: where there
+ * are several, nobody can say which of them the next block takes. */
 static choice_t choose_large(bhi_heap_t *heap, unsigned slots, size_t bytes, bool alone)
 {
     bhi_left_t *left = &heap->left;
-    choice_t c = {NO_SLOT, NO_SLOT, COST_FAULT * BH_SLOT_OS_PAGES * slots / 2, COST_NONE, 0};
-    for (uint32_t i = 0; i < left->count && c.cost != 0;) {
+    choice_t c = {NO_SLOT, NO_SLOT, COST_NONE, COST_NONE, 0, 0};
+    uint32_t most = COST_FAULT * BH_SLOT_OS_PAGES * slots / 2;
+    uint32_t i = BH_HARDEN_RANDOM && left->count > 1 ? bhi_random_below(&heap->random, left->count) : 0;
+    for (uint32_t looks = left->count; looks > 0 && left->count > 0 && c.found < 2; looks--) {
+        if (i >= left->count)
+            i = 0;
         const bhi_segment_t *s = noted_segment(left->slot[i]);
         unsigned slot = left->slot[i] % BH_SEGMENT_SLOTS;
         bool is_large = left->size_class[i] == BHI_CLASS_NONE, moves = false;
         if (is_large && !bhi_span_is_free(s, slot, 1)) {
-            forget_note(left, i); /* the last one is in its place now */
+            forget_stale(left, i, &c);
             continue;
         }
         uint32_t cost = is_large ? cost_of(s, slot, slots, heap, bytes, &moves) : COST_NONE;
@@ -237,9 +254,10 @@ static choice_t choose_large(bhi_heap_t *heap, unsigned slots, size_t bytes, boo
                 c.cost_long = cost;
                 c.best_long = i;
             }
-        } else if (cost != COST_NONE && (cost += moves ? COST_GUARD : 0) < c.cost) {
-            c.cost = cost;
-            c.best = i;
+        } else if (cost != COST_NONE && (cost += moves ? COST_GUARD : 0) < most) {
+            c.found++;
+            c.best = cost < c.cost ? i : c.best;
+            c.cost = cost < c.cost ? cost : c.cost;
         }
         i++;
     }

@@ -34,9 +34,9 @@ bhi_left_page_t bhi_residue_resume(const bhi_page_t *page);
 bhi_span_t bhi_residue_take(bhi_heap_t *heap, unsigned c, unsigned slots);
 
 /* The same for a large block of `bytes`, at most a segment: where large blocks of this
- * heap ended, the place that costs least of those where nothing is to be cleared. Unless
- * the process is `alone`, with one thread, a place where a guard would interrupt other
- * processors does not suit. `need`: if none does, clean slots, or such a place. */
+ * heap ended, the cheaper one of two random places of those where nothing is to be
+ * cleared. Unless the process is `alone`, with one thread, a place where a guard would
+ * interrupt other processors does not suit. `need`: if none does, clean slots, or such a place. */
 bhi_span_t bhi_residue_take_large(bhi_heap_t *heap, unsigned slots, size_t bytes, bool alone, bool need);
 
 /* Dirty slots of a large block of which `bytes` from the first one on reach something
