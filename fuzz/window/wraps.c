@@ -240,6 +240,28 @@ int __wrap_bhi_os_guard_install_many(const uintptr_t *addrs, size_t n, size_t si
     return done == n ? (int)n : (int)done + __real_bhi_os_guard_install_many(addrs + done, n - done, size);
 }
 
+size_t __wrap_bhi_os_purge_many(const uintptr_t *addrs, const size_t *sizes, size_t n);
+size_t __real_bhi_os_purge_many(const uintptr_t *addrs, const size_t *sizes, size_t n);
+
+/* The first ranges of one kind, soft or not; the allocator then sees to the others. */
+size_t __wrap_bhi_os_purge_many(const uintptr_t *addrs, const size_t *sizes, size_t n)
+{
+    size_t soft = 0, hard = 0;
+    for (size_t i = 0; i < n; i++)
+        must_be_ours(addrs[i], sizes[i]);
+    while (hard < n && inside_soft(addrs[hard], sizes[hard]) == 0)
+        hard++;
+    if (hard != 0)
+        return __real_bhi_os_purge_many(addrs, sizes, hard);
+    while (soft < n && inside_soft(addrs[soft], sizes[soft]) == sizes[soft])
+        soft++;
+    if (soft != 0 && refuse(BHI_OS_PROCESS_MADVISE) != 0)
+        return 0;
+    for (size_t i = 0; i < soft; i++)
+        inside_soft_clear(addrs[i], sizes[i]);
+    return soft;
+}
+
 int __wrap_bhi_os_move(uintptr_t from, uintptr_t to, size_t size);
 int __real_bhi_os_move(uintptr_t from, uintptr_t to, size_t size);
 

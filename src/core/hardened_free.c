@@ -378,7 +378,7 @@ void bhi_hard_let_all_go(bhi_heap_t *heap)
 {
     for (unsigned c = 0; c < BHI_CLASSES && heap->hard != NULL; c++) {
         bhi_quarantine_t *q = heap->hard->quarantine[c];
-        for (unsigned i = 0; i < bhi_quarantine_slots(q); i++) {
+        for (unsigned i = bhi_quarantine_from(q); i < bhi_quarantine_to(q); i++) {
             uintptr_t entry = bhi_quarantine_take_at(q, i);
             if (entry != 0)
                 let_go(heap, entry, NULL);

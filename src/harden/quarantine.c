@@ -69,5 +69,6 @@ unsigned bhi_quarantine_turn(bhi_quarantine_t *q, uintptr_t out[BH_QUARANTINE_TU
     memmove(next, next + young, (size_t)(q->end - young - old) * sizeof *next);
     memset(q->block + q->first, 0, (size_t)young * sizeof *next);
     q->at = q->first;
+    q->turned = true;
     return n;
 }

@@ -51,6 +51,7 @@ typedef struct bhi_quarantine {
     uint32_t end;   /* const: places of all parts together; 2 at least */
     uint32_t first; /* const: where the first part begins: the middle lies before it, the last one before that */
     uint32_t old;   /* const: places of the last part */
+    bool turned;    /* nothing lies in other parts than the first before */
     uintptr_t block[]; /* 0 = empty */
 } bhi_quarantine_t;
 
@@ -62,10 +63,21 @@ size_t bhi_quarantine_bytes(size_t size, size_t budget);
 void bhi_quarantine_init(bhi_quarantine_t *q, size_t size, size_t budget);
 
 /* For who looks at all blocks, or takes out all when the heap ends: that of slot
- * i < bhi_quarantine_slots, or 0. */
+ * i < bhi_quarantine_slots, or 0. Those from bhi_quarantine_from on and before
+ * bhi_quarantine_to are enough: in a heap that ends soon few. */
 static inline unsigned bhi_quarantine_slots(const bhi_quarantine_t *q)
 {
     return q == NULL ? 0 : q->end;
+}
+
+static inline unsigned bhi_quarantine_from(const bhi_quarantine_t *q)
+{
+    return q == NULL || q->turned ? 0 : q->first;
+}
+
+static inline unsigned bhi_quarantine_to(const bhi_quarantine_t *q)
+{
+    return q == NULL ? 0 : q->at;
 }
 
 static inline uintptr_t bhi_quarantine_at(const bhi_quarantine_t *q, unsigned i)

@@ -132,6 +132,9 @@ static void assert_as_model(void)
         found += block != 0;
     }
     ck_assert_uint_eq(found, inside);
+    for (unsigned i = bhi_quarantine_from(q); i < bhi_quarantine_to(q); i++)
+        found -= bhi_quarantine_at(q, i) != 0;
+    ck_assert_uint_eq(found, 0); /* none is anywhere else */
     ck_assert_uint_eq(bhi_quarantine_count(q), inside);
 }
 
