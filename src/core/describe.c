@@ -158,7 +158,7 @@ static const char *block_state(const bhi_page_t *page, uint32_t index, bool ende
     if (last_word && (page->fresh >> (index & 63) & 1) != 0)
         return "never handed out";
     if (page->state == BHI_PAGE_LARGE && page->used == 0)
-        return "free"; /* both bits stay until the page ends */
+        return "free"; /* live and held stay until the page ends */
     if (!fetch(&four, page->map + index / 4 * 4, sizeof four))
         return NULL;
     uint64_t pair = four >> 16 * (index % 4);

@@ -179,7 +179,7 @@ BH_INLINE void hold(bhi_hazard_t *hazard, bhi_page_t *page, uint32_t index, uint
     if (BH_HARDEN_MAP)
         bhi_hazard_clear(hazard);
     /* Both accesses sequentially consistent: if our bits are still there, the
-     * owner takes them after our held bit was set. */
+     * owner takes them after our block became held. */
     if ((atomic_load(&page->remote) & want) == want)
         return;
     if ((atomic_fetch_or(&page->remote, want) & BHI_REMOTE_QUEUED) == 0)

@@ -418,7 +418,7 @@ void bhi_page_check_head(const bhi_page_t *page)
 void bhi_page_collect(bhi_page_t *page, uint32_t groups)
 {
     if (page->block_size == 0) {
-        /* A single block is on no list. Its bits stay set until the page ends:
+        /* A single block is on no list. Its two bytes stay set until the page ends:
          * a thread that reads the page now and frees the block again meets them. */
         if (atomic_load(&page->map->held) != 0)
             page->used = 0;

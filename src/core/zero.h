@@ -14,7 +14,7 @@
 #define BHI_ZERO_STEP ((size_t)16)
 /* The last OS page of a slot is a guard, here as everywhere. */
 #define BHI_ZERO_BLOCKS ((uint32_t)((BH_SLOT_SIZE - BH_OS_PAGE_SIZE) / BHI_ZERO_STEP))
-_Static_assert(BHI_ZERO_BLOCKS % 64 == 0, "every bit of the map is a block's");
+_Static_assert(BHI_ZERO_BLOCKS % 64 == 0, "every place of the map is a block's");
 
 /* Owner: a block from the pages at hand, without further ado, or NULL. `align`: a
  * power of two, or 0. */

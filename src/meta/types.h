@@ -111,7 +111,7 @@ typedef enum bhi_memory {
 } bhi_memory_t;
 
 /* remote word: bit 0 = the page is on a pending stack or about to be pushed;
- * bits 32..63 = groups of blocks in which a held bit was set since the owner
+ * bits 32..63 = groups of blocks in which one became held since the owner
  * last looked. A group is 2^group_shift consecutive blocks. */
 #define BHI_REMOTE_QUEUED ((uint64_t)1)
 #define BHI_REMOTE_GROUP_BIT 32u

@@ -243,7 +243,7 @@ const char *inv_page(const bhi_page_t *page)
             groups |= (uint32_t)1 << (i >> page->group_shift);
     }
     if (page->state == BHI_PAGE_LARGE && page->used == 0)
-        return NULL; /* freed and kept for a moment; its bits stay */
+        return NULL; /* freed and kept for a moment; both stay set */
     if (BH_HARDEN_MAP)
         CHECK_THAT(n == bhi_page_live(page) || (n < page->used && page->block_size != 0 && bhi_page_has_ends(page)),
                    "I3: page %p: used %u, listed %u, live %u", p, page->used, page->listed, n);
