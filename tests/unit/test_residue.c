@@ -194,9 +194,11 @@ int main(void)
     Suite *suite = suite_create("residue");
     TCase *tcase = tcase_create("notes");
     tcase_add_test(tcase, more_notes_than_there_is_room_for_are_damage);
-    tcase_add_test(tcase, a_large_block_goes_where_one_was);
-    tcase_add_test(tcase, no_guard_is_placed_on_memory);
-    tcase_add_test(tcase, too_many_long_places_do_not_wait);
+    if (BH_OS_PAGE_SHIFT == 12) { /* so many larger OS pages are a block that traps */
+        tcase_add_test(tcase, a_large_block_goes_where_one_was);
+        tcase_add_test(tcase, no_guard_is_placed_on_memory);
+        tcase_add_test(tcase, too_many_long_places_do_not_wait);
+    }
     tcase_add_test(tcase, another_heaps_place_is_not_taken_as_it_is);
     suite_add_tcase(suite, tcase);
     return unit_main(suite);
