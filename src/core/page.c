@@ -48,7 +48,7 @@ static chunk_t chunk_for(uint32_t reserved, size_t block_size, uint8_t size_clas
         return (chunk_t){before, before + bhi_map_bytes(reserved) + bhi_hard_bytes(reserved, block_size) + bhi_record_bytes(reserved)};
     }
     size_t list = bhi_list_room(reserved) * sizeof(bhi_index_t);
-    /* A bit for every place of the first slot where a block could start, its guard's too:
+    /* A pair for every place of the first slot where a block could start, its guard's too:
      * free asks the map before it knows how many blocks there are. */
     uint32_t places = (uint32_t)((BH_SLOT_SIZE + block_size - 1) / block_size);
     return (chunk_t){list, list + bhi_map_bytes(BH_HARDEN_MAP && places > reserved ? places : reserved)};

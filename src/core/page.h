@@ -141,7 +141,7 @@ BH_INLINE bool bhi_page_place_index(const bhi_page_t *page, uint64_t place, uint
 }
 
 /* The same without the bound, for pages in the class queues of a heap that has lists: their
- * map has a bit for every place of the first slot (page.c), and those that no block was
+ * map has a pair for every place of the first slot (page.c), and those that no block was
  * ever listed for say that none is live. */
 BH_INLINE bool bhi_page_place_divides(const bhi_page_t *page, uint64_t place, uint64_t *index)
 {

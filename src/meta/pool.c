@@ -1,7 +1,7 @@
 /* Control-data pool: bump allocation over the control reservation, free lists
  * by size. Never shared with blocks, never given back to the kernel: what it
- * may grow to is bounded by the arena (1/32 of it for maps of the smallest
- * class). */
+ * may grow to is bounded by the arena (a quarter of it for maps of the smallest
+ * class; the first region is 1/32, others follow where that is not enough). */
 #include "meta/pool.h"
 
 #include "base/checked.h"
