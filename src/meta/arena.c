@@ -323,10 +323,16 @@ static bhi_segment_t *take_from_runs(bhi_arena_t *arena, uint32_t n, uint32_t al
     return NULL;
 }
 
+static bool has_room(const bhi_arena_t *arena, uint32_t n, uint32_t align_segments)
+{
+    uint32_t start = align_index(arena, arena->top, align_segments);
+    return start <= arena->segments && arena->segments - start >= n;
+}
+
 static bhi_segment_t *take_from_top(bhi_arena_t *arena, uint32_t n, uint32_t align_segments)
 {
     uint32_t start = align_index(arena, arena->top, align_segments);
-    if (start > arena->segments || arena->segments - start < n || !open_control(arena, start + n))
+    if (!has_room(arena, n, align_segments) || !open_control(arena, start + n))
         return NULL;
     uint32_t skipped = start - arena->top;
     uint32_t old_top = arena->top;
@@ -339,13 +345,20 @@ static bhi_segment_t *take_from_top(bhi_arena_t *arena, uint32_t n, uint32_t ali
 bhi_segment_t *bhi_arena_take_run(uint32_t n, uint32_t align_segments)
 {
     uint32_t count = atomic_load_explicit(&bhi_state->arena_count, memory_order_relaxed);
+    bool refused = false;
     for (uint32_t i = 0; i < count; i++) {
-        bhi_segment_t *run = take_from_runs(&bhi_state->arenas[i], n, align_segments);
+        bhi_arena_t *arena = &bhi_state->arenas[i];
+        bhi_segment_t *run = take_from_runs(arena, n, align_segments);
         if (run == NULL)
-            run = take_from_top(&bhi_state->arenas[i], n, align_segments);
+            run = take_from_top(arena, n, align_segments);
         if (run != NULL)
             return run;
+        refused = refused || has_room(arena, n, align_segments);
     }
+    /* Where the kernel opens nothing there is room for, one more arena is address space
+     * for good and no help: it would be refused next. */
+    if (refused)
+        return NULL;
     uint64_t need = (uint64_t)n + align_segments - 1;
     bhi_arena_t *arena = need <= UINT32_MAX / 2 ? add_arena((uint32_t)need) : NULL;
     return arena != NULL ? take_from_top(arena, n, align_segments) : NULL;

@@ -182,15 +182,16 @@ static int fail_open(bhi_os_call_t call)
     return call == BHI_OS_MPROTECT ? ENOMEM : 0;
 }
 
-/* Control data that cannot be opened costs the run, not the process. */
+/* Control data that cannot be opened costs the run, neither the process nor another arena. */
 START_TEST(refused_control_data)
 {
     start();
     bhi_lock_take(&bhi_state->lock);
-    uint32_t n = (uint32_t)(first->headers_open / sizeof(bhi_segment_t)) + 1;
+    uint32_t n = (uint32_t)(first->headers_open / sizeof(bhi_segment_t)) + 1, arenas = atomic_load(&bhi_state->arena_count);
     bhi_os_fail_hook = fail_open;
     ck_assert_ptr_null(bhi_arena_take_run(n, 1));
     bhi_os_fail_hook = NULL;
+    ck_assert_uint_eq(atomic_load(&bhi_state->arena_count), arenas);
     bhi_segment_t *s = bhi_arena_take_run(n, 1);
     ck_assert_ptr_nonnull(s);
     memset(&s[n - 1], 0, sizeof *s); /* really writable */
