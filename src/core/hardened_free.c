@@ -352,9 +352,11 @@ void bhi_hard_collect(bhi_page_t *page, uint32_t word)
     if (atomic_load(&hard->ready) == 0)
         return;
     bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
-    uint64_t taken = atomic_exchange(&hard->ready, 0), live = bhi_map_sets(page->map, word).live;
-    if (bh_unlikely((taken & ~live) != 0)) /* the owner has freed it at the same time */
-        bhi_page_not_free(page, word * 64 + bhi_bit_first(taken & ~live));
+    uint64_t taken = atomic_exchange(&hard->ready, 0);
+    bhi_map_sets_t sets = bhi_map_sets(page->map, word); /* whoever says ready has set held before */
+    uint64_t twice = taken & ~(sets.live & sets.held);
+    if (bh_unlikely(twice != 0)) /* the owner has freed it at the same time, or handed it out since */
+        bhi_violation(BHI_DOUBLE_FREE, bhi_page_block(page, word * 64 + bhi_bit_first(twice)));
     for (uint64_t left = taken; left != 0; left &= left - 1)
         bhi_map_release(page->map, word * 64 + bhi_bit_first(left));
     for (; taken != 0; taken &= taken - 1) {

@@ -310,10 +310,22 @@ static void free_twice_and_reuse(void *arg)
         bh_free(bh_malloc(40));
 }
 
+/* The owner's malloc has handed the block out again, in the moment that the other one said
+ * held: nothing of that is left, and the block is not to be taken from its new owner. */
+static void free_twice_and_take(void *arg)
+{
+    (void)arg;
+    unsigned char *p = bh_malloc(40);
+    bhi_block_t block = bhi_block_of((uintptr_t)p, BHI_USE_FREE);
+    bhi_hard_wipe_held(block.page, block.index);
+    *marker = 1;
+    bhi_hard_collect(block.page, block.index / 64);
+}
+
 START_TEST(two_frees_at_once_are_found)
 {
-    unit_body_t *const bodies[] = {free_twice_at_once, free_twice_and_reuse};
-    for (int i = 0; i < 2; i++) {
+    unit_body_t *const bodies[] = {free_twice_at_once, free_twice_and_reuse, free_twice_and_take};
+    for (int i = 0; i < 3; i++) {
         *marker = 0;
         unit_assert_violation(bodies[i], NULL, "double-free");
         ck_assert_int_eq(*marker, 1);
