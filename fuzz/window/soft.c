@@ -23,6 +23,9 @@
 #define PAGES (SIZE / BH_OS_PAGE_SIZE)
 #define WORDS (PAGES / 64)
 #define CLEAR_MOST 4096u /* OS pages; more than these are returned instead */
+#define PART_SHIFT (BH_OS_PAGE_SHIFT - 3)
+#define PART_SIZE ((size_t)1 << PART_SHIFT)
+#define WHOLE 0xffu
 
 /* A bit for each OS page. */
 typedef struct table {
@@ -33,6 +36,7 @@ static struct {
     bool on;
     table_t now, start; /* start: with segment 0 as the warm start leaves it */
     uint64_t filled[WORDS];
+    uint8_t parts[PAGES]; /* of an OS page that is filled, which eighths: most blocks have less */
     size_t end; /* OS pages from here on are as at the start, and not filled */
 } soft;
 
@@ -85,8 +89,17 @@ size_t inside_soft(uintptr_t at, size_t size)
 
 static void fill(uintptr_t from, uintptr_t to)
 {
-    uintptr_t low = bhi_align_down(from, BH_OS_PAGE_SIZE);
-    mark(soft.filled, low, bhi_align_up(to, BH_OS_PAGE_SIZE) - low, true);
+    uintptr_t low = bhi_align_down(from, BH_OS_PAGE_SIZE), high = bhi_align_up(to, BH_OS_PAGE_SIZE);
+    mark(soft.filled, low, high - low, true);
+    size_t first = page_of(low), last = page_of(high) - 1;
+    uint8_t head = (uint8_t)(WHOLE << ((from - low) >> PART_SHIFT)), tail = (uint8_t)(WHOLE >> ((high - to) >> PART_SHIFT));
+    if (first == last) {
+        soft.parts[first] |= head & tail;
+        return;
+    }
+    soft.parts[first] |= head;
+    memset(soft.parts + first + 1, WHOLE, last - first - 1);
+    soft.parts[last] |= tail;
 }
 
 void window_fills(uintptr_t at, size_t size)
@@ -141,6 +154,16 @@ void window_fills_behind(uintptr_t p, size_t usable)
         fill(from, from + inside_soft(from, end - from));
 }
 
+static void clear_page(size_t page)
+{
+    uintptr_t at = window_places.blocks + (page << BH_OS_PAGE_SHIFT);
+    uint8_t parts = soft.parts[page];
+    if (parts == WHOLE)
+        memset((void *)at, 0, BH_OS_PAGE_SIZE); /* NOLINT: memory is numbers here */
+    for (; parts != WHOLE && parts != 0; parts &= (uint8_t)(parts - 1))
+        memset((void *)(at + (bhi_bit_first(parts) << PART_SHIFT)), 0, PART_SIZE); /* NOLINT */
+}
+
 /* Clears what is marked: memory that was touched stays, to some size, as to fault it in
  * again costs ten times as much as to write it. */
 static void clear(uintptr_t at, size_t size)
@@ -155,9 +178,13 @@ static void clear(uintptr_t at, size_t size)
     for (size_t i = first; found > 0 && i < end; i = next_word(i)) {
         if (soft.filled[i / 64] == 0)
             continue;
-        uint64_t mask = part_of_word(i, end), set = found > CLEAR_MOST ? 0 : soft.filled[i / 64] & mask;
-        for (; set != 0; set &= set - 1)
-            memset((void *)(window_places.blocks + (((i & ~(size_t)63) + bhi_bit_first(set)) << BH_OS_PAGE_SHIFT)), 0, BH_OS_PAGE_SIZE); /* NOLINT */
+        uint64_t mask = part_of_word(i, end);
+        for (uint64_t set = soft.filled[i / 64] & mask; set != 0; set &= set - 1) {
+            size_t page = (i & ~(size_t)63) + bhi_bit_first(set);
+            if (found <= CLEAR_MOST)
+                clear_page(page);
+            soft.parts[page] = 0;
+        }
         soft.filled[i / 64] &= ~mask;
     }
 }
