@@ -45,7 +45,7 @@ void program_read(program_t *out, target_t target, const uint8_t *bytes, size_t 
         .bytes = bytes, .size = size, .target = target,
         .hardened = (mode & 1) != 0, .mprotect = (mode & 0x3e) == 0x3e, .cold = (mode & 0x1e) == 0x1e,
         .refuse = (mode & 0x30) == 0x30, .purge_delay = delays[mode >> 6], .every_step = (mode & 0x3e) == 0x2c, .look = (header[2] & 31) == 16 || (mode & 0x3e) == 0x2c,
-        .any_size = target != TARGET_API || (header[1] & 63) == 16, .wide = target != TARGET_API || (header[1] & 15) == 0,
+        .any_size = target != TARGET_API || (header[1] & 63) == 16, .plain = (header[1] & 7) == 5, .wide = target != TARGET_API || (header[1] & 15) == 0,
         .seed = (uint64_t)header[1] << 8 | header[2], .steps = steps < PROGRAM_STEPS_MOST ? steps : PROGRAM_STEPS_MOST};
 }
 

@@ -42,6 +42,7 @@ typedef struct program {
     bool hardened, cold, refuse, every_step, look, mprotect; /* look: at all invariants, in the end; every_step: and between steps */
     bool any_size; /* no bound on blocks of MANY, and a far one on the bytes of all large blocks together */
     bool wide;     /* a wider bound on both than most have; any_size: too */
+    bool plain;    /* as on a processor without wide registers and AES */
     uint32_t purge_delay;
     uint64_t seed;
     size_t steps;

@@ -58,7 +58,7 @@ static void start(const program_t *program)
     options.guard = program->mprotect ? BHI_GUARD_MPROTECT : BHI_GUARD_AUTO;
     bool cold = program->cold || program->mprotect;
     bool soft = soft_wanted() && program->target == TARGET_API;
-    run_reset(&(window_start_t){program->seed, &options, cold, soft});
+    run_reset(&(window_start_t){.seed = program->seed, .options = &options, .cold = cold, .plain = program->plain, .soft = soft});
     model_begin(program->hardened, &(places_t){window_is_inside, window_is_open, window_is_closed, window_fills, window_fills_behind, window_copied});
     static int strict = -1;
     if (strict < 0)

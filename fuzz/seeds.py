@@ -127,6 +127,10 @@ def inband():
         "remote-stale": few + [("SWITCH", 1), ("FREE", 2), ("STALE_WRITE", 2, 0, 0x41), ("SWITCH", 0)] + again,
     }.items():
         yield name, steps
+    # In profile hardened: written to after the quarantine, so that only the look at reuse finds it.
+    for name, sizes in ("small", (0xff, 0x02)), ("middle", (0x78, 0x42)):
+        turn = [("MANY", 32, *sizes), ("FREE_MANY", 32, 31, 0)]
+        yield f"stale-write-late-{name}", [("MANY", 0, *sizes), ("FREE_MANY", 0, 31, 0)] + 8 * turn + [("STALE_WRITE", i, 1, 0x47) for i in range(16)] + 8 * turn
     # A free block has a link only once a refill has put it on a list: so many blocks of
     # one page, some refills after most of them were freed, and the rest is listed.
     size_bytes = (184, 0x40)

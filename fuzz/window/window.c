@@ -5,6 +5,7 @@
 
 #include "base/bits.h"
 #include "base/checked.h"
+#include "core/hardened.h"
 #include "core/heap.h"
 #include "core/init.h"
 #include "core/page.h"
@@ -44,6 +45,7 @@ static struct {
     bhi_options_t defaults[BHI_PROFILE_DEBUG + 1]; /* by profile, as far as known */
     bool known[BHI_PROFILE_DEBUG + 1];
     bool guards_by_madvise;
+    bool has_avx2, has_compress, has_aes;
     uintptr_t reserved_at[RESERVED_MOST];
     size_t reserved_size[RESERVED_MOST];
     unsigned reserved;
@@ -156,6 +158,9 @@ static void start_up(void)
     w.reserved = 0;
     w.guards_by_madvise = bhi_process.guards_by_madvise;
     w.settings = bhi_settings;
+    w.has_avx2 = bhi_process.has_avx2;
+    w.has_compress = bhi_process.has_compress;
+    w.has_aes = bhi_process.has_aes;
     bhi_guard_mappings_left(); /* reads its file once, not in each run */
     remember(&w.cold_start);
     make_warm();
@@ -249,6 +254,10 @@ static void start_from(const snapshot_t *from, const window_start_t *start, bool
     bhi_process.options = *start->options;
     bhi_process.guards_by_madvise = w.guards_by_madvise && start->options->guard != BHI_GUARD_MPROTECT;
     bhi_settings_init(start->options);
+    bhi_process.has_avx2 = w.has_avx2 && !start->plain;
+    bhi_process.has_compress = w.has_compress && !start->plain;
+    bhi_process.has_aes = w.has_aes && !start->plain;
+    bhi_process.short_ways = bhi_hard_has_short_ways();
     uint64_t seed = start->seed;
     inside_entropy = inside_next(&seed);
     bhi_process.canary_mul = inside_next(&inside_entropy) | 1;

@@ -26,6 +26,7 @@ typedef struct window_start {
     uint64_t seed;        /* of everything random */
     bhi_options_t *options; /* as after start-up */
     bool cold;
+    bool plain;           /* as on a processor without wide registers and AES */
     bool soft;            /* memory of blocks that the window keeps the guards of, see soft.c; what is cold then is the state */
 } window_start_t;
 

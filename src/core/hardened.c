@@ -7,6 +7,7 @@
 #include "core/heap.h"
 #include "core/sampled.h"
 #include "core/thread.h"
+#include "core/traced.h"
 #include "harden/wipe.h"
 #include "meta/arena.h"
 #include "meta/pool.h"
@@ -21,6 +22,11 @@
 
 _Static_assert((BH_SLOT_SIZE - BH_OS_PAGE_SIZE) / (2 * BH_CANARY_LEAST) <= UINT16_MAX, "an index has 16 bits");
 _Static_assert(BHI_HARD_AMONG + 64 <= BHI_HARD_NEXT, "what a choice takes finds place");
+
+bool bhi_hard_has_short_ways(void)
+{
+    return bhi_is_hardened() && !bhi_is_traced() && (!BH_CANARY_AES || (bhi_process.has_aes && bhi_process.has_avx2));
+}
 
 size_t bhi_hard_bytes_before(uint32_t reserved, size_t block_size)
 {

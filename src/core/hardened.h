@@ -98,6 +98,9 @@ void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size);
  * at most BH_CLASS_MAX_SIZE - BH_CANARY_LEAST. */
 void *bhi_hard_at_hand(bhi_heap_t *heap, size_t size);
 
+/* Start-up, for bhi_process.short_ways: the processor has what they are made of. */
+bool bhi_hard_has_short_ways(void);
+
 /* malloc in this profile, of any size, where bhi_malloc_generic's short way does not
  * serve. */
 void *bhi_hard_malloc(size_t size);

@@ -115,7 +115,7 @@ static bool start(void)
     bhi_stack_init(info.program_headers);
     bhi_guarded_init();
     bhi_traced_init();
-    bhi_process.short_ways = bhi_is_hardened() && !bhi_is_traced() && (!BH_CANARY_AES || (bhi_process.has_aes && bhi_process.has_avx2));
+    bhi_process.short_ways = bhi_hard_has_short_ways();
     bhi_fault_init();
     bhi_leaks_init();
     bhi_thread_init();
