@@ -20,6 +20,7 @@ typedef struct process_told {
     uint64_t must;          /* the step under way must end with one of these */
     bool touching;          /* and may end by a fault of its own */
     uint32_t step;
+    uint32_t children;      /* forked so far, by all processes of the input */
     char finding[256];      /* what a correct program may not meet */
 } process_told_t;
 
