@@ -170,6 +170,7 @@ test_preset() { # test_preset PRESET [PREFIX...]
     # a sanitizer or a page size can change, so that all of it stays short.
     with=.
     case $1 in
+    release) without="$without|^api_clang_" ;; # each compiler's operators with its own library
     debug)
         # Code without optimisation, and as other modes have it as well.
         with='^(unit|api)'
@@ -177,7 +178,7 @@ test_preset() { # test_preset PRESET [PREFIX...]
         ;;
     clang)
         with='^(unit|api)'
-        without="$without|-mprotect$|-purge-at-once$|-debug$|-without-aes$"
+        without="$without|-mprotect$|-purge-at-once$|-debug$|-without-aes$|^api_g_"
         ;;
     asan | ubsan | tsan | off) with='^stress' ;;
     os16k | os64k)
@@ -185,7 +186,10 @@ test_preset() { # test_preset PRESET [PREFIX...]
         without="$without|-purge-at-once$|-hardened$|-debug$|-without-aes$"
         # Tables of these tests are made for pages of 64 KiB.
         without="$without|^unit-page|^unit-heap_full|^unit-hardened_reuse"
-        [ "$1" = os16k ] || without="$without|^unit-large"
+        case $1 in
+        os16k) without="$without|-mprotect$" ;; # as of 64 KiB
+        os64k) without="$without|^unit-large" ;;
+        esac
         ;;
     esac
     shift
