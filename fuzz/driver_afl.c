@@ -1,4 +1,5 @@
 /* A target for afl-fuzz: persistent, the input in shared memory. */
+#include "layout.h"
 #include "run.h"
 
 #include <fcntl.h>
@@ -88,8 +89,10 @@ static void run_shared_input(const unsigned char *input)
     run_input(FUZZ_TARGET, input, size > 0 ? (size_t)size : 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
+    (void)argc;
+    layout_fix(argv);
     run_coverage = coverage;
     keep_pipes();
     __AFL_INIT();

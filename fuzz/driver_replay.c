@@ -1,5 +1,6 @@
 /* Replays inputs: files, folders of them, or random ones. Prints how each ended when
  * asked. */
+#include "layout.h"
 #include "run.h"
 
 #include <dirent.h>
@@ -168,6 +169,7 @@ static void replay(const char *path)
 
 int main(int argc, char **argv)
 {
+    layout_fix(argv);
     int i = 1;
     uint64_t seed = 0;
     for (; i < argc && argv[i][0] == '-'; i++) {
