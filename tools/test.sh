@@ -260,7 +260,7 @@ stage_consumer() {
 # then AFL++, ten seconds for each target, two at a time.
 stage_fuzz() {
     attempt "the harness does not build" build_fuzz_apart || return 0
-    attempt "the corpus has findings" ctest --test-dir "$fuzz_build" -L '^fuzz$' --no-tests=error --output-on-failure || return 0
+    attempt "the corpus has findings" ctest --test-dir "$fuzz_build" -L '^fuzz$' --no-tests=error --output-on-failure -j "$jobs" || return 0
     rm -rf "$fuzz_out"
     fuzz_environment
     # shellcheck disable=SC2086 # a list of words
