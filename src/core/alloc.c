@@ -26,7 +26,7 @@ _Static_assert(BH_ALLOC_CAP_NONE <= MOST, "every cap leaves that room");
 
 static void *in_class(bhi_heap_t *heap, unsigned c, const request_t *r)
 {
-    void *guarded = bhi_is_sampling() && bhi_sampled_due(heap, c) ? bhi_sampled_listed(heap, c, r->size, r->align) : NULL;
+    void *guarded = bhi_sampled_due(heap, c) ? bhi_sampled_listed(heap, c, r->size, r->align) : NULL;
     if (guarded != NULL)
         return guarded;
     bhi_page_t *page = bhi_heap_page(heap, c);
@@ -153,10 +153,13 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
     return serve(heap, &(request_t){size, align, 0, zero, false});
 }
 
-BH_INLINE void *guarded_if_due(bhi_heap_t *heap, size_t size)
+/* The next allocation of a small class, which is due. */
+BH_INLINE void *guarded(bhi_heap_t *heap, size_t size)
 {
-    unsigned c = bhi_class_of(size);
-    return bhi_sampled_due(heap, c) ? bhi_sampled_listed(heap, c, size, 0) : NULL;
+    void *p = bhi_sampled_listed(heap, heap->direct[(size + 7) >> 3]->size_class, size, 0);
+    if (p != NULL)
+        bhi_page_go_on(heap->direct[(size + 7) >> 3]); /* or the next one came here to do it */
+    return p;
 }
 
 /* The commonest case first: the class's page has blocks that were freed. */
@@ -168,13 +171,10 @@ static BH_NOINLINE void *refill_and_pop(size_t size)
         bhi_heap_heartbeat(heap);
         /* It may be another one now, and a callback may have refilled it. */
         bhi_page_t *page = heap->direct[(size + 7) >> 3];
-        if (page->listed != 0 || bhi_page_reuse(page)) {
-            void *p = bhi_page_pop(page);
+        bhi_reuse_t reuse = page->listed != 0 ? BHI_REUSE_DONE : bhi_page_reuse(page);
+        if (bh_likely(reuse != BHI_REUSE_NONE)) {
+            void *p = bh_likely(reuse == BHI_REUSE_DONE) ? bhi_page_pop(page) : guarded(heap, size);
             if (bh_likely(p != NULL))
-                return p;
-        } else if (bhi_is_sampling() && size != 0) {
-            void *p = guarded_if_due(heap, size);
-            if (p != NULL)
                 return p;
         }
     }

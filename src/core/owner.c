@@ -139,7 +139,7 @@ static void forget_lists(bhi_heap_t *heap)
 {
     for (unsigned c = 0; BH_HARDEN_MAP && c < BHI_CLASSES; c++) {
         bhi_page_t *page = heap->queues[c].first;
-        if (page != NULL && page->listed != 0)
+        if (page != NULL && page->listed + page->kept != 0)
             bhi_page_drop_list(heap, page);
     }
 }

@@ -543,10 +543,12 @@ static bool part_with(bhi_heap_t *heap, bhi_page_t *page)
 
 void bhi_page_drop_list(bhi_heap_t *heap, bhi_page_t *page)
 {
-    if (bhi_is_sampling() && page->listed != 0)
+    if (page->listed != 0)
         bhi_sampled_uncut(heap, page->size_class, page->listed);
     page->used -= page->listed;
     page->listed = 0;
+    if (BH_HARDEN_MAP && page->block_size != 0)
+        page->kept = 0;
 }
 
 bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
@@ -562,8 +564,8 @@ bool bhi_page_release(bhi_heap_t *heap, bhi_page_t *page)
     bhi_page_check_nothing_held(page);
     if (bhi_page_has_ends(page))
         bhi_hard_check_empty(page);
-    bhi_residue_leave(heap, page);
     bhi_page_drop_list(heap, page);
+    bhi_residue_leave(heap, page);
     atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);
     page->state = BHI_PAGE_FREE;
 

@@ -30,7 +30,17 @@ bool bhi_page_grow(bhi_page_t *page, size_t size);
 
 /* Owner: puts freed blocks on the empty list if enough of them have gathered, and the
  * next allocation is not to be guarded. */
-bool bhi_page_reuse(bhi_page_t *page);
+typedef enum bhi_reuse {
+    BHI_REUSE_NONE = 0,
+    BHI_REUSE_DONE,
+    BHI_REUSE_DUE, /* nothing is listed, as the next one is to be guarded */
+} bhi_reuse_t;
+bhi_reuse_t bhi_page_reuse(bhi_page_t *page);
+
+/* Owner, after a guarded allocation: what was kept for then comes on the empty list, but
+ * for a block whose place the guarded one has: so lists end where they would without it,
+ * and not in the middle of what one word of the map has. */
+void bhi_page_go_on(bhi_page_t *page);
 
 /* Owner: makes the list non-empty if that is possible: from freed blocks, also by
  * other threads, or fresh ones. The class is not due (core/sampled.h). */

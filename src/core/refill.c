@@ -80,8 +80,7 @@ static void extend(bhi_page_t *page)
         atomic_store_explicit(&page->capacity, capacity + more, memory_order_relaxed);
     }
     uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = extension(page, have);
-    if (bhi_process.sampling)
-        n = (uint32_t)bhi_max(1, bhi_sampled_cut(heap, page->size_class, n));
+    uint32_t cut = (uint32_t)bhi_max(1, bhi_sampled_cut(heap, page->size_class, n));
     bhi_random_t *random = &heap->random;
     bhi_index_t entries[64], first = BH_HARDEN_MAP ? bhi_list_code(page, base) : (bhi_index_t)base;
     if (n == 1) {
@@ -100,6 +99,8 @@ static void extend(bhi_page_t *page)
             memset((void *)bhi_page_block(page, base + in_word), 0, page->block_size); /* NOLINT: blocks are numbers here */
     }
     page->free_zero = page->memory == BHI_MEMORY_ZERO || (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY);
+    if (bh_unlikely(cut != n))
+        bhi_list_cut(page, cut);
 }
 
 /* Free blocks that are not listed. */
@@ -137,35 +138,64 @@ static void gather(bhi_heap_t *heap, bhi_page_t *page, uint32_t n)
     page->free_zero = false;
 }
 
-/* How many of `spare` free blocks to list; none if the class is due. */
-BH_INLINE uint32_t some_of(bhi_heap_t *heap, const bhi_page_t *page, uint32_t spare)
-{
-    uint32_t n = (uint32_t)bhi_min(spare, BH_LIST_MOST);
-    return bhi_process.sampling ? bhi_sampled_cut(heap, page->size_class, n) : n;
-}
-
 /* Without the map: what was freed. */
-static bool take_local(bhi_page_t *page)
+static bhi_reuse_t take_local(bhi_page_t *page)
 {
     if (page->local_free == 0) /* that of the empty page too, which nobody can write to */
-        return false;
-    if (bhi_is_sampling() && bhi_sampled_due(heap_of(page), page->size_class))
-        return false;
+        return BHI_REUSE_NONE;
+    if (bhi_sampled_due(heap_of(page), page->size_class))
+        return BHI_REUSE_DUE;
     page->free_zero = false;
     bhi_list_take_local(page);
-    return true;
+    return BHI_REUSE_DONE;
 }
 
-bool bhi_page_reuse(bhi_page_t *page)
+/* Puts what is kept on the empty list, but for what another allocation that is to be
+ * guarded cuts off again; or the next one is. */
+static bhi_reuse_t resume(bhi_page_t *page)
+{
+    uint32_t kept = page->kept, n;
+    if (kept > BH_LIST_MOST || page->kept_from > BH_LIST_MOST - kept)
+        bhi_violation(BHI_CORRUPT_LIST, page->start); /* somebody wrote there: it would end in the map */
+    bhi_heap_t *heap = heap_of(page);
+    if (bhi_sampled_due(heap, page->size_class) || (n = bhi_sampled_cut(heap, page->size_class, kept)) == 0)
+        return BHI_REUSE_DUE;
+    bhi_list_resume(page, n);
+    return BHI_REUSE_DONE;
+}
+
+void bhi_page_go_on(bhi_page_t *page)
+{
+    if (page->kept == 0 || page->listed != 0)
+        return;
+    if (page->kept > 1)
+        bhi_list_skip(page);
+    resume(page);
+}
+
+/* Lists n free blocks, of which those behind the next guarded allocation are kept. */
+BH_INLINE bhi_reuse_t list_some(bhi_heap_t *heap, bhi_page_t *page, uint32_t n)
+{
+    uint32_t cut = bhi_sampled_cut(heap, page->size_class, n);
+    if (cut == 0)
+        return BHI_REUSE_DUE;
+    gather(heap, page, n);
+    if (bh_unlikely(cut < page->listed))
+        bhi_list_cut(page, cut);
+    return bh_likely(page->listed != 0) ? BHI_REUSE_DONE : BHI_REUSE_NONE;
+}
+
+bhi_reuse_t bhi_page_reuse(bhi_page_t *page)
 {
     if (!BH_HARDEN_MAP)
         return take_local(page);
-    uint32_t spare = spare_blocks(page), n;
+    if (bh_unlikely(page->kept != 0))
+        return resume(page);
+    uint32_t spare = spare_blocks(page);
     bhi_heap_t *heap = heap_of(page);
-    if (spare == 0 || spare < enough(heap, page) || (n = some_of(heap, page, spare)) == 0)
-        return false;
-    gather(heap, page, n);
-    return page->listed != 0;
+    if (spare == 0 || spare < enough(heap, page))
+        return BHI_REUSE_NONE;
+    return list_some(heap, page, (uint32_t)bhi_min(spare, BH_LIST_MOST));
 }
 
 static void collect_announced(bhi_page_t *page)
@@ -182,23 +212,20 @@ bool bhi_page_refill(bhi_page_t *page)
     collect_announced(page);
     if (page->size_class == BHI_CLASS_ZERO || bhi_is_hardened())
         return page->used < page->reserved;
-    if (bhi_page_reuse(page))
+    if (bhi_page_reuse(page) == BHI_REUSE_DONE)
         return true;
     if (has_fresh(page)) {
         extend(page);
         return true;
     }
-    uint32_t spare = spare_blocks(page);
-    bhi_heap_t *heap = heap_of(page);
-    if (BH_HARDEN_MAP && spare != 0)
-        gather(heap, page, some_of(heap, page, spare));
-    return page->listed != 0;
+    uint32_t n = (uint32_t)bhi_min(spare_blocks(page), BH_LIST_MOST);
+    return BH_HARDEN_MAP && n != 0 && list_some(heap_of(page), page, n) == BHI_REUSE_DONE;
 }
 
 bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare)
 {
     *spare = 0;
-    if (!BH_HARDEN_RANDOM || bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || page->listed != 0 || has_fresh(page))
+    if (!BH_HARDEN_RANDOM || bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || page->listed + page->kept != 0 || has_fresh(page))
         return false;
     collect_announced(page);
     *spare = spare_blocks(page);

@@ -65,24 +65,14 @@ bool bhi_sampled_find_due(bhi_heap_t *heap, unsigned c)
 
 uint32_t bhi_sampled_cut_short(bhi_heap_t *heap, unsigned c, uint32_t n)
 {
+    if (!bhi_is_sampling())
+        return n; /* the count has begun anew */
     heap->sample[c] += n;
     if (bhi_sampled_due(heap, c))
         return 0;
     n = (uint32_t)bhi_min(n, heap->sample[c] - 1);
     heap->sample[c] -= n;
     return n;
-}
-
-static void count_back(bhi_heap_t *heap, unsigned c, uint32_t n)
-{
-    bool none_unseen = looks_at_sites() && bhi_process.sample_every == 1;
-    if (!none_unseen && heap->sample[c] != 0 && heap->sample[c] < UINT32_MAX - n)
-        heap->sample[c] += n;
-}
-
-void bhi_sampled_uncut(bhi_heap_t *heap, unsigned c, uint32_t n)
-{
-    count_back(heap, c, n);
 }
 
 /* ----------------------------------------------------------------- allocation */

@@ -4,7 +4,9 @@
  * The choice costs a malloc from a list nothing: it is made where lists are made.
  * heap->sample[c] says how many blocks of class c go on lists before the next
  * allocation of the class is guarded, drawn with harden/choice.h. A list is cut to
- * that many; what is left over stays free in the map. With none left and the list
+ * that many; what is left over is kept and comes on the list behind the guarded one
+ * (harden/list.h): else it would stay free in the map, and a page with few free blocks
+ * waits, so that lists would be made of others. With none left and the list
  * empty, the next allocation comes to the generic path, which finds it due. So
  *
  *   C1  every block that goes on a list was counted once: chosen not to be guarded
@@ -44,7 +46,7 @@ bool bhi_sampled_find_due(bhi_heap_t *heap, unsigned c);
 BH_INLINE bool bhi_sampled_due(bhi_heap_t *heap, unsigned c)
 {
     uint32_t left = heap->sample[c];
-    return bh_unlikely(left <= 1) && (left == 1 || bhi_sampled_find_due(heap, c));
+    return bh_unlikely(left <= 1) && bhi_is_sampling() && (left == 1 || bhi_sampled_find_due(heap, c));
 }
 
 /* Takes n off, and says whether anything is left; on x86-64 in one instruction. */
@@ -62,7 +64,8 @@ BH_INLINE bool bhi_sampled_leaves(uint32_t *left, uint32_t n)
 }
 
 /* Owner, with c's list empty: how many of n > 0 blocks go on it; none if the class is
- * due. The second where these are too many; n were taken off then. */
+ * due. The second where these are too many; n were taken off then. Where nothing is
+ * guarded they are counted too, since to ask first costs as much. */
 uint32_t bhi_sampled_cut_short(bhi_heap_t *heap, unsigned c, uint32_t n);
 BH_INLINE uint32_t bhi_sampled_cut(bhi_heap_t *heap, uint64_t c, uint32_t n)
 {
@@ -81,8 +84,15 @@ BH_INLINE void bhi_sampled_pass(bhi_heap_t *heap, unsigned c)
         heap->sample[c] = 2;
 }
 
-/* Owner: n blocks of a list of class c are not handed out. */
-void bhi_sampled_uncut(bhi_heap_t *heap, unsigned c, uint32_t n);
+/* Owner: n blocks of a list of class c are not handed out. C3: where each allocation is
+ * judged, none was counted. */
+BH_INLINE void bhi_sampled_uncut(bhi_heap_t *heap, unsigned c, uint32_t n)
+{
+    uint32_t left = heap->sample[c];
+    bool each = bhi_process.sites != NULL && bhi_process.sample_every == 1;
+    if (left != 0 && left < UINT32_MAX - n && !each)
+        heap->sample[c] = left + n;
+}
 
 /* Owner: a guarded block if the class's next allocation is due; NULL: it is one like
  * any other. Where blocks come from lists, and where none is. `align`: as for

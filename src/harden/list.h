@@ -67,6 +67,8 @@ BH_INLINE void bhi_list_fill(bhi_page_t *page, bhi_random_t *random, bhi_index_t
 {
     page->listed = (uint16_t)n;
     page->used += n;
+    if (BH_HARDEN_MAP)
+        page->kept = 0;
     if (BH_HARDEN_RANDOM && BH_HARDEN_MAP) {
         bhi_random_choose(random, entries, have, n, bhi_list(page, 0));
         return;
@@ -76,6 +78,33 @@ BH_INLINE void bhi_list_fill(bhi_page_t *page, bhi_random_t *random, bhi_index_t
         bhi_random_choose(random, entries, have, n, from = chosen);
     for (uint32_t i = 0; i < n; i++)
         *bhi_list(page, i) = from[i];
+}
+
+/* Owner: of a list just filled only the first n entries, at least one, are on it; the
+ * others are kept. */
+BH_INLINE void bhi_list_cut(bhi_page_t *page, uint32_t n)
+{
+    page->kept = (uint16_t)(page->listed - n);
+    page->kept_from = (uint16_t)n;
+    page->used -= page->kept;
+    page->listed = (uint16_t)n;
+}
+
+/* Owner: the first of what is kept is free in the map alone. */
+BH_INLINE void bhi_list_skip(bhi_page_t *page)
+{
+    page->kept--;
+    page->kept_from++;
+}
+
+/* Owner, with an empty list: n > 0 of what was kept are the list now. */
+BH_INLINE void bhi_list_resume(bhi_page_t *page, uint32_t n)
+{
+    memmove(bhi_list(page, 0), bhi_list(page, page->kept_from), n * sizeof(bhi_index_t));
+    page->kept_from = (uint16_t)(page->kept_from + n);
+    page->kept = (uint16_t)(page->kept - n);
+    page->listed = (uint16_t)n;
+    page->used += n;
 }
 
 /* Without the map: the entry of the n-th block that was freed. */

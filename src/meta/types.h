@@ -131,7 +131,10 @@ typedef enum bhi_memory {
  *   I4  blocks below capacity that are neither fresh nor live are free: on the page's
  *       list, or found in the map by the next refill. The list holds only free blocks,
  *       each once; of zero-size blocks, whose capacity = reserved, none. (Where the
- *       map is compiled out the list has room for all; see harden/list.h.)
+ *       map is compiled out the list has room for all; see harden/list.h.) What a list
+ *       was cut by so that an allocation finds it empty (core/sampled.h) is kept: `kept`
+ *       entries from the list's `kept_from`-th on name other free blocks, each once, and
+ *       are the next list; counted nowhere else, and forgotten with the list
  *   I5  local_heap is heap or NULL; it is heap only if state = ACTIVE and the
  *       blocks are not of zero size
  *   I6  state = FREE <=> capacity = 0 <=> heap = NULL; start, block sizes and
@@ -156,7 +159,12 @@ typedef struct bhi_page {
     uint64_t key;               /* const, secret: of the list's entries (16 bits), or of canaries */
     uint16_t listed;            /* owner: blocks on the list */
     uint16_t looked;            /* owner: what `listed` was when the heap last looked whether the page is empty */
-    uint32_t local_free;        /* owner: blocks freed since the list was made, in builds without the map; of a single block, see harden/large.h; of an ended page, core/residue.h */
+    union {
+        uint32_t local_free;    /* owner: blocks freed since the list was made, in builds without the map; of a single block, see harden/large.h; of an ended page, core/residue.h */
+        struct {
+            uint16_t kept, kept_from; /* owner, of a list in other builds: entries that come on it next, and the first of them: I4 */
+        };
+    };
     uint32_t used;              /* owner */
     uint8_t retire;             /* owner: 0 = not retired; else empty, or was so, and in its queue for so many looks (heap.c) */
     uint8_t state;              /* owner: bhi_page_state_t; readable by all as a hint */

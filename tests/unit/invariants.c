@@ -57,11 +57,11 @@ static bool is_fresh(const bhi_page_t *page, uint32_t i)
     return i >= (capacity - 1) / 64 * 64 && (page->fresh >> (i % 64) & 1) != 0;
 }
 
-/* Marks the blocks of n entries, of the list or without the map what was freed, in
- * `seen`. */
-static bool entries_are_free(const bhi_page_t *page, bool list, uint32_t n, uint8_t *seen)
+/* Marks the blocks of n entries from one on, of the list or without the map what was
+ * freed, in `seen`. */
+static bool entries_are_free(const bhi_page_t *page, bool list, uint32_t from, uint32_t n, uint8_t *seen)
 {
-    for (uint32_t i = 0; i < n; i++) {
+    for (uint32_t i = from; i < from + n; i++) {
         uint32_t index = list ? bhi_list_index(page, i) : 8u * bhi_list_code(page, *bhi_list_local(page, i)) / page->block_size;
         if (index >= bhi_page_capacity(page) || seen[index] != 0)
             return false;
@@ -88,14 +88,16 @@ static const char *lists(const bhi_page_t *page)
         return NULL;
     }
     uint32_t room = bhi_list_room(page->reserved), others = bhi_page_capacity(page) - page->used - bhi_bit_count(page->fresh);
-    CHECK_THAT(listed <= room && entries_are_free(page, true, listed, seen), "I4: page %p: the list of %u is damaged", p, listed);
+    CHECK_THAT(listed <= room && entries_are_free(page, true, 0, listed, seen), "I4: page %p: the list of %u is damaged", p, listed);
     if (BH_HARDEN_MAP) {
-        CHECK_THAT(freed == 0, "I4: page %p: local_free is used", p);
+        uint32_t kept = page->kept;
+        CHECK_THAT(kept == 0 || (page->kept_from >= listed && page->kept_from + kept <= room && entries_are_free(page, true, page->kept_from, kept, seen)),
+                   "I4: page %p: the %u entries that it kept are damaged", p, kept);
         CHECK_THAT(listed <= page->used && others <= page->reserved, "I4: page %p: capacity %u, used %u, %u fresh, %u listed", p, bhi_page_capacity(page),
                    page->used, bhi_bit_count(page->fresh), listed);
         return NULL;
     }
-    CHECK_THAT(freed == others && entries_are_free(page, false, freed, seen),
+    CHECK_THAT(freed == others && entries_are_free(page, false, 0, freed, seen),
                "I4: page %p: capacity %u, used %u, listed %u, freed %u", p, bhi_page_capacity(page), page->used, listed, freed);
     return NULL;
 }
