@@ -81,6 +81,8 @@ static void extend(bhi_page_t *page)
     }
     uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = extension(page, have);
     uint32_t cut = (uint32_t)bhi_max(1, bhi_sampled_cut(heap, page->size_class, n));
+    if (!BH_HARDEN_MAP)
+        n = cut; /* what was freed lies where the others would be kept */
     bhi_random_t *random = &heap->random;
     bhi_index_t entries[64], first = BH_HARDEN_MAP ? bhi_list_code(page, base) : (bhi_index_t)base;
     if (n == 1) {
@@ -166,7 +168,7 @@ static bhi_reuse_t resume(bhi_page_t *page)
 
 void bhi_page_go_on(bhi_page_t *page)
 {
-    if (page->kept == 0 || page->listed != 0)
+    if (!BH_HARDEN_MAP || page->kept == 0 || page->listed != 0)
         return;
     if (page->kept > 1)
         bhi_list_skip(page);
@@ -225,7 +227,8 @@ bool bhi_page_refill(bhi_page_t *page)
 bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare)
 {
     *spare = 0;
-    if (!BH_HARDEN_RANDOM || bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || page->listed + page->kept != 0 || has_fresh(page))
+    if (!BH_HARDEN_RANDOM || bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || page->listed != 0 ||
+        (BH_HARDEN_MAP && page->kept != 0) || has_fresh(page))
         return false;
     collect_announced(page);
     *spare = spare_blocks(page);
