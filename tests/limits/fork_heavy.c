@@ -16,11 +16,13 @@
 #define FORKS 200
 #define CHILD_BLOCKS 100000
 #define CHILD_SECONDS 40
+#define FAULTY_SECONDS 8 /* to see that it can fail: meanwhile the threads take all processors */
 #define STABLE 2000 /* blocks of each thread that outlive all forks */
 #define CHURN 512
 
 static char *stable[THREADS][STABLE];
 static pthread_barrier_t ready;
+static unsigned patience = CHILD_SECONDS;
 static atomic_bool stop;
 static uint64_t seed;
 
@@ -60,7 +62,7 @@ static void *churn(void *arg)
 static _Noreturn void child(uint64_t state, bool by_exit)
 {
     static char *own[CHILD_BLOCKS];
-    alarm(CHILD_SECONDS);
+    alarm(patience);
     for (size_t i = 0; i < CHILD_BLOCKS; i++) {
         size_t size = random_size(&state);
         own[i] = malloc(size);
@@ -92,6 +94,8 @@ int main(void)
     unsigned hung = 0;
     limits_begin();
     seed = limits_seed();
+    if (getenv("LIMITS_ANY_ALLOCATOR") != NULL)
+        patience = FAULTY_SECONDS;
     pthread_barrier_init(&ready, NULL, THREADS + 1);
     for (int t = 0; t < THREADS; t++)
         if (pthread_create(&threads[t], NULL, churn, stable[t]) != 0)

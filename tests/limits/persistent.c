@@ -1,6 +1,6 @@
 /* persistent [ITERATIONS]: a target in persistent mode, ITERATIONS inputs (60,000 unless
- * told), each of some allocations of all sizes, reallocations and a block that is
- * forgotten now and then. Once every slot has been used, memory and mappings stay. */
+ * told), each of some allocations of all sizes and a buffer that grows. Once every slot
+ * has been used, memory and mappings stay. */
 #include "support.h"
 
 #include <stdlib.h>
