@@ -5,9 +5,15 @@
 
 Instructions are counted by callgrind, of two runs of different length, so that start and
 end of the process cancel; --counts times, each with another seed. Times are those of
---rounds rounds, in each of which both run one after the other in a random order: the
-geometric mean of the ratios, and the interval that has the true one with a probability of
-95 % (percentiles of 10,000 resamples). 0 leaves one of the two out. Prints Markdown.
+--rounds rounds, in each of which both run one after the other in a random order. 0 leaves
+one of the two out. Each figure is a geometric mean of ratios, with the interval that has the
+true one with a probability of 95 % (percentiles of 10,000 resamples of the counts or rounds
+of each row); the last row has the mean of all others. Prints Markdown.
+
+Which pages a process gets differs from run to run, and the instructions with it: a few
+counts of a row say little, and its interval says how little. Threads take turns of equal
+length while they are counted: valgrind runs one at a time and gives its turn to the next at
+a kernel call, of which a guarded block makes some, so that far more blocks changed threads.
 """
 
 import argparse
@@ -39,8 +45,8 @@ def environment(rate, seed):
 def count(row, arguments, rate, seed, scale):
     """Instructions of one run."""
     program, *words = row.command
-    command = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", str(arguments.programs / program), *words, repr(scale)]
-    extra = environment(rate, seed)
+    command = ["valgrind", "--tool=callgrind", "--fair-sched=yes", "--callgrind-out-file=/dev/null", str(arguments.programs / program), *words, repr(scale)]
+    extra = dict(environment(rate, seed), BENCH_TURNS="1")
     run = subprocess.run(command, env=clean_environment(LD_BIND_NOW="1", LD_PRELOAD=arguments.library, **extra),
                          capture_output=True, text=True, errors="replace", check=False, timeout=arguments.timeout)
     found = re.search(r"Collected : (\d+)$", run.stderr, re.MULTILINE)
@@ -50,16 +56,16 @@ def count(row, arguments, rate, seed, scale):
 
 
 def counted(row, arguments):
-    """The share of instructions that the rate adds, of each count, in percent."""
-    shares = []
+    """The logarithms of the ratios of instructions, of each count."""
+    ratios = []
     for seed in range(1, arguments.counts + 1):
         without, with_it = (count(row, arguments, rate, seed, LONG) - count(row, arguments, rate, seed, SHORT) for rate in (0, arguments.rate))
-        shares.append(100 * (with_it / without - 1))
-    return shares
+        ratios.append(math.log(with_it / without))
+    return ratios
 
 
 def timed(row, arguments, folder):
-    """Ratios of wall times and of processor times, of each round."""
+    """The logarithms of the ratios of wall times and of processor times, of each round."""
     wall, processor = [], []
     for seed in range(1, arguments.rounds + 1):
         samples = {}
@@ -72,16 +78,30 @@ def timed(row, arguments, folder):
     return wall, processor
 
 
-def interval(logs):
-    """The geometric mean with its interval."""
-    means = sorted(statistics.fmean(random.choices(logs, k=len(logs))) for _ in range(RESAMPLES))
-    ends = (means[int(RESAMPLES * part)] for part in (0.025, 0.975))
-    return "%.3f, %s" % (math.exp(statistics.fmean(logs)), " to ".join("%.3f" % math.exp(end) for end in ends))
+def resampled(rows):
+    """The mean over the rows of the means of resamples of each."""
+    return statistics.fmean(statistics.fmean(random.choices(logs, k=len(logs))) for logs in rows)
 
 
-def shares_cell(shares):
-    """The median, and the least and the most: which pages a process gets differs from run to run."""
-    return "%.2f, %.2f to %.2f" % (statistics.median(shares), min(shares), max(shares))
+def mean_of(rows):
+    """The geometric mean over the rows, and its interval; of rows of logarithms."""
+    means = sorted(resampled(rows) for _ in range(RESAMPLES))
+    return [math.exp(x) for x in (resampled([[statistics.fmean(logs)] for logs in rows]), means[int(RESAMPLES * 0.025)], means[int(RESAMPLES * 0.975)])]
+
+
+def percent_cell(rows):
+    """Of instructions."""
+    return "%.2f, %.2f to %.2f" % tuple(100 * (ratio - 1) for ratio in mean_of(rows)) if rows else ""
+
+
+def ratio_cell(rows):
+    """Of times."""
+    return "%.3f, %.3f to %.3f" % tuple(mean_of(rows)) if rows else ""
+
+
+def line(name, counts, walls, processors):
+    """A line of the table; of a list of rows each."""
+    print("| %s | %s | %s | %s |" % (name, percent_cell(counts), ratio_cell(walls), ratio_cell(processors)), flush=True)
 
 
 def parse():
@@ -108,18 +128,20 @@ def main():
     arguments = parse()
     names = arguments.rows.split(",") if arguments.rows else []
     rows = [row for row in all_rows() if isinstance(row, Program) and (row.name in names if names else row.name not in LEFT_OUT)]
-    print("| | instructions more, %, least to most | wall time, interval | processor time, interval |\n|---|---|---|---|", flush=True)
-    failed = False
+    print("| | instructions more, %, interval | wall time, interval | processor time, interval |\n|---|---|---|---|", flush=True)
+    counts, walls, processors, failed = [], [], [], False
     with tempfile.TemporaryDirectory(prefix="bulkhead-sampled.") as folder:
         for row in rows:
             try:
-                shares = shares_cell(counted(row, arguments)) if arguments.counts else ""
-                times = " | ".join(map(interval, timed(row, arguments, Path(folder)))) if arguments.rounds else " | "
+                own = [counted(row, arguments)] if arguments.counts else []
+                wall, processor = ([times] for times in timed(row, arguments, Path(folder))) if arguments.rounds else ([], [])
             except (Failure, subprocess.TimeoutExpired) as failure:
                 print("sampled.py: %s" % failure, file=sys.stderr)
                 failed = True
                 continue
-            print("| `%s` | %s | %s |" % (row.name, shares, times), flush=True)
+            line("`%s`" % row.name, own, wall, processor)
+            counts, walls, processors = counts + own, walls + wall, processors + processor
+    line("all of them", counts, walls, processors)
     return 1 if failed else 0
 
 

@@ -110,6 +110,23 @@ static inline void bench_join(pthread_t thread)
     bench_check(pthread_join(thread, NULL) == 0, "pthread_join");
 }
 
+/* Whether threads shall take turns: valgrind runs one at a time, and the next one at a
+ * kernel call or after 100,000 basic blocks. Then the calls of an allocator decide how
+ * many blocks change threads, which none does where threads run side by side. */
+static inline bool bench_takes_turns(void)
+{
+    return getenv("BENCH_TURNS") != NULL;
+}
+
+enum { BENCH_TURN = 256 };
+
+/* Step `number` of a thread's work: each 256th ends its turn. */
+static inline void bench_step(bool turns, uint64_t number)
+{
+    if (turns && number % BENCH_TURN == 0)
+        sched_yield();
+}
+
 /* Runs body(arguments + i * size) in n threads and waits for them all. */
 static inline void bench_run_threads(unsigned n, void *(*body)(void *), void *arguments, size_t size)
 {

@@ -25,7 +25,9 @@ static void *serve(void *argument)
 {
     struct connection *c = argument;
     struct bench_rng rng = c->rng;
+    bool turns = bench_takes_turns();
     for (uint64_t i = 0; i < c->replacements; i++) {
+        bench_step(turns, i);
         uint32_t slot = bench_below(&rng, BLOCKS);
         bench_free(c->blocks[slot], tag_of(slot));
         c->blocks[slot] = bench_block(bench_between(&rng, MIN_SIZE, MAX_SIZE), tag_of(slot));

@@ -13,7 +13,9 @@ static void *live_shortly(void *argument)
 {
     struct bench_rng *rng = argument;
     struct block *blocks[BLOCKS];
+    bool turns = bench_takes_turns();
     for (unsigned i = 0; i < BLOCKS; i++) {
+        bench_step(turns, i);
         uint32_t size = bench_between(rng, MIN_SIZE, i % FEW_LARGE == 0 ? LARGE_SIZE : MAX_SIZE);
         blocks[i] = malloc(size);
         bench_check(blocks[i] != NULL, "malloc");
@@ -21,6 +23,7 @@ static void *live_shortly(void *argument)
         blocks[i]->bytes[size - sizeof *blocks[i] - 1] = (unsigned char)size;
     }
     for (unsigned i = 0; i < BLOCKS; i++) {
+        bench_step(turns, i);
         if (i % (BLOCKS / LEFT) == 0)
             blocks[i] = atomic_exchange(&shared[bench_below(rng, SHARED)], blocks[i]);
         end(blocks[i]);

@@ -67,7 +67,9 @@ static void *work(void *argument)
 {
     struct worker *w = argument;
     struct bench_rng rng = w->rng;
+    bool turns = bench_takes_turns();
     for (uint64_t i = 0; i < w->trees; i++) {
+        bench_step(turns, i * 16); /* trees */
         struct node **place = &w->kept[bench_below(&rng, KEPT)];
         fell(*place);
         *place = grow(&rng, bench_between(&rng, 1, MAX_NODES));

@@ -27,7 +27,9 @@ static void *work(void *argument)
     struct worker *w = argument;
     struct bench_rng rng = w->rng;
     struct block *own[OWN] = {NULL};
+    bool turns = bench_takes_turns();
     for (uint64_t i = 0; i < w->blocks; i++) {
+        bench_step(turns, i);
         struct block *block = new_block(bench_between(&rng, MIN_SIZE, MAX_SIZE));
         if (i % 5 == 0)
             block = atomic_exchange(&shared[bench_below(&rng, SHARED)], block);

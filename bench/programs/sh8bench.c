@@ -34,12 +34,14 @@ static void *work(void *argument)
     struct worker *w = argument;
     struct bench_rng rng = w->rng;
     struct batch *kept[KEPT] = {NULL};
+    bool turns = bench_takes_turns();
     for (uint64_t i = 0; i < w->batches; i++) {
         struct batch **place = &kept[bench_below(&rng, KEPT)];
         end_batch(*place, bench_below(&rng, ORDERS));
         *place = new_batch(&rng);
         if (i % 4 != 0)
             *place = atomic_exchange(&shared[bench_below(&rng, SHARED)], *place);
+        bench_step(turns, i * BENCH_TURN); /* a batch is long enough */
     }
     for (unsigned i = 0; i < KEPT; i++)
         end_batch(kept[i], FORWARD);

@@ -57,12 +57,14 @@ static struct batch *take(struct pair *p)
 static void *allocate(void *argument)
 {
     struct pair *p = argument;
+    bool turns = bench_takes_turns();
     for (uint64_t n = 0; n < p->batches; n++) {
         struct batch *batch = malloc(sizeof *batch);
         bench_check(batch != NULL, "malloc");
         for (unsigned i = 0; i < BATCH; i++)
             batch->blocks[i] = bench_block(p->sizes[i % SIZES], tag_of(i));
         put(p, batch);
+        bench_step(turns, n * BENCH_TURN);
     }
     return NULL;
 }
@@ -70,11 +72,13 @@ static void *allocate(void *argument)
 static void *release(void *argument)
 {
     struct pair *p = argument;
+    bool turns = bench_takes_turns();
     for (uint64_t n = 0; n < p->batches; n++) {
         struct batch *batch = take(p);
         for (unsigned i = 0; i < BATCH; i++)
             bench_free(batch->blocks[i], tag_of(i));
         free(batch);
+        bench_step(turns, n * BENCH_TURN);
     }
     return NULL;
 }
