@@ -212,7 +212,7 @@ static void group_reuse(void)
             chances(names[at], list + PROBE_BOUND_SIZES, n - PROBE_BOUND_SIZES);
     }
     for (unsigned k = 0; k < PROBE_SIZES; k++) {
-        list[k] = (chance_t){sum.tight[k], seeds * PROBE_ROUNDS, 0, ""};
+        list[k] = (chance_t){sum.tight[k], seeds * probe_rounds(k), 0, ""};
         snprintf(list[k].name, sizeof list[k].name, "%zu B", probe_size(k));
     }
     chances("back in 8, all tight rounds", list, PROBE_SIZES);

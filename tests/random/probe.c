@@ -89,6 +89,12 @@ size_t probe_size(unsigned i)
     return i < PROBE_BOUND_SIZES ? bhi_class_size(i + 1) : others[i - PROBE_BOUND_SIZES];
 }
 
+/* Sizes without a bound are kernel calls for the most part, and took five sixths of the time. */
+unsigned probe_rounds(unsigned i)
+{
+    return i < PROBE_BOUND_SIZES ? PROBE_ROUNDS : PROBE_ROUNDS / 10;
+}
+
 static bool comes_back(bh_heap_t *heap, size_t size, uintptr_t freed)
 {
     uintptr_t next[PROBE_NEXT];
@@ -119,15 +125,15 @@ static bool among_live(bh_heap_t *heap, size_t size)
 }
 
 /* *all: rounds whose block came back. The one that counts is chosen before. */
-static bool tight(bh_heap_t *heap, size_t size, uint64_t *all)
+static bool tight(bh_heap_t *heap, size_t size, unsigned rounds, uint64_t *all)
 {
-    for (unsigned i = 0; i < PROBE_ROUNDS + PROBE_NEXT; i++) {
+    for (unsigned i = 0; i < rounds + PROBE_NEXT; i++) {
         at[i] = take(heap, size);
         give(at[i]);
     }
     bool judged = false;
-    unsigned chosen = below(PROBE_ROUNDS);
-    for (unsigned i = 0; i < PROBE_ROUNDS; i++) {
+    unsigned chosen = below(rounds);
+    for (unsigned i = 0; i < rounds; i++) {
         bool back = false;
         for (unsigned k = 1; k <= PROBE_NEXT; k++)
             back |= at[i + k] == at[i];
@@ -175,7 +181,7 @@ static void reuse(probe_reuse_t *out)
             if (s == PROBE_AMONG_LIVE)
                 out->back[i][s] = among_live(heap, size);
             else if (s == PROBE_TIGHT)
-                out->back[i][s] = tight(heap, size, &out->tight[i]);
+                out->back[i][s] = tight(heap, size, probe_rounds(i), &out->tight[i]);
             else
                 out->back[i][s] = hole(heap, size);
             bh_heap_destroy(heap);

@@ -9,7 +9,7 @@
 
 #define PROBE_IN_ROW 64      /* consecutive allocations of a class */
 #define PROBE_NEXT 8         /* allocations within which a freed block must not come back */
-#define PROBE_ROUNDS 10000u  /* of malloc and free in tight pairs */
+#define PROBE_ROUNDS 10000u  /* of malloc and free in tight pairs: at most, see probe_rounds */
 #define PROBE_LIVE 1000u
 
 /* Situations in which a block is freed. */
@@ -18,6 +18,8 @@ enum { PROBE_FRESH, PROBE_AMONG_LIVE, PROBE_TIGHT, PROBE_HOLE, PROBE_SITUATIONS 
 #define PROBE_BOUND_SIZES 16u
 #define PROBE_SIZES 24u
 size_t probe_size(unsigned i);
+/* Tight pairs of that size. */
+unsigned probe_rounds(unsigned i);
 
 typedef struct probe_order {
     uint64_t behind[BHI_CLASSES]; /* of PROBE_IN_ROW - 1 */
@@ -25,7 +27,7 @@ typedef struct probe_order {
 
 typedef struct probe_reuse {
     uint64_t back[PROBE_SIZES][PROBE_SITUATIONS]; /* 0 or 1 */
-    uint64_t tight[PROBE_SIZES];                  /* of PROBE_ROUNDS, all rounds */
+    uint64_t tight[PROBE_SIZES];                  /* of probe_rounds, all rounds */
 } probe_reuse_t;
 
 enum { PROBE_BLOCKS, PROBE_CONTROL, PROBE_DISTANCE, PROBE_HEAP, PROBE_ADDRESSES };
