@@ -68,11 +68,16 @@ static void prepare_random(struct random_task *task, uint64_t stream, uint64_t w
 static void *run_random(void *argument)
 {
     struct random_task *task = argument;
+    bool turns = bench_takes_turns();
     for (uint64_t round = 0; round < task->rounds; round++) {
-        for (uint32_t i = 0; i < RANDOM_BLOCKS; i++)
+        for (uint32_t i = 0; i < RANDOM_BLOCKS; i++) {
+            bench_step(turns, i);
             task->blocks[i] = bench_block(task->sizes[i], (unsigned char)i);
-        for (uint32_t i = 0; i < RANDOM_BLOCKS; i++)
+        }
+        for (uint32_t i = 0; i < RANDOM_BLOCKS; i++) {
+            bench_step(turns, i);
             bench_free(task->blocks[task->order[i]], (unsigned char)task->order[i]);
+        }
     }
     return NULL;
 }
