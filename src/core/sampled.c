@@ -317,6 +317,7 @@ void bhi_sampled_after_fork(bhi_owner_t self)
     thread_number = 0;
     if (!bhi_is_sampling() || options->guarded_sample_seed != 0 || options->seed != 0)
         return;
+    bhi_guarded_after_fork();
     uint32_t n = atomic_load_explicit(&bhi_state->heap_count, memory_order_relaxed);
     for (uint32_t id = 0; id < n; id++) {
         bhi_heap_t *heap = bhi_state->heap_dir[id / BHI_HEAP_DIR_CHUNK][id % BHI_HEAP_DIR_CHUNK];

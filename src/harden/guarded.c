@@ -17,6 +17,7 @@
 #define CHUNK_PAGES 512u
 #define SLOTS(c) ((CHUNK_PAGES - 1) / ((1u << (c)) + 1)) /* of a chunk of a class */
 #define EVICT_AMONG 32u /* of the oldest freed slots any may be the next */
+#define SKIP_MOST 31u   /* slots of a class, in a child */
 #define SHARE 16u       /* of the budget, one part in so many is each class's own */
 
 #define pool (bhi_process.guarded)
@@ -269,11 +270,29 @@ static bool open_chunk(unsigned c)
 static bhi_guarded_t *fresh(unsigned c)
 {
     bhi_guarded_class_t *class = &pool->classes[c];
-    if (!may_have_slot(c) || (class->fresh == class->end && !open_chunk(c)))
+    bhi_guarded_t *g = class->skipped;
+    if (!may_have_slot(c) || (class->fresh == class->end && g == NULL && !open_chunk(c)))
         return NULL;
     class->slots++;
     pool->slots++;
-    return class->fresh++;
+    if (class->fresh != class->end)
+        return class->fresh++;
+    class->skipped = g->next;
+    g->next = NULL;
+    return g;
+}
+
+void bhi_guarded_after_fork(void)
+{
+    for (unsigned c = 0; c < BHI_GUARDED_CLASSES; c++) {
+        bhi_guarded_class_t *class = &pool->classes[c];
+        uint32_t left = (uint32_t)(class->end - class->fresh);
+        uint32_t skip = left == 0 ? 0 : bhi_random_below(&bhi_state->random, (uint32_t)bhi_min(left, SKIP_MOST + 1));
+        for (; skip > 0; skip--, class->fresh++) {
+            class->fresh->next = class->skipped;
+            class->skipped = class->fresh;
+        }
+    }
 }
 
 /* Lock held. One of the oldest freed slots, at random. */

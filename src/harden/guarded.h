@@ -37,7 +37,8 @@
  *
  * Fork: lists change under state->lock, which fork holds, so they are whole in the
  * child. A slot that another thread had OPENING or CLOSING stays so there, and out
- * of use. */
+ * of use. Slots are taken one behind the other; a child skips some, so that its blocks
+ * are not where its parent's next ones are. */
 #ifndef BH_HARDEN_GUARDED_H
 #define BH_HARDEN_GUARDED_H
 
@@ -82,6 +83,7 @@ typedef struct bhi_guarded_chunk {
 
 typedef struct bhi_guarded_class {
     bhi_guarded_t *fresh, *end;   /* lock: slots of its newest chunk that were never used */
+    bhi_guarded_t *skipped;       /* lock: as well, linked by `next`: UNUSED, in no other list */
     uint32_t chunks, slots;       /* lock: in use; slots ever taken */
     uint32_t freed;               /* lock: in the list */
     bhi_guarded_t *first, *last;  /* lock: freed slots, oldest first */
@@ -104,6 +106,8 @@ typedef struct bhi_guarded_pool {
 /* Start-up: the reservation and its tables, where options ask for guarded blocks.
  * Without address space for them there are none. */
 void bhi_guarded_init(void);
+/* In a child, before it allocates: it goes on at a slot of its own choice. */
+void bhi_guarded_after_fork(void);
 /* The depot, if stacks are kept and it is not there yet. */
 void bhi_guarded_init_depot(void);
 

@@ -215,6 +215,34 @@ START_TEST(addresses_come_back_late)
 }
 END_TEST
 
+/* What a child skips is taken later, before there is another chunk, and once. */
+START_TEST(a_child_forgets_no_slot)
+{
+    start();
+    bhi_guarded_t *g[41];
+    g[0] = take(BH_GUARDED_MOST);
+    ck_assert_ptr_nonnull(g[0]);
+    const bhi_guarded_class_t *class = &pool->classes[g[0]->size_class];
+    size_t left = (size_t)(class->end - class->fresh);
+    if (left > 40) /* more than the budget: large OS pages */
+        return;
+    for (unsigned i = 0; i < 1000; i++)
+        bhi_guarded_after_fork();
+    ck_assert_int_eq(class->end - class->fresh, 1);
+    ck_assert_ptr_nonnull(class->skipped);
+    for (size_t i = 1; i <= left; i++) {
+        g[i] = take(BH_GUARDED_MOST);
+        ck_assert_ptr_nonnull(g[i]);
+        for (size_t k = 0; k < i; k++)
+            ck_assert_ptr_ne(g[i], g[k]);
+    }
+    ck_assert_uint_eq(class->chunks, 1);
+    ck_assert_ptr_null(class->skipped);
+    for (size_t i = 0; i <= left; i++)
+        give(g[i]);
+}
+END_TEST
+
 START_TEST(wild_addresses_have_no_slot)
 {
     start();
@@ -319,6 +347,7 @@ int main(void)
     tcase_add_test(all, patterns_end_at_any_byte);
     tcase_add_test(all, the_budget_holds);
     tcase_add_test(all, addresses_come_back_late);
+    tcase_add_test(all, a_child_forgets_no_slot);
     tcase_add_test(all, wild_addresses_have_no_slot);
     tcase_add_test(all, refusals_are_survived);
     tcase_add_test(all, mappings_are_few_or_counted);
