@@ -10,10 +10,11 @@ one of the two out. Each figure is a geometric mean of ratios, with the interval
 true one with a probability of 95 % (percentiles of 10,000 resamples of the counts or rounds
 of each row); the last row has the mean of all others. Prints Markdown.
 
-Which pages a process gets differs from run to run, and the instructions with it: a few
-counts of a row say little, and its interval says how little. Threads take turns of equal
-length while they are counted: valgrind runs one at a time and gives its turn to the next at
-a kernel call, of which a guarded block makes some, so that far more blocks changed threads.
+While they are counted, threads take turns of equal length: valgrind runs one at a time and
+gives its turn to the next at a kernel call, of which a guarded block makes some, so that far
+more blocks changed threads. And nothing is purged: the clock goes on while a program runs
+fifty times slower, and how many empty pages it found then was most of what differed between
+two counts.
 """
 
 import argparse
@@ -46,7 +47,7 @@ def count(row, arguments, rate, seed, scale):
     """Instructions of one run."""
     program, *words = row.command
     command = ["valgrind", "--tool=callgrind", "--fair-sched=yes", "--callgrind-out-file=/dev/null", str(arguments.programs / program), *words, repr(scale)]
-    extra = dict(environment(rate, seed), BENCH_TURNS="1")
+    extra = dict(environment(rate, seed), BENCH_TURNS="1", BULKHEAD_PURGE_DELAY="1000000")
     run = subprocess.run(command, env=clean_environment(LD_BIND_NOW="1", LD_PRELOAD=arguments.library, **extra),
                          capture_output=True, text=True, errors="replace", check=False, timeout=arguments.timeout)
     found = re.search(r"Collected : (\d+)$", run.stderr, re.MULTILINE)
