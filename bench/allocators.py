@@ -29,7 +29,7 @@ PEERS = {
         f"/usr/lib/clang/*/lib/linux/libclang_rt.scudo_standalone-{platform.machine()}.so",
     ]),
 }
-NAMES = ["glibc", *PEERS, "bulkhead", "bulkhead-hardened", "bulkhead-off"]
+NAMES = ["glibc", *PEERS, "mimalloc-wiped", "bulkhead", "bulkhead-hardened", "bulkhead-off"]
 USUAL = ["glibc", *PEERS, "bulkhead", "bulkhead-hardened"]
 BASE = "mimalloc"
 
@@ -60,6 +60,9 @@ def find(name: str, root: Path, build: Path) -> tuple[Allocator | None, str]:
         package, patterns = PEERS[name]
         path = find_peer(patterns)
         return (Allocator(name, path), "") if path else (None, f"not installed (Debian: {package})")
+    if name == "mimalloc-wiped":
+        wiped = build / "bench" / "libwiped.so"
+        return (Allocator(name, str(wiped.resolve())), "") if wiped.exists() else (None, f"there is no {wiped}; it takes libmimalloc2.0")
     own = (root / "build-off" if name == "bulkhead-off" else build) / "libbulkhead.so"
     environment = {"BULKHEAD_PROFILE": "hardened"} if name == "bulkhead-hardened" else {}
     return (Allocator(name, str(own.resolve()), environment), "") if own.exists() else (None, f"there is no {own}")
