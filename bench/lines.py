@@ -18,7 +18,7 @@ WORKLOADS = ("local", "ring", "one_producer", "one_consumer", "exchange", "lives
 UNTIMED = ("lives",)
 # One thread makes all calls of this kind, half of all.
 LONE = {"one_producer": "malloc", "one_consumer": "free"}
-BLOCK = "block"  # memory of blocks, which the allocator clears
+BLOCK = "block"  # memory of blocks, which the allocator clears, or reads
 PROCESSORS = (1, 2, 4, 8, 16, 32)
 FIELDS = ("operations", "reads", "writes", "fills", "cold", "kernel")
 
@@ -39,9 +39,10 @@ class Run:
         """A sum of totals for each operation."""
         return sum(self.total(name) for name in names) / self.total("operations")
 
-    def of_blocks(self) -> float:
-        """Transfers of blocks' own lines for each operation."""
-        return sum(reads + writes for what, reads, writes in self.lines if what == BLOCK) / self.total("operations")
+    def moved(self, blocks: bool) -> tuple[float, float]:
+        """Reads and writes for each operation, of blocks' own lines or of all others."""
+        chosen = [line for line in self.lines if (line[0] == BLOCK) == blocks]
+        return tuple(sum(line[i] for line in chosen) / self.total("operations") for i in (1, 2))
 
     def of_call(self, call: str) -> float:
         """Transfers for each call of malloc or of free."""
@@ -101,11 +102,14 @@ def functions(program: str, addresses: list[str]) -> list[str]:
     if not addresses:
         return []
     text = subprocess.run(["addr2line", "-a", "-f", "-i", "-e", program, *addresses], check=True, capture_output=True, text=True).stdout
-    names = []
-    for part in text.split("0x")[1:]:
-        called = part.splitlines()[1::2]
-        names.append(called[0] if called[0] == called[-1] else f"{called[0]} in {called[-1]}")
-    return names
+    called: list[list[str]] = []
+    for number, line in enumerate(text.splitlines()):
+        if line.startswith("0x"):
+            called.append([])
+            began = number
+        elif (number - began) % 2 == 1:  # after the address, pairs of function and file
+            called[-1].append(line)
+    return [names[0] if len(names) == 1 else f"{names[0]} in {names[-1]}" for names in called]
 
 
 def grouped(moves: list[tuple[str, int, int]]) -> list[tuple[str, int, int, int]]:
@@ -148,7 +152,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--processors", default=",".join(map(str, PROCESSORS)), metavar="LIST", help="default %(default)s; 63 at most")
     parser.add_argument("--operations", type=int, default=10000, metavar="N", help="for each processor, after as many that are not counted")
     parser.add_argument("--profile", default="secure", help="the library's (default %(default)s)")
-    parser.add_argument("--latency", type=float, metavar="NS", help="of a transfer; default: measured between two processors")
+    parser.add_argument("--latency", metavar="LIST", help="of a transfer, in ns; default: measured between two processors")
     parser.add_argument("--work", type=float, metavar="NS", help="of an operation without transfers; default: measured for each workload")
     parser.add_argument("--what", type=int, default=0, metavar="N", help="print the N kinds of lines that move most, for each simulation")
     parser.add_argument("--where", type=int, default=0, metavar="N", help="print the N functions where most lines move, for each simulation")
@@ -156,6 +160,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--build", default=str(ROOT / "build"), metavar="DIR", help="the build folder with bench/ in it (default build)")
     options = parser.parse_args()
     options.workloads = options.workloads.split(",")
+    options.latency = [float(latency) for latency in options.latency.split(",")] if options.latency else None
     options.processors = [int(number) for number in options.processors.split(",")]
     if set(options.workloads) - set(WORKLOADS) or not all(1 <= number <= 63 for number in options.processors) or options.operations < 1:
         parser.error("no such workload, number of processors or operations")
@@ -178,11 +183,11 @@ def print_counts(options: argparse.Namespace, runs: dict[tuple[str, int], Run]) 
     most = max(options.processors)
     rows = []
     for name in options.workloads:
-        own = [runs[name, n] for n in options.processors]
-        rows.append([name, *(f"{run.each('reads'):.2f} + {run.each('writes') - run.of_blocks():.2f}" for run in own),
-                     f"{1000 * runs[name, most].each('kernel'):.1f}"])
-        if any(run.of_blocks() >= 0.05 for run in own):
-            rows.append([f"{name}, blocks cleared", *(f"{run.of_blocks():.2f}" for run in own), ""])
+        for blocks in (False, True):
+            moved = [runs[name, number].moved(blocks) for number in options.processors]
+            if not blocks or any(sum(each) >= 0.05 for each in moved):
+                calls = "" if blocks else f"{1000 * runs[name, most].each('kernel'):.1f}"
+                rows.append([name + ", blocks" * blocks, *(f"{reads:.2f} + {writes:.2f}" for reads, writes in moved), calls])
     print_table(["transfers (reads + writes)", *head, f"kernel calls of 1,000, {most}"], rows)
     rows = [[name, *(f"{runs[name, n].hottest()[1]:.3f}" for n in options.processors), runs[name, most].hottest()[0]]
             for name in options.workloads]
@@ -190,23 +195,25 @@ def print_counts(options: argparse.Namespace, runs: dict[tuple[str, int], Run]) 
 
 
 def print_model(options: argparse.Namespace, runs: dict[tuple[str, int], Run]) -> None:
-    """What the counts make of N processors."""
+    """What the counts make of N processors, a table for each latency."""
     timed = str(Path(options.build) / "bench" / "timed")
-    latency = options.latency or float(output([timed, "--latency"], options.profile))
-    rows = []
+    work = {}
     for name in options.workloads:
-        if name in UNTIMED and not options.work:
-            continue
-        threads = 1 if name == "local" else 2
-        model = Model(options.work or float(output([timed, name, str(threads)], options.profile)), latency)
-        row = [name, f"{model.work:.1f}"]
-        for number in options.processors:
-            run = runs[name, number]
-            lone = run.of_call(LONE[name]) if name in LONE else None
-            speedup, limit = model.speedup(number, run.each("reads", "writes"), run.hottest()[1], lone)
-            row.append(f"{speedup:.1f}" + (f" ({limit})" if limit else ""))
-        rows.append(row)
-    print_table([f"speedup, a transfer of {latency:.0f} ns", "ns without", *map(str, options.processors)], rows)
+        if options.work:
+            work[name] = options.work
+        elif name not in UNTIMED:
+            work[name] = float(output([timed, name, "1" if name == "local" else "2"], options.profile))
+    for latency in options.latency or [float(output([timed, "--latency"], options.profile))]:
+        rows = []
+        for name, alone in work.items():
+            model = Model(alone, latency)
+            rows.append([name, f"{alone:.1f}"])
+            for number in options.processors:
+                run = runs[name, number]
+                lone = run.of_call(LONE[name]) if name in LONE else None
+                speedup, limit = model.speedup(number, run.each("reads", "writes"), run.hottest()[1], lone)
+                rows[-1].append(f"{speedup:.1f}" + (f" ({limit})" if limit else ""))
+        print_table([f"speedup, a transfer of {latency:.0f} ns", "ns without", *map(str, options.processors)], rows)
 
 
 def main() -> int:

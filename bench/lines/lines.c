@@ -290,7 +290,7 @@ static int self_test(unsigned line_shift)
             fflush(stdout);
             pid_t child = fork();
             if (child == 0) {
-                machine_start(line_shift);
+                machine_start(numbers[k], line_shift);
                 bool as_known = is_known(&known[i], numbers[k]);
                 fflush(stdout);
                 _exit(as_known ? 0 : 1);
@@ -321,8 +321,9 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: lines WORKLOAD PROCESSORS [OPERATIONS] | lines --self-test [LINE_SHIFT]\n");
         return 2;
     }
-    machine_start(LINE_SHIFT);
-    simulate(load, (unsigned)number(argv[2], MOST), argc == 4 ? number(argv[3], 1000000000) : USUAL);
+    unsigned n = (unsigned)number(argv[2], MOST);
+    machine_start(n, LINE_SHIFT);
+    simulate(load, n, argc == 4 ? number(argv[3], 1000000000) : USUAL);
     print_all();
     fflush(stdout);
     _exit(0); /* other threads wait for a turn that never comes */

@@ -30,8 +30,8 @@ struct machine_moves {
     uint64_t reads, writes;
 };
 
-/* Before the first turn. A line has 2^shift bytes. */
-void machine_start(unsigned line_shift);
+/* Before the first turn. A line has 2^line_shift bytes. */
+void machine_start(unsigned processors, unsigned line_shift);
 
 /* The calling thread's stack and thread-local variables are not the machine's memory. */
 void machine_thread(void);

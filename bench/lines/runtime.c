@@ -35,7 +35,7 @@ static struct machine_counts counts[MACHINE_PROCESSORS][MACHINE_DOINGS];
 static int processor = NOBODY;
 static enum machine_doing doing;
 static uint64_t operations; /* since the start, of all processors */
-static unsigned processors_seen;
+static unsigned processors;
 static atomic_flag busy = ATOMIC_FLAG_INIT;
 
 static __thread uintptr_t stack_low, stack_high;
@@ -148,8 +148,9 @@ static void access_to(const volatile void *p, size_t size, bool write, void *fro
 
 /* ---------------------------------------------------------------- machine.h */
 
-void machine_start(unsigned line_shift)
+void machine_start(unsigned n, unsigned line_shift)
 {
+    processors = n;
     shift = line_shift;
     directory_bits = 16;
     directory = pages(sizeof *directory << directory_bits);
@@ -171,8 +172,6 @@ void machine_run(int on)
 {
     processor = on;
     doing = MACHINE_END;
-    if (on >= (int)processors_seen)
-        processors_seen = (unsigned)on + 1;
 }
 
 void machine_begin(enum machine_doing what)
@@ -253,7 +252,7 @@ int __wrap_clock_gettime(clockid_t clock, struct timespec *time)
 {
     if (processor == NOBODY)
         return __real_clock_gettime(clock, time);
-    uint64_t ns = operations * MACHINE_OPERATION_NS / processors_seen;
+    uint64_t ns = operations * MACHINE_OPERATION_NS / processors;
     *time = (struct timespec){1000 + (time_t)(ns / 1000000000), (long)(ns % 1000000000)};
     return 0;
 }

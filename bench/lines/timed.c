@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { USUAL = 20000000, PARTS = 20, TURN = 2048, TRIPS = 20000, TRIES = 50 };
+enum { USUAL = 20000000, PARTS = 20, TURN = 2048, TRIPS = 500, TRIES = 1000 };
 
 void lines_fail(const char *what)
 {
