@@ -8,6 +8,7 @@ from collections import Counter
 from types import SimpleNamespace
 
 import latency
+import lines
 import memory
 import plot
 import verdict
@@ -157,6 +158,45 @@ class Choice(unittest.TestCase):
             latency.output_of = original
         self.assertEqual(histograms["x"], {("malloc", "plain"): Counter({10: 3, 30: 1}), ("malloc", "fault"): Counter({20: 1})})
         self.assertFalse(failed)
+
+
+class Lines(unittest.TestCase):
+    TEXT = """counts,malloc,100,20,30,1,2,3
+counts,free,100,10,0,0,0,1
+counts,end,0,0,0,0,0,0
+line,0x40,5,35,"map"
+line,0x80,10,2,"map"
+line,0xc0,0,8,"block"
+place,0x1000,30,30,""
+"""
+
+    def test_what_a_simulation_counted(self):
+        run = lines.parse(self.TEXT)
+        self.assertEqual(run.total("operations"), 200)
+        self.assertAlmostEqual(run.each("reads", "writes"), 0.3)
+        self.assertAlmostEqual(run.of_call("malloc"), 0.5)
+        self.assertEqual(run.moved(True), (0, 0.04))
+        self.assertEqual(run.moved(False), (0.075, 0.185))
+        self.assertEqual(run.hottest(), ("map", 0.2))
+        self.assertEqual(lines.grouped(run.lines), [("map", 15, 37, 2), ("block", 0, 8, 1)])
+        self.assertEqual(run.places, [("0x1000", 30, 30)])
+
+    def test_a_simulation_that_counted_nothing(self):
+        self.assertRaises(ValueError, lines.parse, "counts,malloc,0,0,0,0,0,0\n")
+        self.assertRaises(ValueError, lines.parse, "")
+
+    def test_nothing_shared_is_as_many_times_as_fast(self):
+        self.assertEqual(lines.Model(20, 50).speedup(32, 0, 0), (32, ""))
+
+    def test_transfers_take_their_time(self):
+        self.assertEqual(lines.Model(20, 40).speedup(8, 0.5, 0), (4, ""))
+
+    def test_the_hottest_line_is_a_ceiling(self):
+        self.assertEqual(lines.Model(20, 40).speedup(32, 0.5, 0.1), (5, "line"))
+
+    def test_one_thread_makes_half_of_the_calls(self):
+        self.assertEqual(lines.Model(20, 40).speedup(32, 0.5, 0, 0.5), (1, "thread"))
+        self.assertEqual(lines.Model(20, 40).speedup(1, 0, 0, 0), (1, ""))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 # shellcheck shell=sh disable=SC2154 # ../bulkhead sets $root
-# `bulkhead bench [latency|memory]`: sets up what the benchmark needs and runs
-# bench/run.py, or bench/latency.py, or bench/memory.py.
+# `bulkhead bench [latency|memory|lines]`: sets up what the benchmark needs and runs
+# bench/run.py, or the script in bench/ of that name.
 # Sourced by ../bulkhead after setup.sh; provides run_bench.
 
 has_library() { # has_library SONAME
@@ -18,9 +18,13 @@ has_redis_server() {
     command -v redis-benchmark && { command -v redis-server || command -v redis-check-rdb; }
 }
 
-need_to_bench() {
+need_to_bench() { # need_to_bench SCRIPT
     need_to_build
     need python3 python3 -c 'import csv, statistics, socket'
+    if [ "$1" = lines ]; then # no other allocators
+        need binutils command -v addr2line
+        return
+    fi
     need libmimalloc2.0 has_library libmimalloc.so.2
     need libjemalloc2 has_library libjemalloc.so.2
     need libtcmalloc-minimal4 has_library libtcmalloc_minimal.so.4
@@ -53,13 +57,13 @@ run_bench() {
     unset LD_PRELOAD BULKHEAD_PROFILE BULKHEAD_OPTIONS
     script=run
     case ${1-} in
-    latency | memory)
+    latency | memory | lines)
         script=$1
         shift
         ;;
     esac
     lock_setup
-    need_to_bench
+    need_to_bench "$script"
     case " $* " in
     *" --plot"[=\ ]*) need gnuplot-nox command -v gnuplot ;;
     esac
