@@ -1,8 +1,8 @@
-/* mimalloc with the least of what profile hardened promises: a block is cleared when it is
+/* mimalloc with some of what profile hardened promises: a block is cleared when it is
  * freed, and looked at when it is used again; one word behind it tells at its free whether
  * somebody ran over it. No quarantine, no map, no random order, no slack, no neighbours, no
- * check for a second free. What it takes more than mimalloc, no allocator with these
- * promises can save: bench/README.md, "What hardened cannot save".
+ * check for a second free. No floor for such an allocator: it asks for each size by calls
+ * that one of its own would save; bench/README.md, "What clearing and looking cost".
  *
  * Preloaded, it brings mimalloc with it. The last word of a block is its mark: LIVE or FREED,
  * with its address; anything else was never used. mimalloc has the first word of a free
