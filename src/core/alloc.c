@@ -18,7 +18,7 @@
 /* What is asked for: a block, `shift` bytes behind an address with that alignment. */
 typedef struct request {
     size_t size, align, shift;
-    bool zero, counted; /* counted: it is known not to be guarded */
+    bool zero;
 } request_t;
 
 #define MOST (PTRDIFF_MAX - 2 * BH_SEGMENT_SIZE) /* bytes: room to round up and for a guard */
@@ -41,13 +41,17 @@ static void *in_class(bhi_heap_t *heap, unsigned c, const request_t *r)
     return p;
 }
 
-/* Profile hardened, which has no lists. */
+/* Profile hardened. */
 static void *in_class_hard(bhi_heap_t *heap, unsigned c, const request_t *r)
 {
-    void *p = bhi_is_sampling() && !r->counted ? bhi_sampled_single(heap, c, r->size, r->align) : NULL;
+    void *p = bhi_sampled_due(heap, c) ? bhi_sampled_listed(heap, c, r->size, r->align) : NULL;
     if (p != NULL)
         return p;
-    p = bhi_hard_alloc(heap, c, r->size);
+    bhi_page_t *page = bhi_heap_page(heap, c);
+    if (page == NULL)
+        return NULL;
+    bhi_hard_sweep(page, &heap->random);
+    p = bhi_hard_give(page, r->size);
     if (!BH_HARDEN_WIPE && r->zero && p != NULL) /* with it, every block is zero */
         memset(p, 0, r->size);
     return p;
@@ -73,7 +77,7 @@ static void *try_once(bhi_heap_t *heap, const request_t *r)
 /* After a failure: empty pages that were kept for reuse may be what is missing. */
 static void give_back(bhi_heap_t *heap)
 {
-    bhi_hard_let_all_go(heap);
+    bhi_hard_end_ages(heap);
     bhi_heap_collect(heap, true);
     bhi_state_lock();
     bhi_large_empty();
@@ -89,8 +93,7 @@ static void *serve(bhi_heap_t *heap, const request_t *r)
         heap = bhi_thread_heap_get();
     void *p = NULL;
     if (heap != NULL) {
-        if (!bhi_is_hardened() || r->size > BH_CLASS_MAX_SIZE)
-            bhi_heap_heartbeat(heap);
+        bhi_heap_heartbeat(heap);
         p = try_once(heap, r);
         if (bh_unlikely(p == NULL)) {
             give_back(heap);
@@ -122,11 +125,9 @@ static BH_COLD bool is_refused(size_t size, size_t align)
 
 void *bhi_alloc_hardened(bhi_heap_t *heap, size_t size, size_t align, bool zero)
 {
-    bool in_class = align == 0 && size <= BH_CLASS_MAX_SIZE - BH_CANARY_LEAST && heap != &bhi_heap_empty;
-    void *p = in_class && bhi_is_sampling() ? bhi_sampled_one(heap, bhi_class_of(size + BH_CANARY_LEAST), size) : NULL;
-    if (p == NULL && in_class && (BH_HARDEN_WIPE || !zero))
-        p = bhi_hard_at_hand(heap, size);
-    return bh_likely(p != NULL) ? p : serve(heap, &(request_t){size, align, 0, zero, in_class});
+    bool in_class = align == 0 && size <= BH_CLASS_MAX_SIZE - BH_CANARY_LEAST;
+    void *p = in_class && (BH_HARDEN_WIPE || !zero) ? bhi_hard_at_hand(heap, size) : NULL;
+    return bh_likely(p != NULL) ? p : serve(heap, &(request_t){size, align, 0, zero});
 }
 
 void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
@@ -150,7 +151,7 @@ void *bhi_alloc_generic(bhi_heap_t *heap, size_t size, size_t align, bool zero)
         if (page != NULL)
             bhi_page_check_head(page);
     }
-    return serve(heap, &(request_t){size, align, 0, zero, false});
+    return serve(heap, &(request_t){size, align, 0, zero});
 }
 
 /* The next allocation of a small class, which is due. */
@@ -207,7 +208,7 @@ void *bhi_alloc_at(bhi_heap_t *heap, size_t size, size_t align, size_t offset, b
     }
     if (size > bhi_process.options.alloc_cap && is_refused(size, align))
         return NULL;
-    void *p = serve(heap, &(request_t){size, align, shift, zero, true});
+    void *p = serve(heap, &(request_t){size, align, shift, zero});
     if (bhi_is_traced() && p != NULL)
         bhi_traced_born(p, size, align, zero);
     return p;

@@ -154,7 +154,7 @@ static const char *block_state(const bhi_page_t *page, uint32_t index, bool ende
         return "free";
     if (index >= bhi_page_capacity(page))
         return "never handed out";
-    bool last_word = page->block_size != 0 && !bhi_is_hardened() && index / 64 == (bhi_page_capacity(page) - 1) / 64;
+    bool last_word = page->block_size != 0 && index / 64 == (bhi_page_capacity(page) - 1) / 64;
     if (last_word && (page->fresh >> (index & 63) & 1) != 0)
         return "never handed out";
     if (page->state == BHI_PAGE_LARGE && page->used == 0)
@@ -162,7 +162,7 @@ static const char *block_state(const bhi_page_t *page, uint32_t index, bool ende
     if (!fetch(&four, page->map + index / 4 * 4, sizeof four))
         return NULL;
     uint64_t pair = four >> 16 * (index % 4);
-    bool live = (pair & 0xff) != 0, held = (pair & 0xff00) != 0;
+    bool live = (pair & 1) != 0, held = (pair & 0xff00) != 0;
     if (!live)
         return held ? freed_twice : "free";
     return held ? "held" : "live";

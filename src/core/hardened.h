@@ -2,36 +2,28 @@
  * wiping, delayed reuse, sweeps. In that profile no page is anybody's local_heap and
  * the direct table leads to the empty page, so both fast paths end in the generic
  * ones by themselves, and those call what is declared here. What it keeps of a page
- * is in hardened_page.h.
+ * is in hardened_page.h. Lists and refills are those of the other profiles (refill.c), but
+ * that a block is listed only when it has waited: harden/age.h.
  *
  *   E1  a live block that is not held has its slack filled by harden/canary.h under
- *       page->key, its place and its requested size
+ *       the key of bhi_hard_key, its place and its requested size
  *   E2  a block below capacity that is not live reads zero, or with option fill
- *       BH_FILL_FREED from its first free on; none is fresh as I2 has it,
- *       but a requested size of 0 tells of one that was never handed out, where
- *       memory = ZERO
+ *       BH_FILL_FREED from its first free on; fresh ones (I2) too. A requested size of 0
+ *       tells of one that was never handed out, where memory = ZERO
  *   E3  held: freed by a thread that is not the owner. Either that one wipes it (not
  *       ready), or it waits for the owner (ready) and reads zero
- *   E4  nothing waits or comes next in heaps that no thread allocates from. A block in
- *       quarantine or `next` is not live, and its page's `used` counts it (I3): the page
- *       cannot end
- *   E5  open: below capacity and none of live, held (but for the trace of a double
- *       free, see meta/types.h), in quarantine, or in its class's `next`; these are
- *       none of the others either. So each block that may be handed out is in one
- *       place: open, or once in `next`
+ *   E4  a free block that was live before has the mark of its class's age at the time, of
+ *       the heap that its page had then; 0 where there are no ages
  *
- * The owner's free clears live, whose old value finds a double free, then wipes, then
- * puts the block into the quarantine; whoever frees it again finds that it is not
+ * The owner's free tests live, whose absence is a double free, then puts the mark there,
+ * then wipes; whoever frees it again finds that it is not
  * live. (Before, README's "Double frees that race" holds here as it does elsewhere.)
  * Another thread's free sets held, whose old value finds a double free, then wipes,
  * then sets ready and announces. The owner takes ready blocks only, so it never meets
  * one half wiped.
  *
- * A malloc takes the last of its class's `next`: who left the quarantine, of any page,
- * and where these are few others that are open, many chosen at a time. They stay
- * free in the map, which has the last word: that live and held are clear is tested as
- * the block is handed out. So most blocks go from free to malloc without a word to their
- * page, and come while they are in the caches still.
+ * That live and held are clear is tested as a block is handed out, and that it still reads
+ * zero.
  *
  * A sweep by the owner may meet a block that another thread frees at this moment:
  * what it reads may be wiped. So damage counts only if the block is still live and
@@ -43,8 +35,8 @@
 #define BH_CORE_HARDENED_H
 
 #include "core/hardened_page.h"
+#include "harden/age.h"
 #include "harden/canary.h"
-#include "harden/quarantine.h"
 
 BH_INLINE bool bhi_is_hardened(void)
 {
@@ -57,44 +49,34 @@ BH_INLINE bool bhi_page_has_ends(const bhi_page_t *page)
     return bhi_is_hardened() && page->size_class != BHI_CLASS_ZERO && bhi_page_bytes(page) != 0;
 }
 
-#define BHI_HARD_AMONG_BITS 5u
-#define BHI_HARD_AMONG (1u << BHI_HARD_AMONG_BITS) /* whoever comes next is one of so many, where there are */
-#define BHI_HARD_NEXT 512u                         /* most that come next; fewer of large blocks */
+/* Ages of a class whose page the heap has now. */
+BH_INLINE void bhi_hard_begin_age(bhi_heap_t *heap, const bhi_page_t *page)
+{
+    if (bhi_is_hardened() && page->size_class < BHI_CLASSES)
+        bhi_age_begin(&heap->age[page->size_class], page->block_size, bhi_process.options.quarantine_bytes);
+}
 
-/* The blocks of a class that come next. */
-typedef struct bhi_hard_next {
-    uint32_t count;    /* owner */
-    uint32_t least;    /* owner: so many are in `entry` before more are looked for; 0 where none is open */
-    uint32_t granted;  /* owner: most blocks that can be handed out between the last heartbeat and the next */
-    uint32_t grant;    /* const: so many may be */
-    uint32_t most;     /* const: places */
-    uint32_t among;    /* const: `least` where others are open; 0: nobody but who is asked for comes to lie here */
-    uintptr_t entry[]; /* owner: bhi_hard_entry; the last one comes first */
-} bhi_hard_next_t;
+/* Owner: of a word of the map of its page, blocks that are free and have waited. */
+BH_INLINE uint64_t bhi_hard_old(const bhi_heap_t *heap, const bhi_page_t *page, uint32_t word)
+{
+    const bhi_age_t *age = &heap->age[page->size_class];
+    const uint8_t none[2] = {BHI_MAP_LIVE, BHI_MAP_LIVE}, young[2] = {age->mark, age->before};
+    return bhi_map_old(page->map, word, age->mark != 0 ? young : none);
+}
 
-/* `least` so that the next malloc looks for more in any case: for the heartbeat. */
-#define BHI_HARD_BEAT UINT32_MAX
-
-/* What a heap has besides; in control data, kept with the heap structure. */
-typedef struct bhi_hard {
-    bhi_hard_next_t *next[BHI_CLASSES];        /* owner; one without blocks or places where none was needed yet */
-    bhi_quarantine_t *quarantine[BHI_CLASSES]; /* owner; NULL: none yet, or none at all */
-    uint32_t chosen;                           /* owner: blocks, since the last heartbeat */
-} bhi_hard_t;
-
-/* Owner; NULL: no memory. */
-bhi_hard_t *bhi_hard_of(bhi_heap_t *heap);
+/* Owner: all free blocks have waited. */
+void bhi_hard_end_ages(bhi_heap_t *heap);
 
 /* Bytes of control data before a page's map, and behind it. block_size 0: of a single
  * block. */
 size_t bhi_hard_bytes_before(uint32_t reserved, size_t block_size);
 size_t bhi_hard_bytes(uint32_t reserved, size_t block_size);
 
-/* Owner: a block of class c, zero but for its slack, for `size` bytes; at least
- * BH_CANARY_LEAST fewer than a block of c has. NULL: no memory. */
-void *bhi_hard_alloc(bhi_heap_t *heap, unsigned c, size_t size);
+/* Owner: the next block of a page's list, zero but for its slack, for `size` bytes; at least
+ * BH_CANARY_LEAST fewer than the block has. The list is not empty. */
+void *bhi_hard_give(bhi_page_t *page, size_t size);
 
-/* The same, if it takes nothing but a block that was chosen before. size: not 0, and
+/* The same of the first page of the class, if that has a list; else NULL. size: not 0, and
  * at most BH_CLASS_MAX_SIZE - BH_CANARY_LEAST. */
 void *bhi_hard_at_hand(bhi_heap_t *heap, size_t size);
 
@@ -137,16 +119,6 @@ void bhi_hard_collect(bhi_page_t *page, uint32_t word);
 
 /* Owner: whether the block serves `size` bytes where it stands; then it does. */
 bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size);
-
-/* Owner: all blocks in quarantine and all that come next are open. */
-void bhi_hard_let_all_go(bhi_heap_t *heap);
-
-/* The same of those that come next alone. */
-void bhi_hard_let_next_go(bhi_heap_t *heap);
-
-/* In a forked child, of a heap that it owns: what was chosen before would come in the
- * same order as in the parent. */
-void bhi_hard_after_fork(bhi_heap_t *heap);
 
 /* ------------------------------------------------ looking; hardened_look.c */
 

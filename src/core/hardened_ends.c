@@ -24,7 +24,7 @@ static void write_end(const bhi_page_t *page, uint32_t index, size_t size)
     size_t bytes = bhi_page_bytes(page);
     bhi_hard_set_requested(page, index, size);
     if (bytes != size)
-        bhi_canary_write(bhi_page_block(page, index), size, bytes, page->key, index);
+        bhi_canary_write(bhi_page_block(page, index), size, bytes, bhi_hard_canaries(page), index);
 }
 
 void bhi_hard_end_large(bhi_page_t *page, size_t size)
@@ -35,7 +35,7 @@ void bhi_hard_end_large(bhi_page_t *page, size_t size)
 void bhi_hard_check_held(const bhi_page_t *page, uint32_t index)
 {
     size_t bytes = page->block_size, size = bhi_hard_size(page, bytes, index);
-    size_t at = bhi_canary_check(bhi_page_block(page, index), size, bytes, page->key, index);
+    size_t at = bhi_canary_check(bhi_page_block(page, index), size, bytes, *bhi_hard_key(page), index);
     if (bh_unlikely(at != BH_CANARY_INTACT))
         bhi_hard_damaged(page, index, at);
 }

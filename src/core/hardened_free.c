@@ -1,5 +1,5 @@
-/* Profile hardened: free of blocks in pages, and their way through the quarantine; see
- * hardened.h. Owns, with hardened.c, E1 to E5. Must not know when anybody looks at blocks
+/* Profile hardened: free of blocks in pages; see hardened.h. Owns, with hardened.c, E1 to
+ * E4. Must not know when anybody looks at blocks
  * that are not freed: hardened_look.c. */
 #include "core/hardened.h"
 
@@ -12,119 +12,6 @@
 #include "meta/pool.h"
 #include "meta/size_class.h"
 
-/* --------------------------------------------------------------- quarantine */
-
-/* The process ends if the entry names no block. */
-static bhi_page_t *page_of_entry(uintptr_t entry)
-{
-    bhi_page_t *page = bhi_hard_entry_page(entry);
-    uint32_t index = bhi_hard_entry_index(entry);
-    if (bh_unlikely(index >= bhi_page_own_capacity(page)))
-        bhi_violation(BHI_CORRUPT_CONTROL, bhi_page_block(page, index));
-    return page;
-}
-
-/* A block that waited or was to come next is looked at, and open. `kept`: a page that
- * the caller is at work on and looks after itself. */
-static BH_NOINLINE void let_go(bhi_heap_t *heap, uintptr_t entry, const bhi_page_t *kept)
-{
-    bhi_page_t *page = page_of_entry(entry);
-    uint32_t index = bhi_hard_entry_index(entry);
-    bhi_hard_verify_free(page, index);
-    bhi_hard_word(page, index / 64)->open |= bhi_map_bit(index);
-    bhi_hard_next_t *next = heap->hard != NULL ? heap->hard->next[page->size_class] : NULL;
-    if (next != NULL && next->least < next->among)
-        next->least = next->among;
-    if (bh_unlikely(--page->used == 0 || page->state == BHI_PAGE_FULL) && page != kept)
-        bhi_heap_after_free(heap, page);
-}
-
-#define INSERTS (64 / BHI_HARD_AMONG_BITS) /* for which one draw is enough */
-
-/* Those n of `next` that have just come, of few that they were drawn from: each takes one
- * of the first places, `among` or all, and whoever was there is the first. */
-static void spread(bhi_hard_next_t *next, unsigned n, bhi_random_t *random)
-{
-    uint64_t bits = 0;
-    for (unsigned i = 0; i < n; i++, bits >>= BHI_HARD_AMONG_BITS) {
-        if (i % INSERTS == 0)
-            bits = bhi_random_u64(random);
-        uint32_t last = next->count - n + i, at = last;
-        at -= bh_likely(last >= BHI_HARD_AMONG - 1) ? (uint32_t)bits % BHI_HARD_AMONG : bhi_random_below(random, last + 1);
-        uintptr_t entry = next->entry[last];
-        next->entry[last] = next->entry[at];
-        next->entry[at] = entry;
-    }
-}
-
-/* A turn of the quarantine. Whoever comes next then leaves it as he is handed out, where
- * he is looked at. As blocks come back no faster than malloc asks for them, it may never
- * look for others: before they are too many it shall, for the heartbeat. */
-static BH_NOINLINE void turn(bhi_heap_t *heap, bhi_quarantine_t *q, unsigned c, const bhi_page_t *kept)
-{
-    bhi_hard_next_t *next = heap->hard->next[c];
-    uintptr_t out[BH_QUARANTINE_TURN];
-    unsigned places = next->among != 0 ? next->most - next->count : 0, n;
-    if (bh_likely(places >= BH_QUARANTINE_TURN)) {
-        n = bhi_quarantine_turn(q, next->entry + next->count, &heap->random);
-    } else {
-        unsigned all = bhi_quarantine_turn(q, out, &heap->random);
-        n = (unsigned)bhi_min(all, places);
-        for (unsigned i = 0; i < n; i++)
-            next->entry[next->count + i] = out[i];
-        for (unsigned i = n; i < all; i++)
-            let_go(heap, out[i], kept);
-    }
-    if (n == 0)
-        return;
-    next->count += n;
-    if (q->old < 2 * BHI_HARD_AMONG)
-        spread(next, n, &heap->random);
-    next->granted += n;
-    if (next->granted >= next->grant)
-        next->least = BHI_HARD_BEAT;
-}
-
-static BH_NOINLINE bhi_quarantine_t *quarantine_new(bhi_heap_t *heap, const bhi_page_t *page)
-{
-    bhi_hard_t *hard = bhi_heap_has_thread(heap) ? bhi_hard_of(heap) : NULL;
-    size_t bytes = bhi_quarantine_bytes(page->block_size, bhi_process.options.quarantine_bytes);
-    if (hard == NULL || bytes == 0)
-        return NULL;
-    bhi_state_lock();
-    bhi_quarantine_t *q = bhi_pool_take(bytes);
-    bhi_state_unlock();
-    if (q != NULL)
-        bhi_quarantine_init(q, page->block_size, bhi_process.options.quarantine_bytes);
-    hard->quarantine[page->size_class] = q;
-    return q;
-}
-
-/* A block that is not live any more, and wiped, waits now. */
-static BH_NOINLINE void park(bhi_heap_t *heap, bhi_page_t *page, uint32_t index, const bhi_page_t *kept)
-{
-    unsigned c = page->size_class;
-    bhi_quarantine_t *q = NULL;
-    if (BH_HARDEN_QUARANTINE && bh_likely(heap->hard != NULL) && bhi_heap_has_thread(heap))
-        q = heap->hard->quarantine[c];
-    if (BH_HARDEN_QUARANTINE && bh_unlikely(q == NULL))
-        q = quarantine_new(heap, page);
-    if (bh_unlikely(q == NULL))
-        let_go(heap, bhi_hard_entry(page, index), kept);
-    else if (bhi_quarantine_put(q, bhi_hard_entry(page, index)))
-        turn(heap, q, c, kept);
-}
-
-/* The same in the thread's default heap. */
-BH_INLINE void park_own(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
-{
-    bhi_quarantine_t *q = BH_HARDEN_QUARANTINE && bh_likely(heap->hard != NULL) ? heap->hard->quarantine[page->size_class] : NULL;
-    if (bh_unlikely(q == NULL))
-        park(heap, page, index, NULL);
-    else if (bhi_quarantine_put(q, bhi_hard_entry(page, index)))
-        turn(heap, q, page->size_class, NULL);
-}
-
 /* --------------------------------------------------------------------- free */
 
 /* The block before one that is freed: its own end, or where it is free the bytes that
@@ -134,38 +21,44 @@ BH_INLINE void check_before(const bhi_page_t *page, uint32_t index, size_t bytes
     uint16_t pair = bhi_map_pair(page->map, index);
     uintptr_t block = page->start + index * bytes;
     if (pair == BHI_MAP_LIVE) {
-        if (bh_unlikely(bhi_canary_check(block, bhi_hard_size(page, bytes, index), bytes, page->key, index) != BH_CANARY_INTACT))
+        if (bh_unlikely(bhi_canary_check(block, bhi_hard_size(page, bytes, index), bytes, *bhi_hard_key(page), index) != BH_CANARY_INTACT))
             bhi_hard_check_live(page, index);
-    } else if (BH_HARDEN_WIPE && pair == BHI_MAP_FREE && bh_unlikely(bhi_slack_load_aligned(block + bytes - 8) != 0) &&
+    } else if (BH_HARDEN_WIPE && (pair & BHI_MAP_NOT_MARK) == 0 && bh_unlikely(bhi_slack_load_aligned(block + bytes - 8) != 0) &&
                !bhi_wipe_is_fill(bhi_slack_load_aligned(block + bytes - 8))) {
         bhi_hard_written_before(page, index);
     }
 }
 
-/* Ends a live block, which is then to be parked. False, and nothing has happened, if it
- * is not live. */
-BH_INLINE bool end_live(const bhi_page_t *page, uint32_t index)
+/* Ends a live block: it waits. False, and nothing has happened, if it is not live. */
+BH_INLINE bool end_live(const bhi_heap_t *heap, const bhi_page_t *page, uint32_t index)
 {
     if (bh_unlikely(!bhi_map_is_live(page->map, index)))
         return false;
     size_t bytes = page->block_size;
     uintptr_t block = page->start + index * bytes;
-    size_t at = bhi_canary_check(block, bhi_hard_size(page, bytes, index), bytes, page->key, index);
+    size_t at = bhi_canary_check(block, bhi_hard_size(page, bytes, index), bytes, *bhi_hard_key(page), index);
     if (bh_unlikely(at != BH_CANARY_INTACT))
         bhi_hard_damaged(page, index, at);
     if (bh_likely(index != 0))
         check_before(page, index - 1, bytes);
-    atomic_store_explicit(&page->map[index].live, 0, memory_order_relaxed);
+    bhi_map_set_mark(page->map, index, heap->age[page->size_class].mark);
     atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
     bhi_wipe_freed(block, bytes);
     return true;
 }
 
+/* A block of the page has ended. */
+BH_INLINE void count_off(bhi_heap_t *heap, bhi_page_t *page)
+{
+    if (bh_unlikely(--page->used == 0) || bh_unlikely(page->state == BHI_PAGE_FULL))
+        bhi_heap_after_free(heap, page);
+}
+
 void bhi_hard_free(bhi_heap_t *heap, bhi_page_t *page, uint32_t index)
 {
-    if (!end_live(page, index))
+    if (!end_live(heap, page, index))
         bhi_violation(BHI_DOUBLE_FREE, bhi_page_block(page, index));
-    park(heap, page, index, NULL);
+    count_off(heap, page);
 }
 
 /* The page and index of p if it is the start of a block, live or not, in a page of
@@ -184,8 +77,8 @@ BH_INLINE bool find_local(uintptr_t p, bhi_page_t **page, uint64_t *index)
 
 static BH_NOINLINE void free_any(uintptr_t p, bhi_page_t *page, uint32_t index)
 {
-    if (bh_likely(end_live(page, index)))
-        park_own(bhi_thread_heap, page, index);
+    if (bh_likely(end_live(bhi_thread_heap, page, index)))
+        count_off(bhi_thread_heap, page);
     else
         bhi_free_slow_hardened(p);
 }
@@ -240,16 +133,17 @@ BH_WIDE static BH_NOINLINE void free_middle(uintptr_t p, bhi_page_t *page)
         if (before == BHI_MAP_LIVE)
             whole = is_whole_middle(page, p - bytes, bytes, index - 1);
         else
-            whole = before == BHI_MAP_FREE && (!BH_HARDEN_WIPE || bhi_slack_load_aligned(p - 8) == 0);
+            whole = (before & BHI_MAP_NOT_MARK) == 0 && (!BH_HARDEN_WIPE || bhi_slack_load_aligned(p - 8) == 0);
     }
     if (bh_unlikely(!whole)) {
         bhi_hard_free_any(p);
         return;
     }
-    atomic_store_explicit(&page->map[index].live, 0, memory_order_relaxed);
+    bhi_heap_t *heap = bhi_thread_heap;
+    bhi_map_set_mark(page->map, index, heap->age[page->size_class].mark);
     atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
     bhi_wipe_own_middle(p, bytes);
-    park_own(bhi_thread_heap, page, index);
+    count_off(heap, page);
 }
 #endif
 
@@ -259,7 +153,7 @@ BH_WIDE static BH_NOINLINE void free_middle(uintptr_t p, bhi_page_t *page)
 BH_WIDE static BH_NOINLINE void free_soon(uintptr_t p)
 {
     uintptr_t off = p - bhi_process.block_base;
-    const bhi_heap_t *heap = bhi_thread_heap;
+    bhi_heap_t *heap = bhi_thread_heap;
     if (bh_unlikely(off >= heap->open))
         goto other;
     /* Of a span of several slots only the first leads to the page: larger blocks. */
@@ -299,7 +193,7 @@ BH_WIDE static BH_NOINLINE void free_soon(uintptr_t p)
             goto other;
         if (BH_HARDEN_CANARIES)
             damage |= damage_of(p - bytes, page, bytes, size, index - 1);
-    } else if (bh_unlikely(before != BHI_MAP_FREE)) {
+    } else if (bh_unlikely((before & BHI_MAP_NOT_MARK) != 0)) {
         goto other;
     } else if (BH_HARDEN_WIPE) {
         damage[0] |= bhi_slack_load_aligned(p - 8);
@@ -308,10 +202,10 @@ BH_WIDE static BH_NOINLINE void free_soon(uintptr_t p)
         goto other;
     bhi_forget_loads();
     index = bhi_forget_use(index);
-    atomic_store_explicit(&page->map[index].live, 0, memory_order_relaxed);
+    bhi_map_set_mark(page->map, index, heap->age[page->size_class].mark);
     atomic_thread_fence(memory_order_release); /* who finds the end wiped finds that it is not live */
     bhi_wipe_own_soon(p, bytes);
-    park_own(bhi_thread_heap, page, index);
+    count_off(heap, page);
     return;
 other:
     bhi_hard_free_any(p);
@@ -343,48 +237,27 @@ void bhi_hard_wipe_held(bhi_page_t *page, uint32_t index)
         bhi_wipe_block(block, bhi_hard_size(page, page->block_size, index), page->block_size);
     else
         bhi_wipe_freed(block, page->block_size);
-    atomic_fetch_or(&bhi_hard_word(page, index / 64)->ready, bhi_map_bit(index));
+    atomic_fetch_or(bhi_hard_ready(page, index / 64), bhi_map_bit(index));
 }
 
 void bhi_hard_collect(bhi_page_t *page, uint32_t word)
 {
-    bhi_hard_word_t *hard = bhi_hard_word(page, word);
-    if (atomic_load(&hard->ready) == 0)
+    bhi_hard_ready_t *ready = bhi_hard_ready(page, word);
+    if (atomic_load(ready) == 0)
         return;
-    bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
-    uint64_t taken = atomic_exchange(&hard->ready, 0);
+    const bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+    uint8_t mark = heap->age[page->size_class].mark;
+    uint64_t taken = atomic_exchange(ready, 0);
     bhi_map_sets_t sets = bhi_map_sets(page->map, word); /* whoever says ready has set held before */
     uint64_t twice = taken & ~(sets.live & sets.held);
     if (bh_unlikely(twice != 0)) /* the owner has freed it at the same time, or handed it out since */
         bhi_violation(BHI_DOUBLE_FREE, bhi_page_block(page, word * 64 + bhi_bit_first(twice)));
     for (uint64_t left = taken; left != 0; left &= left - 1)
-        bhi_map_release(page->map, word * 64 + bhi_bit_first(left));
+        bhi_map_release_marked(page->map, word * 64 + bhi_bit_first(left), mark);
+    page->used -= bhi_bit_count(taken);
     for (; taken != 0; taken &= taken - 1) {
         uint32_t index = word * 64 + bhi_bit_first(taken);
         if (index != 0) /* what the other thread could not do */
             check_before(page, index - 1, page->block_size);
-        park(heap, page, index, page);
     }
-}
-
-void bhi_hard_let_next_go(bhi_heap_t *heap)
-{
-    for (unsigned c = 0; c < BHI_CLASSES && heap->hard != NULL; c++) {
-        bhi_hard_next_t *next = heap->hard->next[c];
-        while (next->count > 0)
-            let_go(heap, next->entry[--next->count], NULL);
-    }
-}
-
-void bhi_hard_let_all_go(bhi_heap_t *heap)
-{
-    for (unsigned c = 0; c < BHI_CLASSES && heap->hard != NULL; c++) {
-        bhi_quarantine_t *q = heap->hard->quarantine[c];
-        for (unsigned i = bhi_quarantine_from(q); i < bhi_quarantine_to(q); i++) {
-            uintptr_t entry = bhi_quarantine_take_at(q, i);
-            if (entry != 0)
-                let_go(heap, entry, NULL);
-        }
-    }
-    bhi_hard_let_next_go(heap);
 }

@@ -30,7 +30,8 @@ void bhi_hard_written(const bhi_page_t *page, uint32_t index, size_t at)
  * free for long the next one's underflow is likelier. */
 void bhi_hard_written_before(const bhi_page_t *page, uint32_t index)
 {
-    if ((bhi_hard_word(page, index / 64)->open & bhi_map_bit(index)) == 0)
+    const bhi_heap_t *heap = atomic_load_explicit(&page->heap, memory_order_relaxed);
+    if ((bhi_hard_old(heap, page, index / 64) & bhi_map_bit(index)) == 0)
         bhi_hard_written(page, index, bhi_wipe_find(bhi_page_block(page, index), page->block_size));
     bhi_violation(BHI_UNDERFLOW, bhi_page_block(page, index + 1));
 }
@@ -105,7 +106,7 @@ static void verify_page(const bhi_page_t *page)
     for (uint32_t i = 0; i < capacity; i++) {
         if (bhi_map_is_live(page->map, i)) {
             bhi_hard_check_live(page, i);
-        } else if (bhi_map_is_free(page->map, i)) { /* those in a quarantine too */
+        } else if (bhi_map_is_free_marked(page->map, i)) {
             bhi_hard_verify_free(page, i);
         }
     }
@@ -138,7 +139,7 @@ void bhi_hard_figures(const bhi_page_t *page, size_t *count, size_t *bytes)
 
 bool bhi_hard_verify(bhi_heap_t *heap, uint64_t deadline)
 {
-    bhi_heap_drain(heap, SIZE_MAX); /* what others freed is then in the quarantines */
+    bhi_heap_drain(heap, SIZE_MAX); /* what others freed is free then */
     for (unsigned c = 0; c <= BHI_QUEUES; c++) {
         const bhi_queue_t *q = c < BHI_QUEUES ? &heap->queues[c] : &heap->full;
         for (const bhi_page_t *page = q->first; page != NULL; page = page->next) {

@@ -1,20 +1,19 @@
 /* What profile hardened keeps for each page in its chunk of control data. Around the
- * map, so that what malloc and free want lies together: before it the page's key again,
- * and before that the requested size of each block, backwards; behind it for each of its
- * words a pair of `ready` and `open`. Of a single block all is behind the map, in its
- * cache line. See hardened.h for what it means. */
+ * list and the map, so that what malloc and free want lies together: before the list the key
+ * of the page's canaries, and before that the requested size of each block, backwards;
+ * behind the map for each of its words who is ready. Of a single block all is behind the
+ * map, in its cache line. See hardened.h for what it means. */
 #ifndef BH_CORE_HARDENED_PAGE_H
 #define BH_CORE_HARDENED_PAGE_H
 
 #include "core/page.h"
 #include "harden/canary.h"
+#include "harden/list.h"
 
-typedef struct bhi_hard_word {
-    _Atomic(uint64_t) ready; /* atomic: freed by other threads and wiped */
-    uint64_t open;           /* owner: E5 */
-} bhi_hard_word_t;
+/* Atomic: blocks of a word of the map that other threads have freed and wiped. */
+typedef _Atomic(uint64_t) bhi_hard_ready_t;
 
-#define BHI_HARD_SINGLE_BYTES (sizeof(bhi_hard_word_t) + sizeof(uint64_t))
+#define BHI_HARD_SINGLE_BYTES (sizeof(bhi_hard_ready_t) + sizeof(uint64_t))
 _Static_assert(BHI_MAP_SINGLE_BYTES + BHI_HARD_SINGLE_BYTES <= BH_CACHE_LINE, "a single block's is taken as a map alone");
 
 BH_INLINE uint32_t bhi_hard_words(uint32_t blocks)
@@ -22,17 +21,22 @@ BH_INLINE uint32_t bhi_hard_words(uint32_t blocks)
     return (blocks + 63) / 64;
 }
 
-BH_INLINE bhi_hard_word_t *bhi_hard_word(const bhi_page_t *page, uint32_t word)
+BH_INLINE bhi_hard_ready_t *bhi_hard_ready(const bhi_page_t *page, uint32_t word)
 {
     size_t map = page->block_size != 0 ? bhi_map_bytes(page->reserved) : BHI_MAP_SINGLE_BYTES;
-    return (bhi_hard_word_t *)((uintptr_t)page->map + map) + word; /* NOLINT: control data is addressed by number */
+    return (bhi_hard_ready_t *)((uintptr_t)page->map + map) + word; /* NOLINT: control data is addressed by number */
 }
 
-/* The key of a page of blocks, beside its map: malloc and free then need but the first
- * line of its descriptor. */
+/* Of a page of blocks, whose descriptor has the key of its list. */
 BH_INLINE uint64_t *bhi_hard_key(const bhi_page_t *page)
 {
-    return (uint64_t *)(void *)page->map - 1;
+    return (uint64_t *)(void *)(page->map - BH_LIST_MOST * sizeof(bhi_index_t) / sizeof(bhi_map_block_t)) - 1;
+}
+
+/* The key of the canaries of any page. */
+BH_INLINE uint64_t bhi_hard_canaries(const bhi_page_t *page)
+{
+    return page->block_size != 0 ? *bhi_hard_key(page) : page->key;
 }
 
 /* Where the sizes of a page of blocks end. */
@@ -72,7 +76,7 @@ BH_INLINE void bhi_hard_set_size(const bhi_page_t *page, size_t block_size, uint
 /* That of a single block. */
 BH_INLINE uint64_t *bhi_hard_single(const bhi_page_t *page)
 {
-    return (uint64_t *)(void *)bhi_hard_word(page, 1);
+    return (uint64_t *)(void *)bhi_hard_ready(page, 1);
 }
 
 /* The requested size of a block of any page. */
@@ -89,23 +93,6 @@ BH_INLINE void bhi_hard_set_requested(const bhi_page_t *page, uint32_t index, si
         *bhi_hard_single(page) = size;
 }
 
-/* What is kept of a block that waits or comes next: its page's descriptor and its index,
- * so that no lookup is needed. Addresses have 48 bits at most, indices 16. */
-BH_INLINE uintptr_t bhi_hard_entry(const bhi_page_t *page, uint32_t index)
-{
-    return (uintptr_t)page << 16 | index;
-}
-
-BH_INLINE bhi_page_t *bhi_hard_entry_page(uintptr_t entry)
-{
-    return (bhi_page_t *)(entry >> 16);
-}
-
-BH_INLINE uint32_t bhi_hard_entry_index(uintptr_t entry)
-{
-    return (uint32_t)(entry & UINT16_MAX);
-}
-
 /* Where in a block the OS page of its end begins, or 0. */
 BH_INLINE size_t bhi_hard_fresh_end(const bhi_page_t *page, uint32_t index)
 {
@@ -117,7 +104,7 @@ BH_INLINE size_t bhi_hard_fresh_end(const bhi_page_t *page, uint32_t index)
 BH_INLINE size_t bhi_hard_damage(const bhi_page_t *page, uint32_t index)
 {
     size_t size = bhi_hard_requested(page, index), bytes = bhi_page_bytes(page);
-    return bytes != size ? bhi_canary_check(bhi_page_block(page, index), size, bytes, page->key, index) : BH_CANARY_INTACT;
+    return bytes != size ? bhi_canary_check(bhi_page_block(page, index), size, bytes, bhi_hard_canaries(page), index) : BH_CANARY_INTACT;
 }
 
 #endif

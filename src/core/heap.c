@@ -176,7 +176,7 @@ static void retire(bhi_heap_t *heap, bhi_page_t *page)
  * each would be cleared in the next page, and faulted in: more of them may wait. */
 static uint8_t retire_looks(const bhi_page_t *page)
 {
-    size_t fresh = bhi_is_hardened() ? 0 : bhi_bit_count(page->fresh);
+    size_t fresh = bhi_bit_count(page->fresh);
     size_t little = page->span_slots > 1 ? RETIRE_LITTLE_MANY : RETIRE_LITTLE;
     return (bhi_page_capacity(page) - fresh) * page->block_size <= little ? RETIRE_LONG : RETIRE_SHORT;
 }
@@ -271,6 +271,7 @@ static bool move_page(bhi_heap_t *from, bhi_heap_t *to, bhi_page_t *page)
     bhi_page_enters(to);
     atomic_store_explicit(&page->local_heap, local_of(to, page), memory_order_relaxed);
     page->retire = 0;
+    bhi_hard_begin_age(to, page);
     if (BH_HARDEN_MAP)
         bhi_page_drop_list(from, page); /* what those hold is the former owner's: see take_over in refill.c */
     queue_append(to, page);
@@ -339,13 +340,20 @@ static bool choose_page(bhi_heap_t *heap, bhi_queue_t *q)
 bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c)
 {
     bhi_queue_t *q = &heap->queues[c];
+    unsigned turns = 0;
     for (unsigned tries = 0;; tries++) {
         /* Every page behind the first got here with a block to give, so this
-         * loop runs twice at most before it succeeds or gives up. */
+         * loop runs twice at most before it succeeds or gives up; and once more for each
+         * page, up to MANY, whose blocks have not waited long enough. */
         while (choose_page(heap, q)) {
             if (bhi_page_refill(q->first))
                 return q->first;
-            to_full(heap, q->first);
+            if (!bhi_page_waits(q->first))
+                to_full(heap, q->first);
+            else if (turns++ < MANY)
+                to_back(heap, q->first);
+            else
+                break;
         }
         if (tries == 0) /* blocks that other threads freed before new memory */
             bhi_heap_drain(heap, BHI_DRAIN_AT_ONCE);
@@ -454,7 +462,6 @@ void bhi_heap_collect(bhi_heap_t *heap, bool force)
     if (bhi_heap_has_thread(heap) && heap->home == heap)
         beat(force);
     bhi_heap_drain(heap, SIZE_MAX);
-    bhi_hard_let_next_go(heap);
     retire_tick(heap, true);
     for (unsigned c = 0; c < BHI_QUEUES; c++) {
         for (bhi_page_t *page = heap->queues[c].first, *next; page != NULL; page = next) {
@@ -490,7 +497,6 @@ void bhi_heap_destroy_pages(bhi_heap_t *heap)
 {
     bhi_heap_drain(heap, SIZE_MAX);
     atomic_store_explicit(&heap->kind, BHI_HEAP_DELETED, memory_order_relaxed); /* what is taken back late does not wait */
-    bhi_hard_let_all_go(heap);
     bhi_sampled_destroy(heap);
     for (unsigned c = 0; c < BHI_QUEUES; c++)
         destroy_list(heap, &heap->queues[c]);

@@ -115,7 +115,6 @@ void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind)
 {
     bhi_heap_drain(heap, SIZE_MAX);
     atomic_store_explicit(&heap->kind, kind, memory_order_relaxed); /* from here on nothing retires or waits */
-    bhi_hard_let_all_go(heap);
     bhi_heap_collect(heap, false);
     bhi_state_lock();
     bhi_heap_t **at = find_in_chain(thread_chain(bhi_heap_owner(heap)), heap);
@@ -292,8 +291,6 @@ void bhi_heap_after_fork(bhi_owner_t self, bool parent_had_one_thread)
         } else {
             if (!parent_had_one_thread)
                 repair(heap);
-            if (bhi_is_hardened())
-                bhi_hard_after_fork(heap);
             forget_lists(heap);
         }
     }

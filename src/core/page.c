@@ -132,7 +132,7 @@ static void set_up(bhi_page_t *page, bhi_heap_t *heap, uintptr_t start, unsigned
 {
     page->start = start;
     page->map = map;
-    page->key = bhi_is_hardened() ? bhi_random_u64(&heap->random) : bhi_list_key(bhi_random_u64(&heap->random));
+    page->key = bhi_random_u64(&heap->random);
     page->listed = page->looked = 0;
     page->local_free = 0;
     page->used = 0;
@@ -194,8 +194,9 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     page->reciprocal = bhi_class_reciprocal(size);
     page->size_class = (uint8_t)c;
     page->reserved = reserved;
+    page->key = bhi_list_key(page->key);
     if (bhi_is_hardened() && !none)
-        *bhi_hard_key(page) = page->key;
+        *bhi_hard_key(page) = bhi_random_u64(&heap->random);
     uint8_t shift = 6;
     while (((reserved - 1) >> shift) >= GROUPS)
         shift++;
@@ -203,6 +204,7 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     bhi_residue_forget(page, slots);
     bhi_residue_own(heap, page);
     atomic_store_explicit(&page->capacity, none ? reserved : left.capacity, memory_order_relaxed);
+    bhi_hard_begin_age(heap, page);
     publish(page, heap, BHI_PAGE_ACTIVE, none || bhi_is_hardened() ? NULL : heap);
     return page;
 }
@@ -411,7 +413,7 @@ void bhi_page_check_head(const bhi_page_t *page)
     uint32_t index = bhi_list_at(page, page->listed - 1);
     if (index >= bhi_page_capacity(page))
         bhi_violation(BHI_CORRUPT_LIST, page->start);
-    if (!bhi_map_is_free(page->map, index))
+    if (!(bhi_is_hardened() ? bhi_map_is_free_marked(page->map, index) : bhi_map_is_free(page->map, index)))
         bhi_page_not_free(page, index);
 }
 

@@ -50,6 +50,10 @@ bool bhi_page_refill(bhi_page_t *page);
  * nothing is listed, nothing is fresh, and few are free. *spare: how many. */
 bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare);
 
+/* Owner: whether blocks of a page that could not be refilled are free, but have not waited
+ * (harden/age.h). */
+bool bhi_page_waits(const bhi_page_t *page);
+
 /* At least how many free blocks are enough: BH_REUSE_BYTES of constants.h. 1: any. */
 BH_INLINE uint32_t bhi_page_reuse_least(const bhi_page_t *page)
 {

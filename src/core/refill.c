@@ -61,6 +61,8 @@ static BH_COLD void take_over(const bhi_heap_t *heap, bhi_page_t *page)
 
 static void ensure_own(const bhi_heap_t *heap, bhi_page_t *page)
 {
+    if (bhi_is_hardened()) /* free blocks hold nothing */
+        return;
     if (BH_HARDEN_CLEAR && BH_HARDEN_MAP && bh_unlikely(!bhi_residue_is_own(heap, page)))
         take_over(heap, page);
 }
@@ -77,6 +79,8 @@ static void extend(bhi_page_t *page)
     if (page->fresh == 0) {
         uint32_t more = page->reserved - capacity < 64 ? page->reserved - capacity : 64;
         page->fresh = bhi_bit_range(0, more);
+        if (bhi_is_hardened() && page->memory != BHI_MEMORY_ZERO) /* E2 */
+            memset((void *)bhi_page_block(page, capacity), 0, (size_t)more * page->block_size); /* NOLINT: blocks are numbers here */
         atomic_store_explicit(&page->capacity, capacity + more, memory_order_relaxed);
     }
     uint32_t base = last_word(page), have = bhi_bit_count(page->fresh), n = extension(page, have);
@@ -97,10 +101,11 @@ static void extend(bhi_page_t *page)
     for (uint32_t i = 0; i < n; i++) {
         uint32_t in_word = bhi_list_index(page, i) - base;
         page->fresh &= ~((uint64_t)1 << in_word);
-        if (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY)
+        if (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY && !bhi_is_hardened())
             memset((void *)bhi_page_block(page, base + in_word), 0, page->block_size); /* NOLINT: blocks are numbers here */
     }
     page->free_zero = page->memory == BHI_MEMORY_ZERO || (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY);
+    bhi_age_list(&heap->age[page->size_class], n);
     if (bh_unlikely(cut != n))
         bhi_list_cut(page, cut);
 }
@@ -138,6 +143,31 @@ static void gather(bhi_heap_t *heap, bhi_page_t *page, uint32_t n)
     uint32_t have = (uint32_t)(end - entries);
     bhi_list_fill(page, &heap->random, entries, have, (uint32_t)bhi_min(have, n));
     page->free_zero = false;
+}
+
+/* Profile hardened: lists free blocks that have waited, `least` or more, from a random word
+ * of the map on. */
+static bhi_reuse_t list_old(bhi_heap_t *heap, bhi_page_t *page, uint32_t least)
+{
+    bhi_index_t entries[BH_LIST_MOST + 63], *end = entries;
+    uint32_t words = (bhi_page_capacity(page) + 63) / 64, last = words - 1;
+    uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(&heap->random, words) : 0;
+    for (uint32_t i = 0; i < words && end < entries + BH_LIST_MOST; i++, w = w == last ? 0 : w + 1) {
+        uint64_t old = bhi_hard_old(heap, page, w) & (w == last ? listable(page) : ~(uint64_t)0);
+        if (old != 0)
+            end = bhi_spread(end, old, bhi_list_code(page, w * 64));
+    }
+    uint32_t have = (uint32_t)(end - entries), n = (uint32_t)bhi_min(have, BH_LIST_MOST);
+    if (have < least)
+        return BHI_REUSE_NONE;
+    uint32_t cut = bhi_sampled_cut(heap, page->size_class, n);
+    if (cut == 0)
+        return BHI_REUSE_DUE;
+    bhi_list_fill(page, &heap->random, entries, have, n);
+    bhi_age_list(&heap->age[page->size_class], n);
+    if (bh_unlikely(cut < n))
+        bhi_list_cut(page, cut);
+    return BHI_REUSE_DONE;
 }
 
 /* Without the map: what was freed. */
@@ -195,9 +225,15 @@ bhi_reuse_t bhi_page_reuse(bhi_page_t *page)
         return resume(page);
     uint32_t spare = spare_blocks(page);
     bhi_heap_t *heap = heap_of(page);
-    if (spare == 0 || spare < enough(heap, page))
+    uint32_t least = spare != 0 ? enough(heap, page) : 1;
+    if (spare < least)
         return BHI_REUSE_NONE;
-    return list_some(heap, page, (uint32_t)bhi_min(spare, BH_LIST_MOST));
+    return bhi_is_hardened() ? list_old(heap, page, least) : list_some(heap, page, (uint32_t)bhi_min(spare, BH_LIST_MOST));
+}
+
+bool bhi_page_waits(const bhi_page_t *page)
+{
+    return bhi_is_hardened() && page->block_size != 0 && spare_blocks(page) != 0;
 }
 
 static void collect_announced(bhi_page_t *page)
@@ -212,7 +248,7 @@ bool bhi_page_refill(bhi_page_t *page)
     if (page->listed != 0)
         return true;
     collect_announced(page);
-    if (page->size_class == BHI_CLASS_ZERO || bhi_is_hardened())
+    if (page->size_class == BHI_CLASS_ZERO)
         return page->used < page->reserved;
     if (bhi_page_reuse(page) == BHI_REUSE_DONE)
         return true;
@@ -221,16 +257,29 @@ bool bhi_page_refill(bhi_page_t *page)
         return true;
     }
     uint32_t n = (uint32_t)bhi_min(spare_blocks(page), BH_LIST_MOST);
-    return BH_HARDEN_MAP && n != 0 && list_some(heap_of(page), page, n) == BHI_REUSE_DONE;
+    if (!BH_HARDEN_MAP || n == 0)
+        return false;
+    return (bhi_is_hardened() ? list_old(heap_of(page), page, 1) : list_some(heap_of(page), page, n)) == BHI_REUSE_DONE;
+}
+
+/* Profile hardened: free blocks that have waited, counted up to what is enough. */
+static uint32_t old_blocks(const bhi_page_t *page)
+{
+    const bhi_heap_t *heap = heap_of(page);
+    uint32_t words = (bhi_page_capacity(page) + 63) / 64, most = bhi_page_reuse_least(page), n = 0;
+    for (uint32_t w = 0; w < words && n < most; w++)
+        n += bhi_bit_count(bhi_hard_old(heap, page, w) & (w + 1 == words ? listable(page) : ~(uint64_t)0));
+    return n;
 }
 
 bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare)
 {
     *spare = 0;
-    if (!BH_HARDEN_RANDOM || bhi_is_hardened() || page->size_class == BHI_CLASS_ZERO || page->listed != 0 ||
+    if (!BH_HARDEN_RANDOM || page->size_class == BHI_CLASS_ZERO || page->listed != 0 ||
         (BH_HARDEN_MAP && page->kept != 0) || has_fresh(page))
         return false;
     collect_announced(page);
-    *spare = spare_blocks(page);
-    return *spare != 0 && *spare < bhi_page_reuse_least(page);
+    uint32_t free = spare_blocks(page);
+    *spare = free != 0 && bhi_is_hardened() ? old_blocks(page) : free;
+    return free != 0 && *spare < bhi_page_reuse_least(page);
 }

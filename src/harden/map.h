@@ -2,7 +2,10 @@
  *
  * Why no check here accuses a correct program, and none hands out twice:
  * src/README.md, "Interleavings". `live` is stored by the owner, the only writer; `held` is
- * set by an atomic exchange and cleared by the owner. Callers guarantee index < capacity of the page whose map it is. */
+ * set by an atomic exchange and cleared by the owner. Callers guarantee index < capacity of the page whose map it is.
+ *
+ * In profile hardened the first byte of a freed block says when that was: its *mark*, an
+ * even number (harden/age.h). Live is 1 and nothing else; elsewhere free is 0. */
 #ifndef BH_HARDEN_MAP_H
 #define BH_HARDEN_MAP_H
 
@@ -19,6 +22,7 @@ BH_INLINE uint64_t bhi_map_bit(uint64_t index)
 /* Both bytes of a block at once: live in the lower half. */
 #define BHI_MAP_FREE 0u
 #define BHI_MAP_LIVE 1u
+#define BHI_MAP_NOT_MARK 0xff01u /* what no mark has: neither live nor held where all of it is clear */
 typedef uint16_t bhi_map_pair_t __attribute__((may_alias));
 
 BH_INLINE uint16_t bhi_map_pair(const bhi_map_block_t *map, uint64_t index)
@@ -81,10 +85,31 @@ BH_INLINE bool bhi_map_is_live(const bhi_map_block_t *map, uint64_t index)
     return !BH_HARDEN_MAP || bhi_map_has(map, index, BHI_MAP_LIVE);
 }
 
-/* Owner: neither live nor held. */
+/* Owner: neither live nor held, and no mark. */
 BH_INLINE bool bhi_map_is_free(const bhi_map_block_t *map, uint64_t index)
 {
     return bhi_map_has(map, index, BHI_MAP_FREE);
+}
+
+/* The same, whatever its mark. */
+BH_INLINE bool bhi_map_is_free_marked(const bhi_map_block_t *map, uint64_t index)
+{
+    return (bhi_map_pair(map, index) & BHI_MAP_NOT_MARK) == 0;
+}
+
+/* The same as bhi_map_set_live for a block that may have a mark. */
+BH_INLINE bool bhi_map_set_live_marked(bhi_map_block_t *map, uint64_t index)
+{
+    if (bh_unlikely(!bhi_map_is_free_marked(map, index)))
+        return false;
+    bhi_map_put(map, bhi_map_again(index), BHI_MAP_LIVE);
+    return true;
+}
+
+/* Owner: live -> free, of a block that is not held. */
+BH_INLINE void bhi_map_set_mark(bhi_map_block_t *map, uint64_t index, uint8_t mark)
+{
+    atomic_store_explicit(&map[index].live, mark, memory_order_relaxed);
 }
 
 /* Non-owner, free: live -> held. False when it was not live or already held.
@@ -95,7 +120,7 @@ BH_INLINE bool bhi_map_is_free(const bhi_map_block_t *map, uint64_t index)
  * enough), so that live = 0 then proves nothing. */
 BH_INLINE bool bhi_map_set_held(bhi_map_block_t *map, uint64_t index)
 {
-    if (BH_HARDEN_MAP && bh_unlikely(atomic_load_explicit(&map[index].live, memory_order_relaxed) == 0))
+    if (BH_HARDEN_MAP && bh_unlikely(atomic_load_explicit(&map[index].live, memory_order_relaxed) != BHI_MAP_LIVE))
         return false;
     return atomic_exchange_explicit(&map[index].held, 1, memory_order_seq_cst) == 0;
 }
@@ -103,7 +128,7 @@ BH_INLINE bool bhi_map_set_held(bhi_map_block_t *map, uint64_t index)
 /* Owner: the block is not live but held; see bhi_map_take_held. */
 BH_INLINE bool bhi_map_is_stray(const bhi_map_block_t *map, uint64_t index)
 {
-    return atomic_load_explicit(&map[index].held, memory_order_relaxed) != 0 && atomic_load_explicit(&map[index].live, memory_order_relaxed) == 0;
+    return atomic_load_explicit(&map[index].held, memory_order_relaxed) != 0 && atomic_load_explicit(&map[index].live, memory_order_relaxed) != BHI_MAP_LIVE;
 }
 
 /* ------------------------------------------------------------- words of 64
@@ -156,20 +181,20 @@ BH_INLINE bhi_map_sets_t bhi_map_sets(const bhi_map_block_t *map, uint32_t word)
         const volatile bhi_map_eight_t *eight = (const volatile bhi_map_eight_t *)(const void *)(at + i);
         bhi_map_eight_t a = eight[0], b = eight[1];
         bhi_map_eight_t held_a = (bhi_map_eight_t)((bhi_map_unsigned_t)a >> 8), held_b = (bhi_map_eight_t)((bhi_map_unsigned_t)b >> 8);
-        sets.live |= bhi_map_nonzero(__builtin_ia32_packuswb128(a & 0xff, b & 0xff)) << i;
+        sets.live |= bhi_map_nonzero(__builtin_ia32_packuswb128(a & 1, b & 1)) << i;
         sets.held |= bhi_map_nonzero(__builtin_ia32_packuswb128(held_a, held_b)) << i;
     }
 #else
     for (unsigned i = 0; i < 64; i += 4) {
         uint64_t four = bhi_map_four(at + i);
-        sets.live |= bhi_map_nonzero(four) << i;
+        sets.live |= bhi_map_nonzero(four & 0x0001000100010001) << i;
         sets.held |= bhi_map_nonzero(four >> 8) << i;
     }
 #endif
     return sets;
 }
 
-/* Those that are neither. */
+/* Those that are neither, and have no mark. */
 BH_INLINE uint64_t bhi_map_free(const bhi_map_block_t *map, uint32_t word)
 {
 #if defined(__SSE2__) && !BH_SANITIZED
@@ -180,9 +205,38 @@ BH_INLINE uint64_t bhi_map_free(const bhi_map_block_t *map, uint32_t word)
         free |= (uint64_t)(unsigned)__builtin_ia32_pmovmskb128(__builtin_ia32_packsswb128(eight[2 * i] == 0, eight[2 * i + 1] == 0)) << 16 * i;
     return free;
 #else
-    bhi_map_sets_t sets = bhi_map_sets(map, word);
-    return ~(sets.live | sets.held);
+    const bhi_map_block_t *at = map + (size_t)word * 64;
+    uint64_t taken = 0;
+    for (unsigned i = 0; i < 64; i += 4) {
+        uint64_t four = bhi_map_four(at + i);
+        taken |= (bhi_map_nonzero(four) | bhi_map_nonzero(four >> 8)) << i;
+    }
+    return ~taken;
 #endif
+}
+
+/* Those that are neither, and whose mark is none of the two `young`. */
+BH_INLINE uint64_t bhi_map_old(const bhi_map_block_t *map, uint32_t word, const uint8_t young[2])
+{
+    uint64_t old = 0;
+#if defined(__SSE2__) && !BH_SANITIZED
+    const volatile bhi_map_eight_t *eight = (const volatile bhi_map_eight_t *)(const void *)(map + (size_t)word * 64);
+    const bhi_map_eight_t none = {0}, not_mark = none + (short)BHI_MAP_NOT_MARK, first = none + young[0], second = none + young[1];
+#pragma GCC unroll 4
+    for (unsigned i = 0; i < 4; i++) {
+        bhi_map_eight_t a = eight[2 * i], b = eight[2 * i + 1];
+        bhi_map_eight_t of_a = ((a & not_mark) == none) & ~((a == first) | (a == second));
+        bhi_map_eight_t of_b = ((b & not_mark) == none) & ~((b == first) | (b == second));
+        old |= (uint64_t)(unsigned)__builtin_ia32_pmovmskb128(__builtin_ia32_packsswb128(of_a, of_b)) << 16 * i;
+    }
+#else
+    const bhi_map_block_t *at = map + (size_t)word * 64;
+    for (unsigned i = 0; i < 64; i++) {
+        uint16_t pair = bhi_map_pair(at, i);
+        old |= (uint64_t)((pair & BHI_MAP_NOT_MARK) == 0 && pair != young[0] && pair != young[1]) << i;
+    }
+#endif
+    return old;
 }
 
 /* Live and not held. */
@@ -193,9 +247,14 @@ BH_INLINE uint64_t bhi_map_live(const bhi_map_block_t *map, uint32_t word)
 }
 
 /* Owner: held -> free, of one block, both at once. */
+BH_INLINE void bhi_map_release_marked(bhi_map_block_t *map, uint64_t index, uint8_t mark)
+{
+    __atomic_store_n((bhi_map_pair_t *)(void *)&map[index], mark, __ATOMIC_RELEASE);
+}
+
 BH_INLINE void bhi_map_release(bhi_map_block_t *map, uint64_t index)
 {
-    __atomic_store_n((bhi_map_pair_t *)(void *)&map[index], BHI_MAP_FREE, __ATOMIC_RELEASE);
+    bhi_map_release_marked(map, index, 0);
 }
 
 /* Owner: takes every held block of one word back; returns them, who are free

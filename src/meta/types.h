@@ -323,6 +323,13 @@ typedef enum bhi_heap_kind {
     BHI_HEAP_DELETED,    /* bh_heap_delete; only freed into until empty */
 } bhi_heap_kind_t;
 
+/* Of a size class of a heap, see harden/age.h. `mark` 0: there are no ages. */
+typedef struct bhi_age {
+    uint8_t mark, before; /* of the present age, and of the one before */
+    uint16_t length;      /* blocks that are listed in an age at least */
+    uint16_t listed;      /* blocks that were, in this one */
+} bhi_age_t;
+
 /* Heap structures are never given back, only reused: a thread that read
  * page->heap may push onto its pending stack at any later time.
  *
@@ -342,7 +349,6 @@ typedef struct bhi_heap {
     struct bhi_heap *user_next, *user_prev; /* owner */
     struct bhi_heap *list_next, *list_prev; /* lock: unused or orphan list */
     struct bhi_heap *thread_next;          /* lock: chain of state->thread_heaps */
-    struct bhi_hard *hard;                 /* owner: what profile hardened adds; NULL elsewhere */
     struct bhi_hazard *hazard;             /* owner, default heaps: the thread's hazard word, or NULL */
     struct bhi_guarded *guarded;           /* lock: its guarded blocks, by next */
     uint64_t sample_stream;                /* owner: sample_seed's stream; 0: not begun */
@@ -352,6 +358,7 @@ typedef struct bhi_heap {
     bool in_list;                          /* lock */
     bhi_random_t random;                   /* owner, secret */
     bhi_left_t left;                       /* owner */
+    bhi_age_t age[BHI_CLASSES];            /* owner, in profile hardened: harden/age.h */
     uint32_t sample[BHI_CLASSES];          /* owner: 0: not drawn; n + 1: n blocks go on lists, then one is guarded (core/sampled.h) */
 
     _Atomic(struct bhi_page *) pending BH_ALIGNED(BH_CACHE_LINE); /* atomic: stack of pages with remote frees */

@@ -46,7 +46,7 @@ typedef struct probe_fork {
  * leaves its quarantine; what bytes stand behind a block of profile hardened. */
 #define PROBE_SAMPLE_RATE 60u
 #define PROBE_SAMPLED 6000u
-#define PROBE_RING 64u   /* frees of a small class within which a block stays in quarantine, for certain */
+#define PROBE_RING 24u   /* frees of a small class within which a block stays in quarantine, for certain */
 #define PROBE_ARRAY 32u
 #define PROBE_LATER 16u  /* frees beyond */
 typedef struct probe_chance {

@@ -2,9 +2,7 @@
  * without it: what count_harden.sh counts. Sizes come from volatile variables,
  * as the core reads them from memory. */
 #include "bulkhead.h"
-#include "core/thread.h"
 #include "harden/canary.h"
-#include "harden/quarantine.h"
 #include "harden/wipe.h"
 
 #include <stdio.h>
@@ -16,8 +14,6 @@ static volatile size_t size, slack;
 static volatile uint64_t place = 64;
 static uint64_t key = 0x243f6a8885a308d3;
 static size_t failed;
-static bhi_heap_t *heap;
-static bhi_quarantine_t *quarantine;
 
 static inline void nothing(uintptr_t block, size_t requested, size_t bytes, uint64_t at)
 {
@@ -39,14 +35,6 @@ static inline void wipe(uintptr_t block, size_t requested, size_t bytes, uint64_
     failed += bhi_wipe_check(block, bytes) != BH_WIPE_CLEAN;
 }
 
-static inline void put(uintptr_t block, size_t requested, size_t bytes, uint64_t at)
-{
-    (void)requested, (void)bytes, (void)at;
-    static uintptr_t out[BH_QUARANTINE_TURN];
-    if (quarantine != NULL && bhi_quarantine_put(quarantine, block))
-        failed += bhi_quarantine_turn(quarantine, out, &heap->random) == BH_QUARANTINE_TURN + 1;
-}
-
 #define REPEAT(what) \
     for (uint64_t i = 0; i < n; i++) { \
         size_t bytes = size; \
@@ -56,7 +44,7 @@ static inline void put(uintptr_t block, size_t requested, size_t bytes, uint64_t
 int main(int argc, char **argv)
 {
     if (argc != 5) {
-        fputs("usage: count_harden nothing|canary|wipe|quarantine SIZE SLACK N\n", stderr);
+        fputs("usage: count_harden nothing|canary|wipe SIZE SLACK N\n", stderr);
         return 2;
     }
     size = strtoull(argv[2], NULL, 10);
@@ -64,21 +52,12 @@ int main(int argc, char **argv)
     uint64_t n = strtoull(argv[4], NULL, 10);
     if (size % 8 != 0 || size > sizeof memory || slack > size || bh_malloc(1) == NULL)
         return 2;
-    heap = bhi_thread_heap_get();
-    enum { BUDGET = 24 * 1024 };
-    size_t quarantine_bytes = bhi_quarantine_bytes(64, BUDGET); /* 0 where it is compiled out */
-    if (quarantine_bytes != 0 && (quarantine = calloc(1, quarantine_bytes)) == NULL)
-        return 2;
-    if (quarantine != NULL)
-        bhi_quarantine_init(quarantine, 64, BUDGET);
     if (strcmp(argv[1], "nothing") == 0) {
         REPEAT(nothing)
     } else if (strcmp(argv[1], "canary") == 0) {
         REPEAT(canary)
     } else if (strcmp(argv[1], "wipe") == 0) {
         REPEAT(wipe)
-    } else if (strcmp(argv[1], "quarantine") == 0) {
-        REPEAT(put)
     } else {
         return 2;
     }

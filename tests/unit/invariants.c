@@ -8,7 +8,6 @@
 #include "core/zero.h"
 #include "harden/large.h"
 #include "harden/list.h"
-#include "harden/quarantine.h"
 #include "meta/arena.h"
 #include "meta/huge.h"
 #include "meta/segment.h"
@@ -41,7 +40,7 @@ __attribute__((format(printf, 1, 2))) static const char *broken(const char *form
 
 static bool live(const bhi_page_t *page, uint32_t i)
 {
-    return atomic_load(&page->map[i].live) != 0;
+    return (atomic_load(&page->map[i].live) & 1) != 0;
 }
 
 static bool held(const bhi_page_t *page, uint32_t i)
@@ -52,7 +51,7 @@ static bool held(const bhi_page_t *page, uint32_t i)
 static bool is_fresh(const bhi_page_t *page, uint32_t i)
 {
     uint32_t capacity = bhi_page_capacity(page);
-    if (i >= capacity || page->state == BHI_PAGE_LARGE || bhi_is_hardened())
+    if (i >= capacity || page->state == BHI_PAGE_LARGE)
         return i >= capacity;
     return i >= (capacity - 1) / 64 * 64 && (page->fresh >> (i % 64) & 1) != 0;
 }
@@ -83,10 +82,6 @@ static const char *lists(const bhi_page_t *page)
                    "I4: page %p: zero-size blocks on a list", p);
         return NULL;
     }
-    if (bhi_is_hardened()) {
-        CHECK_THAT(listed == 0 && *bhi_hard_key(page) == page->key, "E2: page %p has a list, or another key beside its map", p);
-        return NULL;
-    }
     uint32_t room = bhi_list_room(page->reserved), others = bhi_page_capacity(page) - page->used - bhi_bit_count(page->fresh);
     CHECK_THAT(listed <= room && entries_are_free(page, true, 0, listed, seen), "I4: page %p: the list of %u is damaged", p, listed);
     if (BH_HARDEN_MAP) {
@@ -102,22 +97,25 @@ static const char *lists(const bhi_page_t *page)
     return NULL;
 }
 
-/* ----------------------------------------------- profile hardened: E1 to E5 */
+/* ----------------------------------------------- profile hardened: E1 to E4 */
 
 /* Freed by another thread, which has wiped it: waits for the owner. */
 static bool ready(const bhi_page_t *page, uint32_t i)
 {
-    return (atomic_load(&bhi_hard_word(page, i / 64)->ready) >> (i % 64) & 1) != 0;
+    return (atomic_load(bhi_hard_ready(page, i / 64)) >> (i % 64) & 1) != 0;
 }
 
-static bool is_open(const bhi_page_t *page, uint32_t i)
+/* E4: 0, or one of a class that has ages; the blocks of another owner may have any. */
+static bool has_mark(const bhi_page_t *page, uint32_t i)
 {
-    return (bhi_hard_word(page, i / 64)->open >> (i % 64) & 1) != 0;
+    const bhi_heap_t *heap = atomic_load(&page->heap);
+    uint8_t mark = atomic_load(&page->map[i].live);
+    return mark == 0 || (mark % 2 == 0 && !is_fresh(page, i) && heap->age[page->size_class].mark != 0);
 }
 
 static bool zero(uintptr_t from, size_t size);
 
-/* E1 and E2, and of E3 what one page tells. */
+/* E1, E2 and E4, and of E3 what one page tells. */
 static const char *ends(const bhi_page_t *page)
 {
     size_t bytes = bhi_page_bytes(page);
@@ -128,83 +126,13 @@ static const char *ends(const bhi_page_t *page)
         bool wiped = held(page, i) ? page->block_size != 0 : !live(page, i);
         if (live(page, i) && !held(page, i))
             CHECK_THAT(size == bytes || (size + BH_CANARY_LEAST <= bytes &&
-                                         bhi_canary_check(block, size, bytes, page->key, i) == BH_CANARY_INTACT),
+                                         bhi_canary_check(block, size, bytes, bhi_hard_canaries(page), i) == BH_CANARY_INTACT),
                        "E1: page %p: block %u of %zu bytes for %zu", p, i, bytes, size);
         CHECK_THAT(!BH_HARDEN_WIPE || !wiped || zero(block, page->block_size) ||
                        (bhi_process.fill && unit_is((const void *)block, page->block_size, BH_FILL_FREED)), "E2, E3: page %p: block %u is not wiped", p, i);
+        CHECK_THAT(live(page, i) || page->block_size == 0 || has_mark(page, i), "E4: page %p: block %u has a wrong mark", p, i);
         CHECK_THAT(!ready(page, i) || held(page, i), "E3: page %p: block %u is ready and not held", p, i);
     }
-    return NULL;
-}
-
-/* Of E5 what one page tells; quarantine and next of its class account for the rest of
- * `used`. */
-static const char *open_blocks(const bhi_page_t *page)
-{
-    const void *p = page;
-    uint32_t open = 0, capacity = bhi_page_capacity(page);
-    for (uint32_t i = 0; i < (page->block_size != 0 ? (page->reserved + 63) / 64 * 64 : 1); i++) {
-        if (i % 64 == 0 && bhi_hard_word(page, i / 64)->open == 0) {
-            i += 63;
-            continue;
-        }
-        CHECK_THAT(!is_open(page, i) || (i < capacity && !live(page, i) && !held(page, i)), "E5: page %p: block %u is open", p, i);
-        open += is_open(page, i);
-    }
-    CHECK_THAT(open + page->used == capacity, "E5: page %p: %u open, %u used of %u", p, open, page->used, capacity);
-    return NULL;
-}
-
-/* Of E4 and E5 what the quarantine of a heap and class tells, and what comes next. */
-static const char *waiting(const bhi_heap_t *heap, unsigned c, size_t *n)
-{
-    static uintptr_t all[BH_QUARANTINE_MOST + 1 + BHI_HARD_NEXT];
-    const bhi_quarantine_t *q = heap->hard == NULL ? NULL : heap->hard->quarantine[c];
-    const bhi_hard_next_t *next = heap->hard == NULL ? NULL : heap->hard->next[c];
-    unsigned count = 0;
-    for (unsigned k = 0; k < bhi_quarantine_slots(q); k++) {
-        if (bhi_quarantine_at(q, k) != 0)
-            all[count++] = bhi_quarantine_at(q, k);
-    }
-    CHECK_THAT(count == bhi_quarantine_count(q), "quarantine of class %u: count %u, has %u", c, bhi_quarantine_count(q), count);
-    CHECK_THAT(next == NULL || next->count <= next->most, "E5: %u of class %u come next", next->count, c);
-    for (unsigned k = 0; next != NULL && k < next->count; k++)
-        all[count++] = next->entry[k];
-    for (unsigned k = 0; k < count; k++) {
-        const bhi_page_t *page = bhi_hard_entry_page(all[k]);
-        uint32_t i = bhi_hard_entry_index(all[k]);
-        CHECK_THAT(atomic_load(&page->heap) == heap && page->size_class == c && i < bhi_page_capacity(page),
-                   "E4: heap %u waits for a block that is not its own", heap->id);
-        CHECK_THAT(!live(page, i) && !held(page, i) && !is_open(page, i), "E5: block %u of page %p waits", i, (const void *)page);
-        for (unsigned other = 0; other < k; other++)
-            CHECK_THAT(all[other] != all[k], "E5: block %u of page %p waits twice", i, (const void *)page);
-    }
-    CHECK_THAT(count == 0 || bhi_heap_has_thread(heap), "E4: heap %u has ended and blocks that wait", heap->id);
-    *n += count;
-    return NULL;
-}
-
-/* How many blocks of a page must wait in its heap. */
-static size_t parked(const bhi_page_t *page)
-{
-    size_t n = page->used;
-    for (uint32_t i = 0; i < bhi_page_capacity(page); i++)
-        n -= live(page, i);
-    return n;
-}
-
-static const char *hard_heap(const bhi_heap_t *heap)
-{
-    size_t waits = 0, in_pages = 0;
-    for (unsigned c = 0; c < BHI_CLASSES; c++) {
-        const char *text = waiting(heap, c, &waits);
-        if (text != NULL)
-            return text;
-    }
-    for (unsigned c = 0; c <= BHI_QUEUES; c++)
-        for (const bhi_page_t *page = c < BHI_QUEUES ? heap->queues[c].first : heap->full.first; page != NULL; page = page->next)
-            in_pages += page->block_size != 0 && page->size_class != BHI_CLASS_ZERO ? parked(page) : 0;
-    CHECK_THAT(waits == in_pages, "E4: heap %u: %zu blocks used and not live, %zu wait", heap->id, in_pages, waits);
     return NULL;
 }
 
@@ -247,14 +175,11 @@ const char *inv_page(const bhi_page_t *page)
     if (page->state == BHI_PAGE_LARGE && page->used == 0)
         return NULL; /* freed and kept for a moment; both stay set */
     if (BH_HARDEN_MAP)
-        CHECK_THAT(n == bhi_page_live(page) || (n < page->used && page->block_size != 0 && bhi_page_has_ends(page)),
-                   "I3: page %p: used %u, listed %u, live %u", p, page->used, page->listed, n);
+        CHECK_THAT(n == bhi_page_live(page), "I3: page %p: used %u, listed %u, live %u", p, page->used, page->listed, n);
     CHECK_THAT((groups & ~(uint32_t)(atomic_load(&page->remote) >> BHI_REMOTE_GROUP_BIT)) == 0,
                "I7: page %p: a held block whose group is not announced", p);
     if (bhi_page_has_ends(page) && bhi_heap_owner(heap) != BHI_OWNER_GONE) {
         const char *text = ends(page);
-        if (text == NULL && page->state != BHI_PAGE_LARGE)
-            text = open_blocks(page);
         if (text != NULL)
             return text;
     }
@@ -425,9 +350,6 @@ const char *inv_heap(const bhi_heap_t *heap)
         for (bhi_page_t *page = stacks[i]; page != NULL; page = atomic_load(&page->pending_next))
             CHECK_THAT((atomic_load(&page->remote) & BHI_REMOTE_QUEUED) != 0, "H3: page %p", (void *)page);
     }
-    /* In a child other threads of the parent were in the middle of a free. */
-    if (bhi_is_hardened() && !inv_forked)
-        return hard_heap(heap);
     return NULL;
 }
 

@@ -6,7 +6,6 @@
 #include "core/hardened.h"
 #include "core/hardened_page.h"
 #include "core/heap.h"
-#include "harden/quarantine.h"
 #include "harden/wipe.h"
 #include "invariants.h"
 #include "meta/size_class.h"
@@ -25,7 +24,7 @@ typedef enum look {
     LOOK_VERIFY, /* bh_verify */
     LOOK_EXIT,   /* the end of the process */
     LOOK_REUSE,  /* all blocks of the page are handed out */
-    LOOK_LEAVE,  /* so many frees that it has left the quarantine */
+    LOOK_LEAVE,  /* so many frees and allocations that it is old, and handed out */
     LOOKS
 } look_t;
 
@@ -35,12 +34,14 @@ typedef struct bug {
     size_t size;    /* of further allocations */
     look_t look;
     int value;      /* to be stored; CHANGE: another than is there */
-    bool freed;     /* the block first, into the quarantine; past it when it is looked for at reuse */
-    unsigned char *before; /* freed first and past the quarantine, or NULL */
+    bool freed;     /* the block first; it is young, or old when it is looked for at reuse */
+    unsigned char *before; /* freed first and old, or NULL */
 } bug_t;
 #define CHANGE 256
 
 static volatile int *marker;
+static unsigned char *blocks[512];
+static unsigned count;
 
 /* A block whose size the compiler does not know. */
 static unsigned char *take(size_t size)
@@ -50,15 +51,32 @@ static unsigned char *take(size_t size)
     return p;
 }
 
-static void let_all_go(void)
+/* All free blocks are old. */
+static void end_ages(void)
 {
-    bhi_hard_let_all_go(bhi_thread_heap);
+    bhi_hard_end_ages(bhi_thread_heap);
 }
 
 static void *free_it(void *p)
 {
     bh_free(p);
     return NULL;
+}
+
+#define SOME 5000u
+#define ALL 20000u /* more than all pages with some have room for */
+static void *all[ALL];
+
+static void take_all(size_t size, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        all[i] = bh_malloc(size);
+}
+
+static void free_all(unsigned n)
+{
+    for (unsigned i = 0; i < n; i++)
+        bh_free(all[i]);
 }
 
 static void look(const bug_t *b)
@@ -70,15 +88,16 @@ static void look(const bug_t *b)
     case LOOK_VERIFY: (void)bh_verify(); break;
     case LOOK_EXIT: exit(0);
     case LOOK_REUSE:
-        for (int i = 0; i < 20000; i++)
-            (void)!bh_malloc(b->size);
+        for (int round = 0; round < 3; round++) { /* in each, some tens of the free blocks stay where they are */
+            take_all(b->size, ALL);
+            if (round < 2)
+                free_all(ALL);
+        }
         break;
     default:
         for (int i = 0; i < 4000; i++)
             bh_free(bh_malloc(b->size));
-        /* It has left the ring. What comes next is as many as here at most, and those
-         * that lie deep are only reached by who frees less than he takes. */
-        for (unsigned i = 0; i < 2 * BHI_HARD_NEXT; i++)
+        for (unsigned i = 0; i < 1000; i++) /* pairs can go round among others */
             (void)!bh_malloc(b->size);
         break;
     }
@@ -88,10 +107,20 @@ static void commit(void *arg)
 {
     const bug_t *b = arg;
     bh_free(b->before);
+    if (b->look == LOOK_REUSE)
+        take_all(b->size, SOME);
     if (b->freed)
         bh_free(b->block);
+    if (b->look == LOOK_REUSE) { /* of few free ones none would be handed out */
+        free_all(SOME);
+        size_t apart = bhi_class_size(bhi_class_of(b->size + BH_CANARY_LEAST));
+        for (unsigned i = 0; i < count; i++) {
+            if (blocks[i] != b->block && blocks[i] != b->block - apart) /* the page stays */
+                bh_free(blocks[i]);
+        }
+    }
     if (b->before != NULL || b->look == LOOK_REUSE)
-        let_all_go();
+        end_ages();
     volatile unsigned char *at = b->block + b->at;
     *at = b->value == CHANGE ? (unsigned char)(*at ^ 0xff) : (unsigned char)b->value;
     if (b->look == LOOK_BACK)
@@ -109,14 +138,12 @@ static void assert_found(const bug_t *b, const char *id)
 
 /* ----------------------------------------------------------- blocks of a class */
 
-static unsigned char *blocks[512];
-static unsigned count;
 
 static void give_blocks(void)
 {
     while (count > 0)
         bh_free(blocks[--count]);
-    let_all_go();
+    end_ages();
 }
 
 /* Takes blocks of `size` bytes until two of them are neighbours in a page; returns
@@ -274,16 +301,18 @@ static void every_offset(look_t where)
     for (unsigned c = 1; c <= 8; c++) {
         size_t bytes = bhi_class_size(c), size = bytes - BH_CANARY_LEAST;
         unsigned char *first, *p = take_neighbours(size, &first);
-        for (size_t at = 0; at < bytes; at++)
+        /* Of the last eight bytes of an old block a neighbour's free says that it was the
+         * neighbour's underflow. */
+        for (size_t at = 0; at < (where == LOOK_LEAVE || where == LOOK_REUSE ? bytes - 8 : bytes); at++)
             assert_found(&(bug_t){.block = p, .at = (ptrdiff_t)at, .size = size, .look = where, .value = 1, .freed = true}, "write-after-free");
     }
     for (unsigned i = 0; i < 5; i++) {
         size_t bytes = bhi_class_size(bhi_class_of(large[i] + BH_CANARY_LEAST));
-        if (where == LOOK_LEAVE && bhi_quarantine_bytes(bytes, bhi_process.options.quarantine_bytes) == 0)
+        if (where == LOOK_LEAVE && bhi_age_length(bytes, bhi_process.options.quarantine_bytes) == 0)
             continue;
         unsigned char *first, *p = take_neighbours(large[i], &first);
         const size_t at[] = {0, 1, bytes / 2, bytes - 2, bytes - 1};
-        for (unsigned k = 0; k < 5; k++)
+        for (unsigned k = 0; k < (where == LOOK_LEAVE || where == LOOK_REUSE ? 3 : 5); k++)
             assert_found(&(bug_t){.block = p, .at = (ptrdiff_t)at[k], .size = large[i], .look = where, .value = 1, .freed = true}, "write-after-free");
     }
     give_blocks();
@@ -295,7 +324,7 @@ START_TEST(written_before_reuse)
 }
 END_TEST
 
-START_TEST(written_in_quarantine)
+START_TEST(written_when_young)
 {
     every_offset(LOOK_LEAVE);
 }
@@ -319,7 +348,7 @@ static void write_then_end_page(void *arg)
     volatile unsigned char *p = take(3000);
     (void)arg;
     bh_free((void *)(uintptr_t)p);
-    let_all_go();
+    end_ages();
     p[2999] = 1;
     *marker = 1;
     bh_collect(true);
@@ -330,7 +359,7 @@ static void write_then_verify_free(void *arg)
     volatile unsigned char *p = take(3000), *q = take(3000);
     (void)arg;
     bh_free((void *)(uintptr_t)p);
-    let_all_go();
+    end_ages();
     p[2999] = 1;
     *marker = 1;
     (void)bh_verify();
@@ -437,7 +466,7 @@ int main(void)
     tcase_add_test(c, two_frees_at_once);
     tcase_add_test(c, a_block_under_way_is_not_accused);
     tcase_add_test(c, written_before_reuse);
-    tcase_add_test(c, written_in_quarantine);
+    tcase_add_test(c, written_when_young);
     tcase_add_test(c, written_before_verify);
     tcase_add_test(c, written_before_exit);
     tcase_add_test(c, written_when_free_at_last);

@@ -4,7 +4,6 @@
 #include "core/free.h"
 #include "core/hardened.h"
 #include "core/heap.h"
-#include "harden/quarantine.h"
 #include "invariants.h"
 #include "meta/size_class.h"
 #include "os/os.h"
@@ -228,10 +227,12 @@ static void written_in_heap(void *arg)
     bh_free((void *)(uintptr_t)p);
     p[1] = 1;
     mark();
-    if (arg == NULL)
-        bh_heap_delete(heap);
-    else
+    if (arg == NULL) {
+        bh_heap_delete(heap); /* nobody gets a block of it any more */
+        (void)bh_verify();
+    } else {
         bh_heap_destroy(heap);
+    }
 }
 
 START_TEST(heaps_that_end)
@@ -276,7 +277,6 @@ START_TEST(what_has_ended_is_inaccessible)
                 bh_free((void *)p);
             ck_assert(sizes[i] > BH_CLASS_MAX_SIZE || unit_readable(p));
             bhi_heap_drain(bhi_thread_heap, SIZE_MAX);
-            bhi_hard_let_all_go(bhi_thread_heap);
             bh_collect(true);
             ck_assert_msg(!unit_readable(p) && !unit_readable(from), "%zu bytes", sizes[i]);
         }
@@ -307,9 +307,13 @@ END_TEST
 
 /* -------------------------------------------------------------- options, shortage */
 
-static size_t waiting(size_t size)
+/* Whether a block that has just been freed is young. */
+static bool waits(size_t size)
 {
-    return bhi_quarantine_count(bhi_thread_heap->hard->quarantine[bhi_class_of(size + BH_CANARY_LEAST)]);
+    void *p = bh_malloc(size);
+    bhi_block_t block = bhi_block_of((uintptr_t)p, BHI_USE_QUERY);
+    bh_free(p);
+    return (bhi_hard_old(bhi_thread_heap, block.page, block.index / 64) & bhi_map_bit(block.index)) == 0;
 }
 
 static void without_quarantine(void)
@@ -321,8 +325,8 @@ static void without_quarantine(void)
     const char *text = inv_all(false, false);
     if (text != NULL)
         fprintf(stderr, "%s\n", text);
-    if (waiting(100) != 50 || waiting(4000) != 0)
-        fprintf(stderr, "%zu and %zu wait\n", waiting(100), waiting(4000));
+    if (!waits(100) || waits(4000))
+        fprintf(stderr, "100 %d 4000 %d\n", waits(100), waits(4000));
 }
 
 START_TEST(no_bytes_for_larger_blocks)
@@ -339,22 +343,19 @@ static int no_more(bhi_os_call_t call)
     return is_short && (call == BHI_OS_MMAP || call == BHI_OS_MPROTECT) ? ENOMEM : 0;
 }
 
-START_TEST(shortage_lets_the_quarantine_go)
+START_TEST(shortage_ends_the_ages)
 {
     static void *p[40000];
     size_t n = 0;
-    bh_free(bh_malloc(20000));
-    ck_assert_uint_ge(waiting(20000), 1);
+    ck_assert(waits(5000));
     is_short = true;
     bhi_os_fail_hook = no_more;
-    while (n < 40000 && (p[n] = bh_malloc(20000)) != NULL)
+    while (n < 40000 && (p[n] = bh_malloc(5000)) != NULL)
         n++;
     ck_assert(n > 2 && n < 40000);
-    ck_assert_uint_eq(waiting(20000), 0);
-    bh_free(p[--n]);
-    ck_assert_uint_eq(waiting(20000), 1);
-    ck_assert_ptr_nonnull(p[n] = bh_malloc(20000)); /* that one */
-    ck_assert_uint_eq(waiting(20000), 0);
+    void *last = p[--n];
+    bh_free(last);
+    ck_assert_ptr_eq(p[n] = bh_malloc(5000), last); /* there is no other */
     is_short = false;
     bhi_os_fail_hook = NULL;
     for (n++; n > 0;)
@@ -443,7 +444,7 @@ int main(int argc, char **argv)
         tcase_add_test(c, what_has_ended_is_inaccessible);
     tcase_add_test(c, a_deleted_heap_emptied_by_verify_is_used_again);
     tcase_add_test(c, no_bytes_for_larger_blocks);
-    tcase_add_test(c, shortage_lets_the_quarantine_go);
+    tcase_add_test(c, shortage_ends_the_ages);
     tcase_add_test(c, figures_agree);
     if (!BH_SANITIZED)
         tcase_add_test(c, the_end_comes_in_time);

@@ -5,6 +5,7 @@
 #include "core/hardened.h"
 #include "core/heap.h"
 #include "core/thread.h"
+#include "harden/age.h"
 #include "invariants.h"
 #include "meta/size_class.h"
 #include "support.h"
@@ -17,11 +18,6 @@
 #include <unistd.h>
 
 static volatile int *marker;
-
-static bhi_page_t *page_of(const void *p)
-{
-    return bhi_block_of((uintptr_t)p, BHI_USE_QUERY).page;
-}
 
 /* ---------------------------------------------------------------- the heartbeat */
 
@@ -58,53 +54,50 @@ END_TEST
 
 /* ----------------------------------------------------------------- the next blocks */
 
-/* Where a turn of the quarantine draws among few, each that it lets go takes a random one
- * of the first BHI_HARD_AMONG places: how often one of them is the first after `n`. */
-static double expected_first(uint64_t *seed, unsigned n)
+/* Nobody gets a block back before as many others of its class were handed out as its ages
+ * promise, whatever else is freed and in how many pages; and then somebody does. */
+START_TEST(a_freed_block_waits)
 {
-    enum { ROUNDS = 100000 };
-    unsigned first = 0;
-    for (unsigned round = 0; round < ROUNDS; round++) {
-        bool is_new[BHI_HARD_AMONG + BH_QUARANTINE_TURN] = {false};
-        unsigned count = BHI_HARD_AMONG;
-        for (unsigned i = 0; i < n; i++, count++) {
-            unsigned at = count - unit_below(seed, BHI_HARD_AMONG);
-            is_new[count] = is_new[at];
-            is_new[at] = true;
+    enum { LIVE = 3000, SOON = 20000 };
+    static const size_t sizes[] = {8, 60, 120, 240, 500, 1000, 4000};
+    static void *live[LIVE];
+    uint64_t seed = unit_seed("waits");
+    for (unsigned s = 0; s < sizeof sizes / sizeof sizes[0]; s++) {
+        size_t bytes = bhi_class_size(bhi_class_of(sizes[s] + BH_CANARY_LEAST));
+        uint32_t length = bhi_age_length(bytes, bhi_process.options.quarantine_bytes);
+        ck_assert(length > 0 && (bytes > BH_AGE_SMALL || length >= 8));
+        for (unsigned i = 0; i < LIVE; i++)
+            live[i] = bh_malloc(sizes[s]);
+        unsigned back = 0;
+        for (unsigned round = 0; round < 3000; round++) {
+            unsigned at = unit_below(&seed, LIVE);
+            void *gone = live[at];
+            bh_free(gone);
+            uint32_t others = length + unit_below(&seed, 200);
+            for (uint32_t i = 0; i < others; i++) { /* with frees between, or not */
+                unsigned k = unit_below(&seed, LIVE);
+                if (k != at && round % 3 != 0)
+                    bh_free(live[k]);
+                void *p = bh_malloc(sizes[s]);
+                if (p == gone) {
+                    ck_assert_msg(i >= length, "a block of %zu bytes came back after %u of %u", bytes, i, length);
+                    back++;
+                    gone = NULL;
+                }
+                if (k != at && round % 3 != 0)
+                    live[k] = p;
+                else
+                    bh_free(p);
+            }
+            live[at] = bh_malloc(sizes[s]);
         }
-        first += is_new[count - 1];
+        for (unsigned i = 0; i < SOON && back == 0; i++)
+            bh_free(bh_malloc(sizes[s]));
+        ck_assert_msg(back > 0, "no block of %zu bytes ever came back", bytes);
+        for (unsigned i = 0; i < LIVE; i++)
+            bh_free(live[i]);
+        ck_assert_invariants();
     }
-    return first / (double)ROUNDS;
-}
-
-START_TEST(who_is_drawn_among_few_comes_at_random)
-{
-    enum { ROUNDS = 400000, SIZE = 500 };
-    static uintptr_t before[BHI_HARD_NEXT];
-    uint64_t seed = unit_seed("drawn among few");
-    for (int i = 0; i < 5000; i++)
-        bh_free(bh_malloc(SIZE));
-    unsigned c = page_of(bh_malloc(SIZE))->size_class;
-    const bhi_quarantine_t *q = bhi_thread_heap->hard->quarantine[c];
-    const bhi_hard_next_t *next = bhi_thread_heap->hard->next[c];
-    unsigned at_once = 0, rounds = 0, young = q->end - q->first;
-    ck_assert_uint_lt(q->old, 2 * BHI_HARD_AMONG);
-    for (int i = 0; i < ROUNDS; i++) {
-        unsigned had = next->count;
-        memcpy(before, next->entry, had * sizeof before[0]);
-        bh_free(bh_malloc(SIZE));
-        if (next->count != had - 1 + young || had < BHI_HARD_AMONG + 1)
-            continue; /* no turn, or more were chosen, or there was no place */
-        bool known = false;
-        for (unsigned k = 0; k < had - 1; k++)
-            known |= before[k] == next->entry[next->count - 1];
-        at_once += !known;
-        rounds++;
-    }
-    ck_assert_uint_gt(rounds, ROUNDS / 60);
-    double expected = rounds * expected_first(&seed, young);
-    ck_assert_msg(at_once > expected * 0.9 && at_once < expected * 1.1, "%u of %u, %.0f expected", at_once, rounds, expected);
-    ck_assert_invariants();
 }
 END_TEST
 
@@ -208,7 +201,6 @@ START_TEST(what_was_never_handed_out_is_not_touched)
     ck_assert_int_lt(faults() - before, 10);
     bh_free(p);
     before = faults();
-    bhi_hard_let_all_go(bhi_thread_heap);
     bh_collect(true);
     ck_assert_uint_eq(block.page->state, BHI_PAGE_FREE);
     ck_assert_int_lt(faults() - before, 10);
@@ -307,7 +299,8 @@ static void free_twice_and_reuse(void *arg)
     atomic_store(&block.page->map[block.index].held, 1);
     *marker = 1;
     for (int i = 0; i < 20000; i++)
-        bh_free(bh_malloc(40));
+        bh_free(bh_malloc(40)); /* never that one: held */
+    bh_collect(true);
 }
 
 /* The owner's malloc has handed the block out again, in the moment that the other one said
@@ -342,7 +335,6 @@ START_TEST(a_few_empty_pages_wait)
     unsigned c = bhi_class_of(1000 + BH_CANARY_LEAST);
     const bhi_queue_t *q = &bhi_thread_heap->queues[c];
     bh_free(bh_malloc(1000));
-    bhi_hard_let_all_go(bhi_thread_heap);
     bh_collect(true);
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < N; i++)
@@ -351,8 +343,7 @@ START_TEST(a_few_empty_pages_wait)
         for (int i = 0; i < N; i++)
             bh_free(p[i]);
         ck_assert_invariants();
-        bhi_hard_let_all_go(bhi_thread_heap);
-        ck_assert_msg(q->length > 4 && q->length <= 10, "%zu pages wait", q->length);
+            ck_assert_msg(q->length > 4 && q->length <= 10, "%zu pages wait", q->length);
         ck_assert_invariants();
     }
     /* Not for ever: some other class's heartbeats end it. */
@@ -376,7 +367,7 @@ int main(void)
         return 0;
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_test(c, pairs_come_with_heartbeats);
-    tcase_add_test(c, who_is_drawn_among_few_comes_at_random);
+    tcase_add_test(c, a_freed_block_waits);
     tcase_add_test(c, each_block_is_in_one_place);
     if (!BH_SANITIZED)
         tcase_add_test(c, a_child_chooses_anew);
