@@ -99,7 +99,7 @@ selftest() { # selftest SOURCE
     notices SECURITY.md 's/#exceptions-options/#exception-options/' 'no heading'
     notices hardening-docs/no-residue.md 's/bhi_page_grow/bhi_page_grows/' 'nothing in the code is called bhi_page_grows'
     notices hardening-docs/zero-size.md 's/src\/core\/zero\.c/src\/core\/none.c/' 'there is no src/core/none.c'
-    notices hardening-docs/large-blocks.md 's/(quarantine, guard/(quarantines, guard/' 'no unit test of quarantines'
+    notices hardening-docs/large-blocks.md 's/(guard, chunk/(guards, chunk/' 'no unit test of guards'
     notices hardening-docs/README.md 's/(no-residue\.md)/(zero-size.md)/' 'no-residue.md is not in the index'
     notices hardening-docs/README.md 's/`walk-up`/`walk-on`/' "no row 'walk-on'"
 }

@@ -1,5 +1,5 @@
 /* Profile hardened: malloc of blocks in pages; see hardened.h. Owns, with
- * hardened_free.c, E1 to E5. */
+ * hardened_free.c, E1 to E4. */
 #include "core/hardened.h"
 
 #include "base/bits.h"

@@ -102,8 +102,7 @@ BH_INLINE uintptr_t bhi_page_block(const bhi_page_t *page, uint32_t index)
     return page->start + index * page->block_size; /* within a span, whose bytes 32 bits count */
 }
 
-/* Owner: blocks with live = 1, and in profile hardened those in quarantine
- * and those that come next. */
+/* Owner: blocks with live = 1. */
 BH_INLINE uint32_t bhi_page_live(const bhi_page_t *page)
 {
     return page->used - page->listed;

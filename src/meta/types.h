@@ -125,8 +125,7 @@ typedef enum bhi_memory {
  *   I2  capacity <= reserved; blocks >= capacity, and those of the last word of the
  *       map below it that `fresh` names, are fresh: live = held = 0, on no list
  *   I3  used = number of blocks with live = 1 (held ones included) and of those on the
- *       list, so that malloc need not count, and in profile hardened those in
- *       quarantine and those that come next; 0 also for a single block that was freed,
+ *       list, so that malloc need not count; 0 also for a single block that was freed,
  *       whose bits stay until the page ends
  *   I4  blocks below capacity that are neither fresh nor live are free: on the page's
  *       list, or found in the map by the next refill. The list holds only free blocks,

@@ -51,8 +51,8 @@ typedef enum bhi_option_from { BHI_FROM_PROFILE, BHI_FROM_FILE, BHI_FROM_PROGRAM
  * large_quarantine_bytes: address space, for the process. large_keep_bytes: memory
  * that waits to be used again up to which that of freed large blocks is kept.
  * trap_from: blocks of so many bytes and more cannot be accessed from the moment they
- * are freed. seed: of all random choices; 0: the kernel's entropy. realloc_moves: where
- * no block has a list (all profiles but secure). alloc_cap: larger requests fail, or
+ * are freed. seed: of all random choices; 0: the kernel's entropy. realloc_moves: in
+ * all profiles but secure. alloc_cap: larger requests fail, or
  * with alloc_cap_abort end the process. guarded_*: harden/guarded.h, core/sampled.h;
  * stacks: rt/stack.h. stacks_of, fill, mismatch: core/traced.h; leaks, leak_signal:
  * core/leaks.h. */

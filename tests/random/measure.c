@@ -322,8 +322,8 @@ static void group_chance(void)
     exactly("guarded, at a sample rate of 60", "= 1/60", sum.guarded, seeds * PROBE_SAMPLED, 1.0 / PROBE_SAMPLE_RATE);
     if (is_hardened() || plant) {
         const chance_t list[] = {
-            {sum.ring, seeds, exp2(-40), "64 B within 64 frees"},
-            {sum.later, seeds, 1 - pow(1 - 1.0 / PROBE_ARRAY, PROBE_LATER), "64 B within 80 frees"}};
+            {sum.ring, seeds, exp2(-40), "64 B within 48 allocations"},
+            {sum.later, seeds, 1 - pow(1 - 1.0 / PROBE_ARRAY, PROBE_LATER), "64 B within 64 allocations"}};
         for (size_t i = 0; i < 2; i++)
             chances("back from the quarantine", &list[i], 1);
         chance_t same = {0, seeds * (seeds - 1) / 2, exp2(-54), "two of 8 bytes"};

@@ -281,9 +281,9 @@ static void chance(probe_chance_t *out)
     if (bhi_is_hardened() || planted)
         out->end = end_of(p);
     give(p);
-    for (unsigned frees = 0; frees <= PROBE_RING + PROBE_LATER; frees++) {
+    for (unsigned frees = 0; frees < PROBE_RING + PROBE_LATER; frees++) {
         uintptr_t q = take_plain();
-        out->ring |= q == p && frees <= PROBE_RING;
+        out->ring |= q == p && frees < PROBE_RING;
         out->later |= q == p;
         give(q);
     }

@@ -46,9 +46,9 @@ typedef struct probe_fork {
  * leaves its quarantine; what bytes stand behind a block of profile hardened. */
 #define PROBE_SAMPLE_RATE 60u
 #define PROBE_SAMPLED 6000u
-#define PROBE_RING 24u   /* frees of a small class within which a block stays in quarantine, for certain */
+#define PROBE_RING 48u   /* allocations of a small class within which a freed block does not come back, for certain */
 #define PROBE_ARRAY 32u
-#define PROBE_LATER 16u  /* frees beyond */
+#define PROBE_LATER 16u  /* allocations beyond */
 typedef struct probe_chance {
     uint64_t guarded;     /* of PROBE_SAMPLED */
     uint64_t ring, later; /* whether the block came back within the ring, and so many frees later */
