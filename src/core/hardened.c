@@ -154,6 +154,17 @@ void *bhi_malloc_generic(size_t size)
     return bhi_process.short_ways ? malloc_soon(size) : bhi_malloc_rest(size);
 }
 
+void bhi_hard_begin_ages(bhi_heap_t *heap)
+{
+    for (unsigned c = 0; bhi_is_hardened() && c < BHI_CLASSES; c++)
+        bhi_age_begin(&heap->age[c], bhi_class_size(c), bhi_process.options.quarantine_bytes);
+}
+
+void bhi_hard_stop_ages(bhi_heap_t *heap)
+{
+    memset(heap->age, 0, sizeof heap->age);
+}
+
 void bhi_hard_end_ages(bhi_heap_t *heap)
 {
     for (unsigned c = 0; c < BHI_CLASSES; c++) {

@@ -49,12 +49,17 @@ BH_INLINE bool bhi_page_has_ends(const bhi_page_t *page)
     return bhi_is_hardened() && page->size_class != BHI_CLASS_ZERO && bhi_page_bytes(page) != 0;
 }
 
-/* Ages of a class whose page the heap has now. */
+/* Owner: ages of the class of a page that the heap has now. */
 BH_INLINE void bhi_hard_begin_age(bhi_heap_t *heap, const bhi_page_t *page)
 {
     if (bhi_is_hardened() && page->size_class < BHI_CLASSES)
         bhi_age_begin(&heap->age[page->size_class], page->block_size, bhi_process.options.quarantine_bytes);
 }
+
+/* Owner: of all classes, as the heap has a thread again; and none any more, as it has none:
+ * nothing is listed in it then, and who was young would stay so. */
+void bhi_hard_begin_ages(bhi_heap_t *heap);
+void bhi_hard_stop_ages(bhi_heap_t *heap);
 
 /* Owner: of a word of the map of its page, blocks that are free and have waited. */
 BH_INLINE uint64_t bhi_hard_old(const bhi_heap_t *heap, const bhi_page_t *page, uint32_t word)

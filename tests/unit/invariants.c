@@ -105,12 +105,11 @@ static bool ready(const bhi_page_t *page, uint32_t i)
     return (atomic_load(bhi_hard_ready(page, i / 64)) >> (i % 64) & 1) != 0;
 }
 
-/* E4: 0, or one of a class that has ages; the blocks of another owner may have any. */
+/* E4: 0, or an even number of a block that was live. */
 static bool has_mark(const bhi_page_t *page, uint32_t i)
 {
-    const bhi_heap_t *heap = atomic_load(&page->heap);
     uint8_t mark = atomic_load(&page->map[i].live);
-    return mark == 0 || (mark % 2 == 0 && !is_fresh(page, i) && heap->age[page->size_class].mark != 0);
+    return mark == 0 || (mark % 2 == 0 && !is_fresh(page, i) && i < bhi_page_capacity(page));
 }
 
 static bool zero(uintptr_t from, size_t size);

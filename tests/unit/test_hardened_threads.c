@@ -1,6 +1,7 @@
 /* core/hardened.c with several threads: their ends, forks, and correct programs that
  * nobody may accuse. The program runs in profile hardened. */
 #include "bulkhead.h"
+#include "core/free.h"
 #include "core/hardened.h"
 #include "core/heap.h"
 #include "core/thread.h"
@@ -59,6 +60,53 @@ START_TEST(threads_end_with_a_full_quarantine)
     *marked = 0;
     unit_assert_violation(written_in_thread, &kept, "write-after-free");
     ck_assert_int_eq(*marked, 1);
+}
+END_TEST
+
+/* What an ended thread has freed last, and what others free of its blocks afterwards, has
+ * no age to wait for: its pages are adopted. */
+#define LEFT 4000u
+static void *left[LEFT];
+
+static void *leave_half(void *arg)
+{
+    (void)arg;
+    for (unsigned i = 0; i < LEFT; i++)
+        left[i] = bh_malloc(200);
+    for (unsigned i = 0; i < LEFT; i += 2) {
+        bh_free(left[i]);
+        left[i] = NULL;
+    }
+    return NULL;
+}
+
+START_TEST(what_a_thread_leaves_is_used)
+{
+    static void *mine[LEFT / 2];
+    bh_free(bh_malloc(200));
+    unit_thread(leave_half, NULL);
+    for (unsigned i = 1; i < LEFT; i += 4) {
+        bh_free(left[i]);
+        left[i] = NULL;
+    }
+    unsigned adopted = 0;
+    for (unsigned i = 0; i < LEFT / 2; i++) {
+        mine[i] = bh_malloc(200);
+        const bhi_page_t *page = bhi_block_of((uintptr_t)mine[i], BHI_USE_QUERY).page;
+        for (unsigned k = 3; k < LEFT; k += 4 * 16) {
+            if (bhi_block_of((uintptr_t)left[k], BHI_USE_QUERY).page == page) {
+                adopted++;
+                break;
+            }
+        }
+    }
+    ck_assert_msg(adopted > LEFT / 4, "%u of %u blocks lie in pages that the thread left", adopted, LEFT / 2);
+    ck_assert_invariants();
+    for (unsigned i = 0; i < LEFT / 2; i++)
+        bh_free(mine[i]);
+    for (unsigned i = 0; i < LEFT; i++)
+        bh_free(left[i]);
+    ck_assert_invariants();
 }
 END_TEST
 
@@ -227,6 +275,7 @@ int main(void)
     marked = mmap(NULL, BH_OS_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     tcase_set_timeout(c, UNIT_TIMEOUT);
     tcase_add_test(c, threads_end_with_a_full_quarantine);
+    tcase_add_test(c, what_a_thread_leaves_is_used);
     tcase_add_test(c, verify_counts_what_it_may_not_see);
     tcase_add_test(c, correct_threads_are_not_accused);
     tcase_add_test(c, large_blocks_freed_while_their_owner_looks);
