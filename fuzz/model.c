@@ -12,8 +12,7 @@
 
 #define OS_PAGE ((size_t)4096)
 #define GHOSTS 512u
-#define QUARANTINE_SMALL 256u /* to here a block waits for 64 others of its class, for certain */
-#define QUARANTINE_LEAST 64u
+#define QUARANTINE_SMALL 256u /* to here a block waits for others of its class, for certain */
 #define MUST_MOST 512u
 
 model_t model;
@@ -28,7 +27,7 @@ static uintptr_t live_from[PLACES], live_to[PLACES];
 /* Blocks that were freed, newest last. */
 static struct ghost {
     uintptr_t p;
-    uint32_t puts, puts_all; /* how many blocks of its class, and of all, had been freed with it */
+    uint32_t takes, takes_all; /* how many blocks of its class, and of all, had been handed out */
     uint16_t class_index;
     uint8_t gone;  /* its quarantine was emptied since */
     uint32_t before; /* the last one before it in its chain, counted as ghost_count counts */
@@ -38,7 +37,7 @@ static unsigned ghost_count;
 /* The last one of each chain, by address: 1 + what ghost_count was. */
 #define GHOST_CHAINS 256u
 static uint32_t ghost_last[GHOST_CHAINS];
-static uint32_t puts_of[256], puts_all;
+static uint32_t takes_of[256], takes_all;
 
 static struct must {
     uintptr_t at;
@@ -75,10 +74,10 @@ bool model_inside(uintptr_t at, size_t size)
 void model_begin(bool hardened, const places_t *where)
 {
     memset(&model, 0, sizeof model);
-    memset(puts_of, 0, sizeof puts_of);
+    memset(takes_of, 0, sizeof takes_of);
     model.hardened = hardened;
     places = *where;
-    ghost_count = must_count = puts_all = 0;
+    ghost_count = must_count = takes_all = 0;
     memset(ghost_last, 0, sizeof ghost_last);
     memset(live_from, 0, sizeof live_from);
     memset(live_to, 0, sizeof live_to);
@@ -128,8 +127,16 @@ static const struct ghost *ghost_at(uintptr_t p)
     return NULL;
 }
 
-/* In profile hardened a small block does not come back before 64 others of its class
- * were freed, unless its heap's quarantines were emptied. */
+/* So many blocks of a class are handed out before one that was freed: 8 KiB or 64 of them,
+ * whichever is less, but for a quarter. */
+static unsigned waits(unsigned c)
+{
+    unsigned bytes = c <= 8 ? 16 * c : 32 * (c - 8), most = 8192 / bytes;
+    return (most < 64 ? most : 64) * 3 / 4;
+}
+
+/* In profile hardened a small block does not come back before, unless its heap's
+ * quarantines were emptied. */
 static void check_quarantine(uintptr_t p, size_t usable)
 {
     if (!model.hardened || model.may_fail || usable == 0 || usable + CANARY_LEAST > QUARANTINE_SMALL)
@@ -138,10 +145,9 @@ static void check_quarantine(uintptr_t p, size_t usable)
     unsigned c = class_index(usable);
     if (g == NULL || g->gone || g->class_index != c)
         return;
-    /* What other threads freed before may have reached the quarantine after it. */
-    uint32_t since = (model.irregular ? puts_all - g->puts_all : puts_of[c] - g->puts) + model.remote;
-    if (since < QUARANTINE_LEAST)
-        finding("block %#zx came back after %u frees of its class", p, since);
+    uint32_t since = model.irregular ? takes_all - g->takes_all : takes_of[c] - g->takes;
+    if (since < waits(c))
+        finding("block %#zx came back after %u others of its class", p, since);
 }
 
 void model_quarantine_emptied(void)
@@ -149,6 +155,19 @@ void model_quarantine_emptied(void)
     unsigned n = ghost_count < GHOSTS ? ghost_count : GHOSTS;
     for (unsigned i = 0; i < n; i++)
         ghosts[i].gone = 1;
+}
+
+/* A page without live blocks may end, whose list nobody uses up then, and its slot become
+ * another's. */
+static void page_may_end(uintptr_t p, unsigned c)
+{
+    for (unsigned i = 0; i < PLACES; i++) {
+        if (live_to[i] != 0 && live_from[i] >> 16 == p >> 16)
+            return;
+    }
+    unsigned n = ghost_count < GHOSTS ? ghost_count : GHOSTS;
+    for (unsigned i = 0; i < n; i++)
+        ghosts[i].gone |= ghosts[i].class_index == c || ghosts[i].p >> 16 == p >> 16;
 }
 
 bool model_was_freed(uintptr_t p)
@@ -256,6 +275,10 @@ void model_taken(unsigned place, uintptr_t p, const wanted_t *w)
     check_guards(p, usable, w);
     if (w->alignment <= 16 && !w->stayed)
         check_quarantine(p, usable);
+    if (model.hardened && !w->stayed) {
+        takes_of[usable + CANARY_LEAST <= QUARANTINE_SMALL ? class_index(usable) : 255]++;
+        takes_all++;
+    }
     if (w->zero && !(model.scribbled && !model.hardened)) {
         if (!is_zero(p, usable < SHOWN ? usable : SHOWN))
             finding("block %#zx of %zu bytes is not zero", p, w->size);
@@ -285,13 +308,15 @@ void model_given(block_t *b, unsigned context)
 {
     unsigned c = model.hardened && b->usable + CANARY_LEAST <= QUARANTINE_SMALL ? class_index(b->usable) : 255;
     uint32_t *last = ghost_chain(b->p);
-    ghosts[ghost_count++ % GHOSTS] = (struct ghost){b->p, ++puts_of[c], ++puts_all, (uint16_t)c, b->orphan || b->irregular, *last};
+    ghosts[ghost_count++ % GHOSTS] = (struct ghost){b->p, takes_of[c], takes_all, (uint16_t)c, b->orphan || b->irregular, *last};
     *last = ghost_count;
     model.irregular |= b->irregular;
     model.remote += b->orphan || b->context != context;
     b->state = BLOCK_FREED;
     if (b >= model.block && b < model.block + PLACES) /* or a copy, of one that moved */
         forget((unsigned)(b - model.block));
+    if (model.hardened)
+        page_may_end(b->p, c);
 }
 
 void model_resized(unsigned place, uintptr_t p, const block_t *before, const wanted_t *w, bool rest_zero)

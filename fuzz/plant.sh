@@ -34,12 +34,12 @@ usable-too-large@src/core/page.h@s/return page->size_class != BHI_CLASS_ZERO ? p
 stale-capacity@src/core/page.c@s/atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);//@badfree api
 heap-without-generation@src/core/owner.c@s/^    heap->generation++;$//@badfree
 generation-of-deleted@src/core/owner.c@s/^        heap->generation++;$//@badfree
-forgotten-quarantine@src/harden/quarantine.c@s/^        q->block\[chosen\[i\]\] = next\[i\];$//@api
-early-quarantine-exit@src/harden/quarantine.c@s/^        uintptr_t block = q->block\[chosen\[i\]\];$/        uintptr_t block = next[i];/;s/^        q->block\[chosen\[i\]\] = next\[i\];$//@api
+age-ended-by-any-list@src/harden/age.h@s/^    if (n >= age->length)$/    if (n >= 1)/@api
+ages-too-short@src/harden/age.h@s/^    if (age->listed < age->length)$/    if (age->listed < 1)/@api
 canary-one-byte-short@src/harden/canary.h@s/ ^ bhi_canary_tail(canary)) & shown.last\()*\);$/ ^ bhi_canary_tail(canary)) \& shown.last \& UINT64_MAX >> 8\1;/;s/return ((last ^ canary.last) & /last[1] = (last[1] \& UINT64_MAX >> 8) | (canary.last[1] \& ~(UINT64_MAX >> 8)); &/@inband
 neighbour-not-checked@src/core/hardened_free.c@s/^    if (bh_likely(index != 0))$/    if (false)/@inband
 neighbour-not-checked-soon@src/core/hardened_free.c@s/^            damage |= damage_of(p - bytes, page, bytes, size, index - 1);$/            (void)size;/@inband
-written-not-found@src/core/hardened.c@/^static BH_NOINLINE void .give(/,/^}/s/(at != BH_WIPE_CLEAN)/(false)/@inband
+written-not-found@src/core/hardened.c@/^BH_NOINLINE void .bhi_hard_give(/,/^}/s/(at != BH_WIPE_CLEAN)/(false)/@inband
 written-not-found-soon@src/core/hardened.c@s/bh_unlikely(!bhi_wipe_is_clean_soon(block, bytes)) ||/false ||/@inband
 written-not-found-middle@src/core/hardened.c@s/bh_unlikely(!bhi_wipe_is_clean_middle(block, bytes)) ||/false ||/@inband
 pages-not-verified@src/core/hardened_look.c@s/^                verify_page(page);$/                (void)page;/@inband
