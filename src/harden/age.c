@@ -11,5 +11,5 @@ uint32_t bhi_age_length(size_t size, size_t budget)
         return 0;
     if (size <= BH_AGE_SMALL)
         return (uint32_t)bhi_min(BH_REUSE_BYTES / size, BH_REUSE_BLOCKS) * 3 / 4;
-    return (uint32_t)bhi_min(budget / 2 / size, BH_AGE_MOST);
+    return (uint32_t)bhi_min(budget / size, BH_AGE_MOST);
 }

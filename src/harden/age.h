@@ -18,7 +18,7 @@
  * Blocks of up to BH_AGE_SMALL bytes have ages as long as the shortest list that is made of
  * freed blocks (bhi_page_reuse_least), 24 to 48 of them: of the next 8 allocations
  * none gets a block that was just freed. Larger ones have what the byte
- * budget allows (option quarantine_bytes, for two ages together), BH_AGE_MOST at most, and
+ * budget of an age allows (option quarantine_bytes), BH_AGE_MOST at most, and
  * where that is less than one block none: their mark is 0, and no age is theirs.
  *
  * Marks are the even numbers from 2 on, in a circle: a block that is not taken for 126 ages

@@ -15,10 +15,10 @@ START_TEST(lengths)
         ck_assert(bhi_age_length(size, 0) == bhi_age_length(size, SIZE_MAX) && bhi_age_length(size, 0) >= 24);
     ck_assert(bhi_age_length(16, 0) == 48 && bhi_age_length(128, 0) == 48 && bhi_age_length(BH_AGE_SMALL, 0) == 24);
     ck_assert_uint_eq(bhi_age_length(BH_AGE_SMALL + 64, 0), 0);
-    ck_assert_uint_eq(bhi_age_length(1024, 32768), 16);
-    ck_assert_uint_eq(bhi_age_length(16384, 32768), 1);
-    ck_assert_uint_eq(bhi_age_length(16385, 32768), 0);
-    ck_assert_uint_eq(bhi_age_length(16385, SIZE_MAX), BH_AGE_MOST);
+    ck_assert_uint_eq(bhi_age_length(4096, 32768), 8);
+    ck_assert_uint_eq(bhi_age_length(32768, 32768), 1);
+    ck_assert_uint_eq(bhi_age_length(32769, 32768), 0);
+    ck_assert_uint_eq(bhi_age_length(32769, SIZE_MAX), BH_AGE_MOST);
 }
 END_TEST
 
