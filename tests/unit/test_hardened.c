@@ -24,7 +24,7 @@ typedef enum look {
     LOOK_VERIFY, /* bh_verify */
     LOOK_EXIT,   /* the end of the process */
     LOOK_REUSE,  /* all blocks of the page are handed out */
-    LOOK_LEAVE,  /* so many frees and allocations that it is old, and handed out */
+    LOOK_LEAVE,  /* the same, and it was young when it was written */
     LOOKS
 } look_t;
 
@@ -87,18 +87,12 @@ static void look(const bug_t *b)
     case LOOK_BACK:
     case LOOK_VERIFY: (void)bh_verify(); break;
     case LOOK_EXIT: exit(0);
-    case LOOK_REUSE:
+    default:
         for (int round = 0; round < 3; round++) { /* in each, some tens of the free blocks stay where they are */
             take_all(b->size, ALL);
             if (round < 2)
                 free_all(ALL);
         }
-        break;
-    default:
-        for (int i = 0; i < 4000; i++)
-            bh_free(bh_malloc(b->size));
-        for (unsigned i = 0; i < 1000; i++) /* pairs can go round among others */
-            (void)!bh_malloc(b->size);
         break;
     }
 }
@@ -107,11 +101,12 @@ static void commit(void *arg)
 {
     const bug_t *b = arg;
     bh_free(b->before);
-    if (b->look == LOOK_REUSE)
+    bool reused = b->look == LOOK_REUSE || b->look == LOOK_LEAVE;
+    if (reused)
         take_all(b->size, SOME);
     if (b->freed)
         bh_free(b->block);
-    if (b->look == LOOK_REUSE) { /* of few free ones none would be handed out */
+    if (reused) { /* of few free ones none would be handed out */
         free_all(SOME);
         size_t apart = bhi_class_size(bhi_class_of(b->size + BH_CANARY_LEAST));
         for (unsigned i = 0; i < count; i++) {
