@@ -83,13 +83,15 @@ void bhi_large_trap(bhi_page_t *page)
     bhi_segment_t *s = bhi_page_segment(page, &slot);
     if (s->kind == BHI_SEGMENT_HUGE) {
         bhi_state_lock(); /* its owner may read the block's end while it is not held: see hardened.c */
+        page->local_free = BHI_LARGE_TRAPPING;
         bhi_state_unlock();
         uintptr_t base = bhi_align_down(page->start, BH_SEGMENT_SIZE); /* see bhi_heap_large_at */
-        if (bhi_os_rereserve(base, page->start - base + page->single_bytes) == 0)
-            page->local_free = BHI_LARGE_TRAPPED;
+        bool trapped = bhi_os_rereserve(base, page->start - base + page->single_bytes) == 0;
+        page->local_free = trapped ? BHI_LARGE_TRAPPED : BHI_LARGE_OPEN;
         return;
     }
     bhi_state_lock();
+    page->local_free = BHI_LARGE_TRAPPING; /* for a child of a fork meanwhile: the lock is given up */
     page->local_free = bhi_guard_trap(s, slot, page->span_slots, false) ? BHI_LARGE_TRAPPED : BHI_LARGE_TRAPPED_DIRTY;
     bhi_state_unlock();
 }
@@ -102,7 +104,9 @@ void bhi_large_span(bhi_segment_t *s, unsigned slot, unsigned slots, uint32_t tr
         return;
     }
     bhi_span_quarantine(s, slot, slots);
-    bool zero = trapped != BHI_LARGE_OPEN ? trapped == BHI_LARGE_TRAPPED : bhi_guard_trap(s, slot, slots, false);
+    bool done = trapped == BHI_LARGE_TRAPPED || trapped == BHI_LARGE_TRAPPED_DIRTY;
+    /* Of what is partly closed nobody knows how: one mapping over it, whatever it costs. */
+    bool zero = done ? trapped == BHI_LARGE_TRAPPED : bhi_guard_trap(s, slot, slots, trapped == BHI_LARGE_TRAPPING);
     put((bhi_quarantined_t){.segment = s, .slot = (uint8_t)slot, .slots = slots, .dirty = !zero});
 }
 
@@ -147,10 +151,11 @@ void bhi_large_huge(const bhi_page_t *page, bhi_segment_t *first)
     uintptr_t base = bhi_align_down(page->start, BH_SEGMENT_SIZE); /* see bhi_heap_large_at */
     size_t bytes = page->start - base + page->single_bytes;
     bool gone = bhi_os_rereserve(base, (size_t)n << BH_SEGMENT_SHIFT) == 0;
-    if (!gone && bhi_large_trapped(page) != BHI_LARGE_OPEN)
-        bytes = 0; /* nothing of it is accessible any more */
+    uint32_t trapped = bhi_large_trapped(page);
+    if (!gone && trapped != BHI_LARGE_OPEN)
+        bytes = 0; /* nothing of it is accessible any more, or not all */
     /* At the mapping limit guard regions still work. */
-    bool small = n <= ADOPT_MOST;
+    bool small = n <= ADOPT_MOST && trapped != BHI_LARGE_TRAPPING;
     bhi_region_t region = !gone && wanted && small && bytes != 0 ? bhi_guard_range(base, bytes) : BHI_REGION_NONE;
     bool closed = gone || region == BHI_REGION_ALL;
     bool zero = closed || bhi_os_purge(base, bytes) == 0;

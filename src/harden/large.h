@@ -13,11 +13,13 @@ BH_INLINE bool bhi_large_wants(size_t bytes)
 }
 
 /* What page->local_free of a single block says of its memory once the thread that
- * freed it has trapped it, beforehand. */
-enum { BHI_LARGE_OPEN = 0, BHI_LARGE_TRAPPED = 1, BHI_LARGE_TRAPPED_DIRTY = 2 };
+ * freed it has trapped it, beforehand. TRAPPING is seen in a forked child alone, where
+ * that thread is not: any part of the memory may be closed, and the header says of none
+ * that it is. */
+enum { BHI_LARGE_OPEN = 0, BHI_LARGE_TRAPPED = 1, BHI_LARGE_TRAPPED_DIRTY = 2, BHI_LARGE_TRAPPING = 3 };
 BH_INLINE uint32_t bhi_large_trapped(const bhi_page_t *page)
 {
-    return page->block_size == 0 && page->local_free <= BHI_LARGE_TRAPPED_DIRTY ? page->local_free : BHI_LARGE_OPEN;
+    return page->block_size == 0 && page->local_free <= BHI_LARGE_TRAPPING ? page->local_free : BHI_LARGE_OPEN;
 }
 
 /* By a thread that has set held in the page of a single block, which cannot end

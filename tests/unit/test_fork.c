@@ -3,7 +3,10 @@
 #include "core/free.h"
 #include "core/heap.h"
 #include "core/thread.h"
+#include "harden/guard.h"
+#include "harden/large.h"
 #include "invariants.h"
+#include "meta/arena.h"
 #include "os/os.h"
 #include "support.h"
 
@@ -21,7 +24,7 @@ static void *busy(void *arg)
     while (!atomic_load(&stop)) {
         uint32_t at = unit_below(&seed, 512);
         uint32_t kind = unit_below(&seed, 60);
-        size_t size = kind == 0 ? (size_t)300 << 10 : unit_below(&seed, 2000);
+        size_t size = kind == 0 ? (size_t)(300 + 400 * (at & 1)) << 10 : unit_below(&seed, 2000);
         unsigned char *p = bh_malloc(size + 1);
         p[0] = (unsigned char)at;
         p[size] = (unsigned char)at;
@@ -42,7 +45,7 @@ static void child_works(void *arg)
     }
     for (int round = 0; round < 3; round++) {
         for (int i = 0; i < 512; i++) {
-            size_t size = (size_t)i * (i % 50 == 0 ? 1000 : 7);
+            size_t size = (size_t)i * (i % 50 == 0 ? 1700 : 7);
             unsigned char *p = bh_zalloc(size);
             if (p == NULL)
                 _exit(4);
@@ -150,6 +153,64 @@ START_TEST(child_repairs_what_threads_without_a_heap_announced)
 }
 END_TEST
 
+/* ------------------------------------------------ a thread in the middle of a trap */
+
+static bhi_page_t *page_at(const void *p)
+{
+    bhi_arena_t *arena = bhi_arena_of((uintptr_t)p);
+    return bhi_desc_first(bhi_desc_at(arena->descs, (uintptr_t)p - arena->base));
+}
+
+/* What hold() of core/free.c and bhi_large_trap have done when another thread forks: the
+ * kernel has closed `closed` bytes of the block, and no header says so. */
+static void stop_in_trap(void *p, size_t closed)
+{
+    bhi_page_t *page = page_at(p);
+    ck_assert(bhi_map_set_held(page->map, 0));
+    page->local_free = BHI_LARGE_TRAPPING;
+    if (bhi_guard_range((uintptr_t)p, closed) != BHI_REGION_ALL)
+        ck_assert_int_eq(bhi_os_protect_none((uintptr_t)p, closed), 0);
+}
+
+static void uses_such_blocks(void *arg)
+{
+    size_t size = *(const size_t *)arg;
+    for (int i = 0; i < 40; i++) {
+        unsigned char *p = bh_zalloc(size);
+        if (p == NULL || !unit_is(p, size, 0))
+            _exit(4);
+        bh_free(memset(p, 0xff, size));
+    }
+    const char *text = inv_all(true, false);
+    if (text != NULL)
+        (void)!write(2, text, strlen(text));
+}
+
+static void *until_stopped(void *arg)
+{
+    while (!atomic_load(&stop))
+        usleep(1000);
+    return arg;
+}
+
+START_TEST(child_takes_back_what_another_thread_was_trapping)
+{
+    if (!BH_HARDEN_MAP || !BH_HARDEN_LARGE)
+        return;
+    static const size_t sizes[] = {(size_t)600 << 10, (size_t)1 << 20, (size_t)3 << 20, (size_t)9 << 20};
+    static unit_child_t child;
+    size_t size = sizes[_i / 2];
+    pthread_t other;
+    pthread_create(&other, NULL, until_stopped, NULL);
+    void *p = memset(bh_malloc(size), 1, size);
+    stop_in_trap(p, _i % 2 == 0 ? BH_OS_PAGE_SIZE : size & ~(BH_OS_PAGE_SIZE - 1));
+    unit_fork(uses_such_blocks, &size, &child);
+    ck_assert_msg(child.status == 0 && child.length == 0, "%#x %s", (unsigned)child.status, child.err);
+    atomic_store(&stop, true);
+    pthread_join(other, NULL);
+}
+END_TEST
+
 static void double_free_in_child(void *arg)
 {
     bh_free(arg);
@@ -196,6 +257,7 @@ int main(void)
     tcase_add_test(c, children_of_a_busy_process);
     tcase_add_test(c, child_repairs_what_was_announced);
     tcase_add_test(c, child_repairs_what_threads_without_a_heap_announced);
+    tcase_add_loop_test(c, child_takes_back_what_another_thread_was_trapping, 0, 8);
     tcase_add_test(c, misuse_is_found_in_the_child_too);
     tcase_add_test(c, allocation_in_fork_handlers);
     suite_add_tcase(s, c);
