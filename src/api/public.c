@@ -2,9 +2,11 @@
 #include "api/api.h"
 #include "core/alloc.h"
 #include "core/free.h"
+#include "core/hardened.h"
 #include "core/init.h"
 #include "core/realloc.h"
 #include "core/traced.h"
+#include "harden/guarded.h"
 #include "meta/segment.h"
 #include "meta/size_class.h"
 
@@ -79,7 +81,9 @@ bool bhi_api_aligned_size_fits(const void *p, size_t alignment, size_t size, bhi
     size_t usable = c < BHI_CLASSES ? bhi_class_size(c) : SIZE_MAX;
     if (c == BHI_CLASSES && size <= PTRDIFF_MAX)
         usable = bhi_align_up(size > 0 ? size : 1, BH_OS_PAGE_SIZE);
-    return fits(p, alignment, size, usable, by);
+    /* Where the size itself is known it is that which counts. */
+    bool exact = bhi_is_hardened() || bhi_guarded_contains((uintptr_t)p);
+    return fits(p, alignment, size, exact ? SIZE_MAX : usable, by);
 }
 
 void bh_free_aligned_sized(void *p, size_t alignment, size_t size)

@@ -78,6 +78,10 @@ static void free_aligned_sized(void *p)
     bh_free_aligned_sized(p, 64, sized_with);
 }
 static size_t aligned_with;
+static void free_aligned_as(void *p)
+{
+    bh_free_aligned_sized(p, aligned_with, sized_with);
+}
 static void free_aligned_wrong(void *p)
 {
     bh_free_aligned_sized(p, aligned_with, 128);
@@ -107,6 +111,14 @@ START_TEST(sized_frees)
             unit_assert_violation(free_aligned_sized, q, "size-mismatch");
         bh_free(p);
         bh_free(q);
+    }
+    /* Other sizes of the same class: only where requested sizes are known do they differ. */
+    static const size_t near[][3] = {{64, 128, 65}, {64, 128, 127}, {4096, 4096, 1}, {64, (size_t)1 << 20, ((size_t)1 << 20) - 1}, {65536, 65536, 3}};
+    for (size_t i = 0; unit_is_hardened() && i < sizeof near / sizeof near[0]; i++) {
+        void *p = bh_aligned_alloc(aligned_with = near[i][0], near[i][1]);
+        sized_with = near[i][2];
+        unit_assert_violation(free_aligned_as, p, "size-mismatch");
+        bh_free_aligned_sized(p, near[i][0], near[i][1]);
     }
     static const size_t aligns[] = {0, 3, 48, 1024, (size_t)1 << 40, SIZE_MAX};
     char *p = bh_malloc(128);
