@@ -44,7 +44,7 @@ bool bhi_hard_resize(bhi_page_t *page, uint32_t index, size_t size)
 {
     size_t had = bhi_hard_requested(page, index), bytes = bhi_page_bytes(page);
     bool single = page->block_size == 0;
-    if (!single && size > bytes) /* any number at all: what is added below must not wrap */
+    if (size > (single ? PTRDIFF_MAX : bytes)) /* any number at all: what is added below must not wrap */
         return false;
     size_t wants = size + (single ? bhi_hard_pad_large(page->start + size) : BH_CANARY_LEAST);
     if (wants < bytes / 2 && (single || wants > BH_CLASS_MAX_SIZE || bhi_class_size(bhi_class_of(wants)) != bytes))

@@ -233,6 +233,24 @@ START_TEST(offset_blocks_are_checked)
 }
 END_TEST
 
+/* Next to the highest number there is, what is added to a size wraps. */
+START_TEST(offset_blocks_do_not_grow_beyond_all_bounds)
+{
+    for (size_t shift = BH_OS_PAGE_SIZE - 16; shift < BH_OS_PAGE_SIZE; shift++) {
+        for (size_t size = 1; size <= 8; size++) {
+            unsigned char *p = bh_aligned_alloc_at(BH_SLOT_SIZE, size, BH_SLOT_SIZE - shift);
+            memset(p, 7, size);
+            for (volatile size_t much = SIZE_MAX; much > SIZE_MAX - 20; much--) { /* volatile: the compiler knows better */
+                errno = 0;
+                ck_assert(bh_realloc(p, much) == NULL && errno == ENOMEM);
+            }
+            ck_assert(bh_usable_size(p) >= size && unit_is(p, size, 7));
+            bh_free(p);
+        }
+    }
+}
+END_TEST
+
 static void *free_there(void *p)
 {
     bh_free(p);
@@ -372,6 +390,7 @@ int main(void)
     tcase_add_test(c, offsets);
     if (!unit_is_hardened())
         tcase_add_test(c, offset_blocks_are_checked);
+    tcase_add_test(c, offset_blocks_do_not_grow_beyond_all_bounds);
     tcase_add_test(c, offset_blocks_freed_by_another_thread);
     tcase_add_test(c, huge_offset_block_that_stays);
     tcase_add_test(c, aligned_reallocs);
