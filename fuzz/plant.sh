@@ -42,7 +42,7 @@ neighbour-not-checked-soon@src/core/hardened_free.c@s/^            damage |= dam
 written-not-found@src/core/hardened.c@/^BH_NOINLINE void .bhi_hard_give(/,/^}/s/(at != BH_WIPE_CLEAN)/(false)/@inband
 written-not-found-soon@src/core/hardened.c@s/bh_unlikely(!bhi_wipe_is_clean_soon(block, bytes)) ||/false ||/@inband
 written-not-found-middle@src/core/hardened.c@s/bh_unlikely(!bhi_wipe_is_clean_middle(block, bytes)) ||/false ||/@inband
-pages-not-verified@src/core/hardened_look.c@s/^                verify_page(page);$/                (void)page;/@inband
+pages-not-verified@src/core/hardened_look.c@s/^                verify_page(page, true);$/                (void)page;/@inband
 size-check-loose@src/core/realloc.c@s/    if (size > usable)/    if (size > usable + 16)/@badfree
 realloc-keeps-too-little@src/core/realloc.c@s/memcpy(moved, p, size < bytes ? size : bytes);/memcpy(moved, p, size < bytes ? size : bytes - 1);/@api
 product-wraps@src/api/api.h@s/return bh_likely(bhi_mul_ok(count, size, &total)) ? total : SIZE_MAX;/bhi_mul_ok(count, size, \&total); return total;/@arith api

@@ -36,19 +36,23 @@ size_t bhi_hard_bytes(uint32_t reserved, size_t block_size)
 
 /* -------------------------------------------------------------- handing out */
 
-/* A block that was never handed out, in memory of the kernel's: an underflow of the
- * next block is all that can have reached it. Only the OS page of its end is looked at,
- * which is written to in any case; and an exchange of zeros comes first, since one that
- * nobody has touched and that is read first costs two page faults. */
-static BH_NOINLINE void check_fresh(const bhi_page_t *page, uint32_t index)
+/* A block that was never handed out, in memory of the kernel's: an underflow of the next
+ * one may have reached it, or a pointer to a block that a page had here before. Nobody may
+ * have touched its OS pages, and one that is read first costs two page faults: so an
+ * exchange of zeros comes first where the program writes too, which is at both ends. */
+static void touch(uintptr_t at)
 {
-    uintptr_t block = bhi_page_block(page, index), end = block + page->block_size;
     uint64_t zero = 0;
-    atomic_compare_exchange_strong((_Atomic(uint64_t) *)(end - 8), &zero, 0); /* NOLINT: block memory is addressed by number */
-    uintptr_t from = block + bhi_hard_fresh_end(page, index);
-    size_t at = bhi_wipe_check(from, end - from);
-    if (bh_unlikely(at != BH_WIPE_CLEAN))
-        bhi_hard_written(page, index, from - block + at);
+    atomic_compare_exchange_strong((_Atomic(uint64_t) *)at, &zero, 0); /* NOLINT: block memory is addressed by number */
+}
+
+static BH_NOINLINE size_t look_at_fresh(uintptr_t block, size_t bytes)
+{
+    uintptr_t last = block + bytes - sizeof(uint64_t);
+    touch(last);
+    if ((block ^ last) >= BH_OS_PAGE_SIZE)
+        touch(block);
+    return bhi_wipe_check(block, bytes);
 }
 
 BH_NOINLINE void *bhi_hard_give(bhi_page_t *page, size_t size)
@@ -60,13 +64,10 @@ BH_NOINLINE void *bhi_hard_give(bhi_page_t *page, size_t size)
     uintptr_t block = page->start + index * bytes;
     if (bh_unlikely(!bhi_map_is_free_marked(page->map, index)))
         bhi_page_not_free(page, index);
-    if (bh_unlikely(bhi_hard_size(page, bytes, index) == 0 && page->memory == BHI_MEMORY_ZERO)) {
-        check_fresh(page, index);
-    } else {
-        size_t at = bhi_wipe_check(block, bytes);
-        if (bh_unlikely(at != BH_WIPE_CLEAN))
-            bhi_hard_written(page, index, at);
-    }
+    bool fresh = bh_unlikely(bhi_hard_size(page, bytes, index) == 0 && page->memory == BHI_MEMORY_ZERO);
+    size_t at = fresh ? look_at_fresh(block, bytes) : bhi_wipe_check(block, bytes);
+    if (bh_unlikely(at != BH_WIPE_CLEAN))
+        bhi_hard_written(page, index, at);
     bhi_map_put(page->map, index, BHI_MAP_LIVE);
     page->listed = (uint16_t)n;
     bhi_hard_set_size(page, bytes, index, size);

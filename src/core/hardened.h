@@ -141,11 +141,8 @@ _Noreturn BH_COLD void bhi_hard_written(const bhi_page_t *page, uint32_t index, 
 /* The last bytes of a block that is not live were, as the next one is freed. */
 _Noreturn BH_COLD void bhi_hard_written_before(const bhi_page_t *page, uint32_t index);
 
-/* Owner: a block that is not live is as it was left. Of one that was never handed out
- * no OS page is touched that only it lies in. */
-void bhi_hard_verify_free(const bhi_page_t *page, uint32_t index);
-
-/* Owner: checks an empty page before it goes. */
+/* Owner: checks an empty page before it goes. Of blocks that were never handed out no OS page
+ * is touched that only they lie in. */
 void bhi_hard_check_empty(const bhi_page_t *page);
 
 /* Owner, before bhi_page_forget: checks and wipes what is live of a page of blocks. */
@@ -155,7 +152,8 @@ void bhi_hard_forget(const bhi_page_t *page);
  * page may be another thread's, as long as it cannot end. */
 void bhi_hard_figures(const bhi_page_t *page, size_t *count, size_t *bytes);
 
-/* Owner: checks all blocks of a heap. False: not all by `deadline` (bhi_os_now_ms). */
+/* Owner: checks all blocks of a heap, and what is to become some. False: not all by
+ * `deadline` (bhi_os_now_ms). */
 bool bhi_hard_verify(bhi_heap_t *heap, uint64_t deadline);
 
 #endif

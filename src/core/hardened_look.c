@@ -81,22 +81,29 @@ static bool is_untouched(const bhi_page_t *page, uint32_t index)
     return page->memory == BHI_MEMORY_ZERO && bhi_hard_size(page, page->block_size, index) == 0;
 }
 
-/* Of an untouched block only its end can have been reached, by an underflow of the next. */
-void bhi_hard_verify_free(const bhi_page_t *page, uint32_t index)
+/* Whether `bytes` from there on, free or fresh memory of the page, are as they were left. */
+static void check_zero(const bhi_page_t *page, uint32_t index, size_t from, size_t bytes)
 {
-    size_t from = 0;
-    if (is_untouched(page, index)) {
-        if (index + 1 >= bhi_page_capacity(page) || is_untouched(page, index + 1))
-            return;
-        from = bhi_hard_fresh_end(page, index);
-    }
-    size_t at = bhi_wipe_check(bhi_page_block(page, index) + from, page->block_size - from);
+    size_t at = bhi_wipe_check(bhi_page_block(page, index) + from, bytes);
     if (bh_unlikely(at != BH_WIPE_CLEAN))
         bhi_hard_written(page, index, from + at);
 }
 
+/* A block that is not live. Unless `all`, of an untouched one only what an underflow of
+ * the next can have reached: to read the rest would cost a page fault each OS page. */
+static void check_free(const bhi_page_t *page, uint32_t index, bool all)
+{
+    size_t from = 0;
+    if (!all && is_untouched(page, index)) {
+        if (index + 1 >= bhi_page_capacity(page) || is_untouched(page, index + 1))
+            return;
+        from = bhi_hard_fresh_end(page, index);
+    }
+    check_zero(page, index, from, page->block_size - from);
+}
+
 /* Free blocks of a page are still zero, all live ones still end as they should. */
-static void verify_page(const bhi_page_t *page)
+static void verify_page(const bhi_page_t *page, bool all)
 {
     uint32_t capacity = bhi_page_capacity(page);
     if (page->block_size == 0) {
@@ -107,19 +114,21 @@ static void verify_page(const bhi_page_t *page)
         if (bhi_map_is_live(page->map, i)) {
             bhi_hard_check_live(page, i);
         } else if (bhi_map_is_free_marked(page->map, i)) {
-            bhi_hard_verify_free(page, i);
+            check_free(page, i, all);
         }
     }
+    for (uint32_t i = capacity; all && page->memory == BHI_MEMORY_ZERO && i < page->reserved; i++)
+        check_zero(page, i, 0, page->block_size);
 }
 
 void bhi_hard_check_empty(const bhi_page_t *page)
 {
-    verify_page(page);
+    verify_page(page, false);
 }
 
 void bhi_hard_forget(const bhi_page_t *page)
 {
-    verify_page(page);
+    verify_page(page, false);
     for (uint32_t i = 0; i < bhi_page_capacity(page); i++) {
         if (bhi_map_is_live(page->map, i))
             bhi_wipe_block(bhi_page_block(page, i), bhi_hard_requested(page, i), page->block_size);
@@ -146,7 +155,7 @@ bool bhi_hard_verify(bhi_heap_t *heap, uint64_t deadline)
             if (bhi_os_now_ms() > deadline)
                 return false;
             if (bhi_page_has_ends(page))
-                verify_page(page);
+                verify_page(page, true);
         }
     }
     return true;
