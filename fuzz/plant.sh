@@ -34,8 +34,8 @@ usable-too-large@src/core/page.h@s/return page->size_class != BHI_CLASS_ZERO ? p
 stale-capacity@src/core/page.c@s/atomic_store_explicit(&page->capacity, 0, memory_order_relaxed);//@badfree api
 heap-without-generation@src/core/owner.c@s/^    heap->generation++;$//@badfree
 generation-of-deleted@src/core/owner.c@s/^        heap->generation++;$//@badfree
-age-ended-by-any-list@src/harden/age.h@s/^    if (n >= age->length)$/    if (n >= 1)/@api
-ages-too-short@src/harden/age.h@s/^    if (age->listed < age->length)$/    if (age->listed < 1)/@api
+age-ended-by-any-list@src/harden/age.h@s/^    if (age->used >= age->length \&\& age->mark != 0)$/    if (age->mark != 0)/@api
+age-before-not-young@src/core/hardened.h@s/young\[2\] = {age->mark, age->before};/young[2] = {age->mark, age->mark};/@api
 canary-one-byte-short@src/harden/canary.h@s/ ^ bhi_canary_tail(canary)) & shown.last\()*\);$/ ^ bhi_canary_tail(canary)) \& shown.last \& UINT64_MAX >> 8\1;/;s/return ((last ^ canary.last) & /last[1] = (last[1] \& UINT64_MAX >> 8) | (canary.last[1] \& ~(UINT64_MAX >> 8)); &/@inband
 neighbour-not-checked@src/core/hardened_free.c@s/^    if (bh_likely(index != 0))$/    if (false)/@inband
 neighbour-not-checked-soon@src/core/hardened_free.c@s/^            damage |= damage_of(p - bytes, page, bytes, size, index - 1);$/            (void)size;/@inband

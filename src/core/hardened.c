@@ -155,15 +155,18 @@ void *bhi_malloc_generic(size_t size)
     return bhi_process.short_ways ? malloc_soon(size) : bhi_malloc_rest(size);
 }
 
-void bhi_hard_begin_ages(bhi_heap_t *heap)
+void bhi_hard_move_young(const bhi_heap_t *from, const bhi_heap_t *to, const bhi_page_t *page)
 {
-    for (unsigned c = 0; bhi_is_hardened() && c < BHI_CLASSES; c++)
-        bhi_age_begin(&heap->age[c], bhi_class_size(c), bhi_process.options.quarantine_bytes);
-}
-
-void bhi_hard_stop_ages(bhi_heap_t *heap)
-{
-    memset(heap->age, 0, sizeof heap->age);
+    if (!bhi_is_hardened() || page->size_class >= BHI_CLASSES)
+        return;
+    static const uint8_t none[2] = {BHI_MAP_LIVE, BHI_MAP_LIVE};
+    for (uint32_t w = 0; w < bhi_hard_words(bhi_page_capacity(page)); w++) {
+        uint64_t old = bhi_hard_old(from, page, w);
+        for (uint64_t free = bhi_map_old(page->map, w, none); free != 0; free &= free - 1) {
+            bool is_old = (old & free & (0 - free)) != 0;
+            bhi_map_set_mark(page->map, w * 64 + bhi_bit_first(free), is_old ? 0 : to->age[page->size_class].mark);
+        }
+    }
 }
 
 void bhi_hard_end_ages(bhi_heap_t *heap)

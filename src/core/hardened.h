@@ -13,7 +13,8 @@
  *   E3  held: freed by a thread that is not the owner. Either that one wipes it (not
  *       ready), or it waits for the owner (ready) and reads zero
  *   E4  a free block that was live before has the mark of its class's age at the time, of
- *       the heap that its page had then; 0 where there are no ages
+ *       its page's heap; 0 where there are no ages, or if it was old when its page got
+ *       another heap
  *
  * The owner's free tests live, whose absence is a double free, then puts the mark there,
  * then wipes; whoever frees it again finds that it is not
@@ -49,17 +50,13 @@ BH_INLINE bool bhi_page_has_ends(const bhi_page_t *page)
     return bhi_is_hardened() && page->size_class != BHI_CLASS_ZERO && bhi_page_bytes(page) != 0;
 }
 
-/* Owner: ages of the class of a page that the heap has now. */
+/* Owner: ages of the class of a page that the heap has now. They go on while the heap is
+ * nobody's, and for its next owner. */
 BH_INLINE void bhi_hard_begin_age(bhi_heap_t *heap, const bhi_page_t *page)
 {
     if (bhi_is_hardened() && page->size_class < BHI_CLASSES)
         bhi_age_begin(&heap->age[page->size_class], page->block_size, bhi_process.options.quarantine_bytes);
 }
-
-/* Owner: of all classes, as the heap has a thread again; and none any more, as it has none:
- * nothing is listed in it then, and who was young would stay so. */
-void bhi_hard_begin_ages(bhi_heap_t *heap);
-void bhi_hard_stop_ages(bhi_heap_t *heap);
 
 /* Owner: of a word of the map of its page, blocks that are free and have waited. */
 BH_INLINE uint64_t bhi_hard_old(const bhi_heap_t *heap, const bhi_page_t *page, uint32_t word)
@@ -67,6 +64,19 @@ BH_INLINE uint64_t bhi_hard_old(const bhi_heap_t *heap, const bhi_page_t *page, 
     const bhi_age_t *age = &heap->age[page->size_class];
     const uint8_t none[2] = {BHI_MAP_LIVE, BHI_MAP_LIVE}, young[2] = {age->mark, age->before};
     return bhi_map_old(page->map, word, age->mark != 0 ? young : none);
+}
+
+/* Owner of both heaps: a page goes from one to the other, with an age of its class begun
+ * there, and without a list. Who was young there is young here. */
+void bhi_hard_move_young(const bhi_heap_t *from, const bhi_heap_t *to, const bhi_page_t *page);
+
+/* Owner, where the class is to have a list unless it has one: without, the last one is used
+ * up. */
+BH_INLINE void bhi_hard_before_list(bhi_heap_t *heap, unsigned c)
+{
+    const bhi_page_t *first = heap->queues[c].first;
+    if (bhi_is_hardened() && c < BHI_CLASSES && (first == NULL || first->listed + first->kept == 0))
+        bhi_age_used_up(&heap->age[c]);
 }
 
 /* Owner: all free blocks have waited. */

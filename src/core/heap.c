@@ -271,9 +271,10 @@ static bool move_page(bhi_heap_t *from, bhi_heap_t *to, bhi_page_t *page)
     bhi_page_enters(to);
     atomic_store_explicit(&page->local_heap, local_of(to, page), memory_order_relaxed);
     page->retire = 0;
-    bhi_hard_begin_age(to, page);
     if (BH_HARDEN_MAP)
         bhi_page_drop_list(from, page); /* what those hold is the former owner's: see take_over in refill.c */
+    bhi_hard_begin_age(to, page);
+    bhi_hard_move_young(from, to, page);
     queue_append(to, page);
     return true;
 }
@@ -288,10 +289,8 @@ static bool adopt_page(bhi_heap_t *heap, unsigned c)
     if (orphan == NULL)
         return false;
     bhi_heap_drain(orphan, SIZE_MAX); /* short: whoever signals an orphan also processes it */
-    if (bhi_is_sampling() && c < BHI_CLASSES) /* blocks of zero size are on no list */
-        bhi_sampled_pass(orphan, c);
     bhi_page_t *page;
-    while ((page = orphan->queues[c].first) != NULL && !bhi_page_refill(page))
+    while ((page = orphan->queues[c].first) != NULL && !bhi_page_has_free(page))
         to_full(orphan, page); /* once at most: only the first may have nothing to give */
     bool moved = page != NULL && move_page(orphan, heap, page);
     bhi_heap_return_orphan(orphan);
@@ -341,6 +340,7 @@ bhi_page_t *bhi_heap_page(bhi_heap_t *heap, unsigned c)
 {
     bhi_queue_t *q = &heap->queues[c];
     unsigned turns = 0;
+    bhi_hard_before_list(heap, c);
     for (unsigned tries = 0;; tries++) {
         /* Every page behind the first got here with a block to give, so this
          * loop runs twice at most before it succeeds or gives up; and once more for each

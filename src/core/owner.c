@@ -115,7 +115,6 @@ void bhi_heap_end(bhi_heap_t *heap, bhi_heap_kind_t kind)
 {
     bhi_heap_drain(heap, SIZE_MAX);
     atomic_store_explicit(&heap->kind, kind, memory_order_relaxed); /* from here on nothing retires or waits */
-    bhi_hard_stop_ages(heap);
     bhi_heap_collect(heap, false);
     bhi_state_lock();
     bhi_heap_t **at = find_in_chain(thread_chain(bhi_heap_owner(heap)), heap);
@@ -186,7 +185,6 @@ static bhi_heap_t *take(bhi_heap_kind_t kind, bhi_heap_t *home, bhi_owner_t self
     if (heap != NULL) {
         orphans_remove(heap);
         heap->generation++; /* another owner */
-        bhi_hard_begin_ages(heap);
         forget_lists(heap);
     } else {
         heap = own_from(bhi_state->heaps_unused, self);

@@ -547,9 +547,12 @@ void bhi_page_drop_list(bhi_heap_t *heap, bhi_page_t *page)
 {
     if (page->listed != 0)
         bhi_sampled_uncut(heap, page->size_class, page->listed);
+    bool many = BH_HARDEN_MAP && page->block_size != 0;
+    if (many && page->listed + page->kept != 0)
+        bhi_age_give_up(&heap->age[page->size_class]);
     page->used -= page->listed;
     page->listed = 0;
-    if (BH_HARDEN_MAP && page->block_size != 0)
+    if (many)
         page->kept = 0;
 }
 

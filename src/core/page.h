@@ -42,6 +42,9 @@ bhi_reuse_t bhi_page_reuse(bhi_page_t *page);
  * and not in the middle of what one word of the map has. */
 void bhi_page_go_on(bhi_page_t *page);
 
+/* Owner: whether any block is not in use, also of those that other threads freed. */
+bool bhi_page_has_free(bhi_page_t *page);
+
 /* Owner: makes the list non-empty if that is possible: from freed blocks, also by
  * other threads, or fresh ones. The class is not due (core/sampled.h). */
 bool bhi_page_refill(bhi_page_t *page);

@@ -243,6 +243,14 @@ static void collect_announced(bhi_page_t *page)
         bhi_page_collect(page, (uint32_t)(atomic_fetch_and(&page->remote, BHI_REMOTE_QUEUED) >> 32));
 }
 
+bool bhi_page_has_free(bhi_page_t *page)
+{
+    collect_announced(page);
+    if (page->size_class == BHI_CLASS_ZERO || !BH_HARDEN_MAP)
+        return page->listed != 0 || page->used < page->reserved;
+    return page->listed != 0 || spare_blocks(page) != 0 || has_fresh(page);
+}
+
 bool bhi_page_refill(bhi_page_t *page)
 {
     if (page->listed != 0)

@@ -76,14 +76,6 @@ BH_INLINE uint32_t bhi_sampled_cut(bhi_heap_t *heap, uint64_t c, uint32_t n)
     return n;
 }
 
-/* Owner, where lists are made that do not serve this heap's own next allocation: a due
- * class is not for now. */
-BH_INLINE void bhi_sampled_pass(bhi_heap_t *heap, unsigned c)
-{
-    if (bhi_sampled_due(heap, c))
-        heap->sample[c] = 2;
-}
-
 /* Owner: n blocks of a list of class c are not handed out. C3: where each allocation is
  * judged, none was counted. */
 BH_INLINE void bhi_sampled_uncut(bhi_heap_t *heap, unsigned c, uint32_t n)
@@ -99,15 +91,6 @@ BH_INLINE void bhi_sampled_uncut(bhi_heap_t *heap, unsigned c, uint32_t n)
  * bhi_alloc_generic. Guarded blocks read zero. */
 void *bhi_sampled_listed(bhi_heap_t *heap, unsigned c, size_t size, size_t align);
 void *bhi_sampled_single(bhi_heap_t *heap, unsigned c, size_t size, size_t align);
-
-/* The second for a block that needs no alignment, inline up to the choice. */
-BH_INLINE void *bhi_sampled_one(bhi_heap_t *heap, unsigned c, size_t size)
-{
-    if (bh_unlikely(heap->sample[c] <= 1))
-        return bhi_sampled_single(heap, c, size, 0);
-    heap->sample[c]--;
-    return NULL;
-}
 
 /* Of an address that bhi_guarded_contains: frees the block there, given to a function
  * of that kind (see bhi_kind_free); or ends the process, as for any other. */

@@ -4,16 +4,17 @@
  * of the one before; who is old comes on a list with others at random. So it is first
  * in, first out by ages, and in random order within them.
  *
- * An age ends with the refill by which `length` blocks of the class were listed in it, or
- * more. Behind each list come the next refill's; no block that was free before a list was
- * made comes before that list is used up. So if that list alone has `length` blocks, who
- * was freed before it has waited for long enough when the next one is made, and the new
- * age is the only young one. If it was made of several lists, who was freed just before
- * the last of them has not: the old age stays young for all of the next one. Hence
+ * The blocks of a list count when it is used up, which is as the next one is about to be
+ * made. An age ends there if `length` or more have been counted in it; the present age and
+ * the one before are young. So who is old has been freed in an age that was over when
+ * another began, in which `length` blocks were handed out:
  *
- *   least delay   `length` allocations of the class, certain (a list that is given up, in
- *                 a forked child or with its page, counts as if it had been used up)
- *   delay         up to two ages and chance among the old ones of its page
+ *   least delay   `length` allocations of the class, certain
+ *   delay         up to two ages and a list, and chance among the old ones of its page
+ *
+ * A list that is given up (its page ends, or gets another owner, or the process is a forked
+ * child) does not count. Ages go on while a heap is nobody's, and for its next owner; a
+ * page that gets another heap takes its young blocks along, as that one's youngest.
  *
  * Blocks of up to BH_AGE_SMALL bytes have ages as long as the shortest list that is made of
  * freed blocks (bhi_page_reuse_least), 24 to 48 of them: of the next 8 allocations
@@ -54,20 +55,28 @@ BH_INLINE void bhi_age_turn(bhi_age_t *age)
 {
     age->before = age->mark;
     age->mark = bhi_age_next(age->mark);
+    age->used = 0;
+}
+
+/* The class's next list is n blocks. */
+BH_INLINE void bhi_age_list(bhi_age_t *age, uint32_t n)
+{
+    age->listed = (uint16_t)n;
+}
+
+/* It is given up. */
+BH_INLINE void bhi_age_give_up(bhi_age_t *age)
+{
     age->listed = 0;
 }
 
-/* n blocks of the class come on a list. */
-BH_INLINE void bhi_age_list(bhi_age_t *age, uint32_t n)
+/* The class has no list, and is to have one. */
+BH_INLINE void bhi_age_used_up(bhi_age_t *age)
 {
-    if (age->mark == 0)
-        return;
-    age->listed = (uint16_t)(age->listed + n);
-    if (age->listed < age->length)
-        return;
-    bhi_age_turn(age);
-    if (n >= age->length)
-        age->before = age->mark;
+    age->used = (uint16_t)(age->used + age->listed);
+    age->listed = 0;
+    if (age->used >= age->length && age->mark != 0)
+        bhi_age_turn(age);
 }
 
 #endif

@@ -325,8 +325,9 @@ typedef enum bhi_heap_kind {
 /* Of a size class of a heap, see harden/age.h. `mark` 0: there are no ages. */
 typedef struct bhi_age {
     uint8_t mark, before; /* of the present age, and of the one before */
-    uint16_t length;      /* blocks that are listed in an age at least */
-    uint16_t listed;      /* blocks that were, in this one */
+    uint16_t length;      /* blocks that are handed out in an age at least */
+    uint16_t used;        /* blocks of lists that were used up in this one */
+    uint16_t listed;      /* of the list that is not counted yet */
 } bhi_age_t;
 
 /* Heap structures are never given back, only reused: a thread that read

@@ -28,20 +28,22 @@ static bool is_young(const bhi_age_t *age, uint8_t mark)
 }
 
 /* Blocks are freed at random moments; lists of random lengths are made one behind the
- * other, each when the last one is used up. Who is old as a list is made has waited for
+ * other, each when the last one is used up, or, one in 16, given up somewhere. Who is old as a list is made has waited for
  * `length` allocations; nobody stays young for more than two ages. */
 START_TEST(nobody_is_old_too_soon)
 {
     enum { FREED = 64, STEPS = 200000 };
     struct {
         uint8_t mark;
-        uint64_t at, ages;
+        uint64_t at;
+        int64_t ages;
         bool waits;
     } freed[FREED] = {{0}};
     uint64_t seed = unit_seed("ages");
     for (unsigned longest = 1; longest <= 64; longest *= 2) {
         bhi_age_t age = {0};
-        uint64_t now = 0, ages = 0;
+        uint64_t now = 0;
+        int64_t ages = 0;
         uint32_t left = 0;
         unsigned taken = 0;
         bhi_age_begin(&age, 64, 0);
@@ -57,7 +59,14 @@ START_TEST(nobody_is_old_too_soon)
                 freed[i].ages = ages;
                 freed[i].waits = true;
             }
+            if (left != 0 && unit_below(&seed, 16 * longest) == 0) {
+                bhi_age_give_up(&age);
+                left = 0;
+            }
             if (left == 0) {
+                uint8_t before = age.mark;
+                bhi_age_used_up(&age);
+                ages += age.mark != before;
                 for (unsigned k = 0; k < FREED; k++) {
                     if (!freed[k].waits || is_young(&age, freed[k].mark))
                         continue;
@@ -67,10 +76,8 @@ START_TEST(nobody_is_old_too_soon)
                 }
                 for (unsigned k = 0; k < FREED; k++)
                     ck_assert(!freed[k].waits || ages - freed[k].ages < 2);
-                uint8_t before = age.mark;
                 left = 1 + unit_below(&seed, longest);
                 bhi_age_list(&age, left);
-                ages += age.mark != before;
             }
             left--;
             now++;
