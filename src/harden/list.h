@@ -48,6 +48,14 @@ BH_INLINE uint32_t bhi_list_at(const bhi_page_t *page, uint64_t n)
     return BH_HARDEN_LISTS ? entry ^ (uint32_t)page->key : entry;
 }
 
+/* Where the block after entry n is, for a guess: of the last entry, what lies before the
+ * list. The pool has something before each chunk. */
+BH_INLINE uintptr_t bhi_list_guess(const bhi_page_t *page, uint64_t n)
+{
+    uint32_t entry = __atomic_load_n(bhi_list(page, n) - 1, __ATOMIC_RELAXED);
+    return page->start + (BH_HARDEN_LISTS ? entry ^ (uint32_t)page->key : entry) * page->block_size;
+}
+
 /* The key of a page that has a list: as wide as an entry, so that nothing of it needs
  * to be cut off where one is read. */
 BH_INLINE uint64_t bhi_list_key(uint64_t random)

@@ -38,7 +38,8 @@ static size_t chunk_index(size_t chunk)
 void bhi_pool_add_region(uintptr_t at, size_t size)
 {
     bhi_pool_t *pool = &bhi_state->pool;
-    pool->at = pool->open_end = at;
+    pool->open_end = at;
+    pool->at = at + BH_CACHE_LINE; /* before each chunk there is something that can be read: bhi_list_guess */
     pool->end = at + size;
 }
 
@@ -46,7 +47,7 @@ static bool make_room(size_t chunk)
 {
     bhi_pool_t *pool = &bhi_state->pool;
     if (chunk > pool->end - pool->at) {
-        size_t size = bhi_max(REGION_LEAST, bhi_align_up(chunk, BH_OS_PAGE_SIZE));
+        size_t size = bhi_max(REGION_LEAST, bhi_align_up(chunk + BH_CACHE_LINE, BH_OS_PAGE_SIZE));
         uintptr_t at = bhi_arena_reserve_anywhere(size);
         if (at == 0)
             return false;
