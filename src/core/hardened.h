@@ -102,7 +102,8 @@ bool bhi_hard_has_short_ways(void);
  * serve. */
 void *bhi_hard_malloc(size_t size);
 
-/* Owner: gives a live single block its end. Its slack is none, or large enough. */
+/* Owner: gives a live single block its ends. Its slack is none, or large enough; what lies
+ * before it in its first OS page (bhi_heap_large_at) is filled as well. */
 void bhi_hard_end_large(bhi_page_t *page, size_t size);
 
 /* Bytes to add to a single block's so that its slack is none or large enough. */
@@ -111,6 +112,11 @@ size_t bhi_hard_pad_large(size_t size);
 /* Any thread, before it frees a live block of its: ends the process if a byte behind
  * its requested size was changed. */
 void bhi_hard_check_end(const bhi_page_t *page, uint32_t index);
+
+/* How many bytes before a live single block the first damaged one of that is, or 0; and
+ * the end of the process for it. */
+size_t bhi_hard_head_damage(const bhi_page_t *page);
+_Noreturn BH_COLD void bhi_hard_underrun(const bhi_page_t *page, size_t before);
 
 /* Owner: frees a block of a page of blocks. */
 void bhi_hard_free(bhi_heap_t *heap, bhi_page_t *page, uint32_t index);

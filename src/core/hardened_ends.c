@@ -6,8 +6,46 @@
 
 #include <string.h>
 
+/* Bytes before a single block in its first OS page: none but of blocks at an offset, where
+ * no guard comes right before them. */
+static size_t head_bytes(const bhi_page_t *page)
+{
+    return page->block_size == 0 ? page->start & (BH_OS_PAGE_SIZE - 1) : 0;
+}
+
+/* Keyed, never zero, another one at each place. */
+static uint8_t head_byte(const bhi_page_t *page, uintptr_t at)
+{
+    uint64_t mixed = (bhi_hard_canaries(page) ^ at) * 0x9e3779b97f4a7c15u; /* golden ratio: Knuth, multiplicative hashing */
+    return (uint8_t)(mixed >> 56) | 1;
+}
+
+static void write_head(const bhi_page_t *page)
+{
+    for (size_t i = head_bytes(page); BH_HARDEN_CANARIES && i > 0; i--)
+        *(volatile uint8_t *)(page->start - i) = head_byte(page, page->start - i); /* NOLINT: block memory is addressed by number */
+}
+
+size_t bhi_hard_head_damage(const bhi_page_t *page)
+{
+    for (size_t i = head_bytes(page); BH_HARDEN_CANARIES && i > 0; i--) {
+        if (*(volatile uint8_t *)(page->start - i) != head_byte(page, page->start - i)) /* NOLINT: the same */
+            return i;
+    }
+    return 0;
+}
+
+void bhi_hard_underrun(const bhi_page_t *page, size_t before)
+{
+    atomic_thread_fence(memory_order_acquire);
+    bhi_violation(bhi_map_is_live(page->map, 0) ? BHI_UNDERFLOW : BHI_DOUBLE_FREE, page->start - before);
+}
+
 void bhi_hard_check_end(const bhi_page_t *page, uint32_t index)
 {
+    size_t before = bhi_hard_head_damage(page);
+    if (bh_unlikely(before != 0))
+        bhi_hard_underrun(page, before);
     size_t at = bhi_hard_damage(page, index);
     if (bh_unlikely(at != BH_CANARY_INTACT))
         bhi_hard_damaged(page, index, at);
@@ -30,6 +68,7 @@ static void write_end(const bhi_page_t *page, uint32_t index, size_t size)
 void bhi_hard_end_large(bhi_page_t *page, size_t size)
 {
     write_end(page, 0, size);
+    write_head(page);
 }
 
 void bhi_hard_check_held(const bhi_page_t *page, uint32_t index)

@@ -69,8 +69,11 @@ void bhi_hard_sweep(const bhi_page_t *page, bhi_random_t *random)
 static void check_single(const bhi_page_t *page)
 {
     bhi_state_lock();
-    size_t at = bhi_map_is_live(page->map, 0) ? bhi_hard_damage(page, 0) : BH_CANARY_INTACT;
+    bool live = bhi_map_is_live(page->map, 0);
+    size_t at = live ? bhi_hard_damage(page, 0) : BH_CANARY_INTACT, before = live ? bhi_hard_head_damage(page) : 0;
     bhi_state_unlock();
+    if (bh_unlikely(before != 0))
+        bhi_hard_underrun(page, before);
     if (bh_unlikely(at != BH_CANARY_INTACT))
         bhi_violation(BHI_OVERFLOW, page->start + at);
 }

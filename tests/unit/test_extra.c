@@ -233,6 +233,41 @@ START_TEST(offset_blocks_are_checked)
 }
 END_TEST
 
+/* In profile hardened a byte before such a block is looked at, as no guard is there. */
+static int under;
+static bool freed_too;
+static size_t under_size;
+
+static void write_before(void *arg)
+{
+    (void)arg;
+    volatile unsigned char *p = bh_aligned_alloc_at(4096, under_size, 4000); /* 96 bytes into an OS page */
+    memset((void *)(uintptr_t)p, 1, under_size);
+    (void)!bh_expand((void *)(uintptr_t)p, under_size + 1);
+    p[-under] ^= 0x10;
+    if (freed_too)
+        bh_free((void *)(uintptr_t)p);
+    else
+        (void)bh_verify();
+}
+
+START_TEST(a_write_before_an_offset_block_is_found)
+{
+    if (!unit_is_hardened() || !BH_HARDEN_CANARIES)
+        return;
+    static const size_t sizes[] = {1000, 130000, 5000000};
+    for (unsigned i = 0; i < 3; i++) {
+        under_size = sizes[i];
+        for (under = 1; under <= 96; under += 19) {
+            freed_too = !freed_too;
+            unit_assert_violation(write_before, NULL, "underflow");
+        }
+        under = 0;
+        unit_assert_quiet(write_before, NULL);
+    }
+}
+END_TEST
+
 /* Next to the highest number there is, what is added to a size wraps. */
 START_TEST(offset_blocks_do_not_grow_beyond_all_bounds)
 {
@@ -390,6 +425,7 @@ int main(void)
     tcase_add_test(c, offsets);
     if (!unit_is_hardened())
         tcase_add_test(c, offset_blocks_are_checked);
+    tcase_add_test(c, a_write_before_an_offset_block_is_found);
     tcase_add_test(c, offset_blocks_do_not_grow_beyond_all_bounds);
     tcase_add_test(c, offset_blocks_freed_by_another_thread);
     tcase_add_test(c, huge_offset_block_that_stays);
