@@ -206,7 +206,8 @@ START_TEST(what_a_thread_leaves_is_used)
             }
         }
     }
-    ck_assert_msg(adopted > LEFT / 4, "%u of %u blocks lie in pages that the thread left", adopted, LEFT / 2);
+    unsigned own = bhi_class_blocks(bhi_class_of(200 + BH_CANARY_LEAST)); /* of its first page; where OS pages are larger, enough for all */
+    ck_assert_msg(adopted + own > LEFT / 4 + LEFT / 16, "%u of %u blocks lie in pages that the thread left", adopted, LEFT / 2);
     ck_assert_invariants();
     for (unsigned i = 0; i < LEFT / 2; i++)
         bh_free(mine[i]);
