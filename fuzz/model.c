@@ -291,6 +291,9 @@ void model_taken(unsigned place, uintptr_t p, const wanted_t *w)
     model_fill(p, b.stamp, usable, places.fills);
     if (model.hardened)
         places.fills_behind(p, usable);
+    size_t before = p % OS_PAGE;
+    if (model.hardened && w->offset != 0 && before != 0)
+        places.fills(p - before, before);
     put(place, &b);
 }
 

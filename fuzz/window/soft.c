@@ -7,7 +7,8 @@
  *   T1  an OS page that is not marked as filled reads zero
  *
  * Marks come from the oracle, which says what it writes, and what it finds copied: the
- * allocator puts nothing but zeroes into memory beside the blocks that it hands out. So
+ * allocator puts nothing but zeroes into memory beside the blocks that it hands out, and in
+ * profile hardened what is before a block at an offset in its OS page. So
  * neither what is to be cleared depends on the allocator's word, nor does it take a call. */
 #include "base/bits.h"
 #include "base/checked.h"

@@ -93,6 +93,12 @@ static void remember(snapshot_t *to)
     to->descs_open = atomic_load(&bhi_state->arenas[0].blocks_open) >> BH_SLOT_SHIFT << BH_PAGE_DESC_SHIFT;
 }
 
+/* Where the OS page of the pool's first chunk begins. */
+static uintptr_t pool_base(void)
+{
+    return bhi_align_down(window_places.pool, BH_OS_PAGE_SIZE);
+}
+
 /* Segment 0 open, every slot free and with its guard, known to no purge. Headers
  * and descriptors of the first segments are open already. */
 static void make_warm(void)
@@ -103,10 +109,11 @@ static void make_warm(void)
     bhi_guard_batch(span.segment);
     bhi_span_give(span.segment, span.slot, 1, false);
     bhi_pool_t *pool = &bhi_state->pool; /* open as far as most runs come */
-    if (pool->open_end < window_places.pool + POOL_OPEN) {
-        inside_must(bhi_os_open(pool->open_end, window_places.pool + POOL_OPEN - pool->open_end), "pool");
-        pool->bytes += window_places.pool + POOL_OPEN - pool->open_end;
-        pool->open_end = window_places.pool + POOL_OPEN;
+    uintptr_t end = pool_base() + POOL_OPEN;
+    if (pool->open_end < end) {
+        inside_must(bhi_os_open(pool->open_end, end - pool->open_end), "pool");
+        pool->bytes += end - pool->open_end;
+        pool->open_end = end;
     }
     bhi_state->purge_first = bhi_state->purge_last = NULL;
     atomic_store(&bhi_state->purge_next_at, 0);
@@ -177,7 +184,7 @@ static void reset_kernel(void)
     inside_soft_off();
     inside_must(bhi_os_rereserve(window_places.blocks - BH_OS_PAGE_SIZE, BH_OS_PAGE_SIZE + window_places.blocks_size), "blocks");
     /* Before them lies what the process has for good. */
-    uintptr_t end = w.control_at + w.control_size, from = window_places.descs < window_places.pool ? window_places.descs : window_places.pool;
+    uintptr_t end = w.control_at + w.control_size, from = bhi_min(window_places.descs, pool_base());
     inside_must(bhi_os_rereserve(from, end - from), "control data");
     w.warm = false;
 }
@@ -276,7 +283,7 @@ static void open_control(const snapshot_t *as)
         inside_must(bhi_os_open(window_places.descs, as->descs_open), "descriptors");
     if (arena->headers_open != 0)
         inside_must(bhi_os_open(window_places.headers, arena->headers_open), "headers");
-    uintptr_t pool = window_places.pool;
+    uintptr_t pool = pool_base();
     if (as->state.pool.open_end > pool)
         inside_must(bhi_os_open(pool, as->state.pool.open_end - pool), "pool");
 }
