@@ -237,11 +237,22 @@ static void wrong_kind(const struct slot *s)
         bh_free(s->p);
 }
 
+/* A block that was freed earlier is another's now, perhaps in a page of another class: a
+ * call with its address is as good as any. */
+static bool is_taken(const struct slot *s)
+{
+    for (const struct slot *o = slots; s->freed && o < slots + SLOTS; o++) {
+        if (o != s && o->p != NULL && !o->freed && (uintptr_t)s->p - (uintptr_t)o->p <= o->size)
+            return true;
+    }
+    return false;
+}
+
 static void bug(struct slot *s, unsigned form, unsigned by)
 {
     static char here[64];
     bool live = s->p != NULL && !s->freed, guarded = options->guards_all && s->size > 0 && s->size <= 4096 && s->kind != KIND_HEAP;
-    if (s->p == NULL)
+    if (s->p == NULL || is_taken(s))
         return;
     switch (form % 10) {
     case 0:
