@@ -132,16 +132,31 @@ BH_INLINE uint32_t enough(bhi_heap_t *heap, const bhi_page_t *page)
     return least + bhi_random_bits(&heap->random, bits);
 }
 
+#define GATHER_MOST (BH_LIST_MOST + 63u)
+
+/* Lists n of `have` entries, which have room for n more behind them: neighbours, from any of
+ * them on. The order they come in is the list's, and any. */
+static void fill_from(bhi_page_t *page, bhi_index_t *entries, uint32_t have, uint32_t n)
+{
+    bhi_random_t *random = &heap_of(page)->random;
+    if (have > n && BH_HARDEN_RANDOM) {
+        memcpy(entries + have, entries, n * sizeof *entries);
+        entries += bhi_random_below(random, have);
+        have = n;
+    }
+    bhi_list_fill(page, random, entries, have, n);
+}
+
 /* Lists n free blocks, from a random word of the map on. */
 static void gather(bhi_heap_t *heap, bhi_page_t *page, uint32_t n)
 {
     ensure_own(heap, page);
-    bhi_index_t entries[BH_LIST_MOST + 63], *end = entries;
+    bhi_index_t entries[GATHER_MOST + BH_LIST_MOST], *end = entries;
     uint32_t words = (bhi_page_capacity(page) + 63) / 64;
     uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(&heap->random, words) : 0;
     end = bhi_spread_free(end, entries + n, &(bhi_spread_of_t){page->map, words, w, listable(page), bhi_list_code(page, 0)});
     uint32_t have = (uint32_t)(end - entries);
-    bhi_list_fill(page, &heap->random, entries, have, (uint32_t)bhi_min(have, n));
+    fill_from(page, entries, have, (uint32_t)bhi_min(have, n));
     page->free_zero = false;
 }
 
@@ -149,7 +164,7 @@ static void gather(bhi_heap_t *heap, bhi_page_t *page, uint32_t n)
  * of the map on. */
 static bhi_reuse_t list_old(bhi_heap_t *heap, bhi_page_t *page, uint32_t least)
 {
-    bhi_index_t entries[BH_LIST_MOST + 63], *end = entries;
+    bhi_index_t entries[GATHER_MOST + BH_LIST_MOST], *end = entries;
     uint32_t words = (bhi_page_capacity(page) + 63) / 64, last = words - 1;
     uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(&heap->random, words) : 0;
     for (uint32_t i = 0; i < words && end < entries + BH_LIST_MOST; i++, w = w == last ? 0 : w + 1) {
@@ -163,7 +178,7 @@ static bhi_reuse_t list_old(bhi_heap_t *heap, bhi_page_t *page, uint32_t least)
     uint32_t cut = bhi_sampled_cut(heap, page->size_class, n);
     if (cut == 0)
         return BHI_REUSE_DUE;
-    bhi_list_fill(page, &heap->random, entries, have, n);
+    fill_from(page, entries, have, n);
     bhi_age_list(&heap->age[page->size_class], n);
     if (bh_unlikely(cut < n))
         bhi_list_cut(page, cut);

@@ -49,6 +49,7 @@ static void stir(bhi_random_t *r, const uint8_t fresh[32])
     memset(r->buf, 0, sizeof r->buf);
     r->at = sizeof r->buf;
     r->bits = 0;
+    r->has_order = false;
 }
 
 static uint64_t process_epoch(void)
@@ -236,9 +237,9 @@ static BH_COLD bool is_biased(uint64_t rest, bhi_index_t *items, uint32_t n, con
     return true;
 }
 
-void bhi_random_choose(bhi_random_t *r, bhi_index_t *items, uint32_t n, uint32_t some, bhi_index_t *out)
+/* After follow_epoch. The shuffle of Fisher and Yates. */
+static void take_out(bhi_random_t *r, bhi_index_t *items, uint32_t n, uint32_t some, bhi_index_t *out)
 {
-    follow_epoch(r);
     const uint64_t *number = &counts[n];
     while (some >= STEPS) {
         uint64_t rest = draw_u64(r);
@@ -261,6 +262,45 @@ void bhi_random_choose(bhi_random_t *r, bhi_index_t *items, uint32_t n, uint32_t
         if (bh_likely(rest >> 7 * STEPS != 0) || !is_biased(rest, items, n, out, some))
             break;
     }
+}
+
+/* After follow_epoch. The first order, of which those after it are made. */
+static BH_COLD void draw_order(bhi_random_t *r)
+{
+    bhi_index_t numbers[BH_ORDER_PLACES], places[BH_ORDER_PLACES];
+    for (uint32_t i = 0; i < BH_ORDER_PLACES; i++)
+        numbers[i] = (bhi_index_t)i;
+    take_out(r, numbers, BH_ORDER_PLACES, BH_ORDER_PLACES, places);
+    for (uint32_t i = 0; i < BH_ORDER_PLACES; i++)
+        r->order.place[i] = (uint8_t)places[i];
+    r->has_order = true;
+}
+
+/* After follow_epoch. Puts 64 items into `out`, in half the time of taking each out by itself,
+ * where each step waits for the one before. */
+static void arrange(bhi_random_t *r, const bhi_index_t *items, bhi_index_t *out)
+{
+    if (bh_unlikely(!r->has_order)) {
+        draw_order(r);
+    } else {
+        if (bh_unlikely(r->at + BH_ORDER_COINS > sizeof r->buf))
+            refill(r);
+        bhi_order_riffle(&r->order, r->buf + r->at);
+        memset(r->buf + r->at, 0, BH_ORDER_COINS);
+        r->at += BH_ORDER_COINS;
+    }
+#pragma GCC unroll 16
+    for (uint64_t i = 0; i < BH_ORDER_PLACES; i++)
+        out[i] = items[r->order.place[i]];
+}
+
+void bhi_random_choose(bhi_random_t *r, bhi_index_t *items, uint32_t n, uint32_t some, bhi_index_t *out)
+{
+    follow_epoch(r);
+    if (n == BH_ORDER_PLACES && some == BH_ORDER_PLACES)
+        arrange(r, items, out);
+    else
+        take_out(r, items, n, some, out);
 }
 
 /* The `n` lowest bits. The highest set bit is no random one: it marks how many

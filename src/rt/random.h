@@ -5,6 +5,7 @@
 
 #include "base/constants.h"
 #include "os/lock.h"
+#include "rt/order.h"
 
 #include <stdatomic.h>
 
@@ -17,6 +18,8 @@ typedef struct bhi_random {
     uint32_t at;     /* next unread byte of buf */
     uint32_t bits;   /* secret; drawn bits that bhi_random_bits has left, below the highest set one */
     uint8_t buf[480]; /* secret; bytes before `at` are zero */
+    bhi_order_t order; /* secret; any order with the same probability, riffled for each use */
+    bool has_order;
 } bhi_random_t;
 
 /* The root keys generators when the kernel will not, or is not to (option seed). Its second OS page reads
@@ -54,7 +57,9 @@ uint32_t bhi_random_bits(bhi_random_t *r, unsigned n);
 #define BH_CHOOSE_MOST 127u
 
 /* Puts `some` of n items, BH_CHOOSE_MOST at most, into `out`, in a random order: each
- * choice and order with the same probability. What is left in `items` is of no use. */
+ * choice and order with the same probability. What one call chooses says nothing of the
+ * next, but for all 64 of 64 items: there rt/order.h says how much. What is left in `items`
+ * is of no use. */
 void bhi_random_choose(bhi_random_t *r, bhi_index_t *items, uint32_t n, uint32_t some, bhi_index_t *out);
 
 #endif
