@@ -48,14 +48,25 @@ static uint64_t free_in_word(const bhi_page_t *page, uint32_t w)
     return w == last_word(page) / 64 ? free & listable(page) : free;
 }
 
-/* The page was another owner's: what its free blocks hold goes, before one of them is
- * handed out again. Those that are in use then belong to the program as any other. */
-static BH_COLD void take_over(const bhi_heap_t *heap, bhi_page_t *page)
+/* Clears the blocks of a set, whose first one is block `base`, neighbours together. */
+static void clear_blocks(const bhi_page_t *page, uint32_t base, uint64_t set)
 {
-    for (uint32_t w = 0; w < (bhi_page_capacity(page) + 63) / 64; w++) {
-        for (uint64_t set = free_in_word(page, w); set != 0; set &= set - 1)
-            memset((void *)bhi_page_block(page, w * 64 + bhi_bit_first(set)), 0, page->block_size); /* NOLINT: blocks are numbers here */
+    while (set != 0) {
+        unsigned from = bhi_bit_first(set), n;
+        uint64_t rest = ~(set >> from);
+        n = rest != 0 ? bhi_bit_first(rest) : 64;
+        memset((void *)bhi_page_block(page, base + from), 0, (size_t)n * page->block_size); /* NOLINT: blocks are numbers here */
+        set &= ~bhi_bit_range(from, n);
     }
+}
+
+/* The page was another owner's: what its free blocks hold goes, before one of them is
+ * handed out again. Those that are in use then belong to the program as any other. Not
+ * called cold: where threads come and go it is most of their first allocations. */
+static BH_NOINLINE void take_over(const bhi_heap_t *heap, bhi_page_t *page)
+{
+    for (uint32_t w = 0; w < (bhi_page_capacity(page) + 63) / 64; w++)
+        clear_blocks(page, w * 64, free_in_word(page, w));
     bhi_residue_own(heap, page);
 }
 
@@ -98,12 +109,12 @@ static void extend(bhi_page_t *page)
     for (uint32_t i = 0; !BH_HARDEN_MAP && i < have; i++)
         entries[i] = bhi_list_code(page, entries[i] * page->block_size / 8);
     bhi_list_fill(page, random, entries, have, n);
-    for (uint32_t i = 0; i < n; i++) {
-        uint32_t in_word = bhi_list_index(page, i) - base;
-        page->fresh &= ~((uint64_t)1 << in_word);
-        if (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY && !bhi_is_hardened())
-            memset((void *)bhi_page_block(page, base + in_word), 0, page->block_size); /* NOLINT: blocks are numbers here */
-    }
+    uint64_t listed = 0;
+    for (uint32_t i = 0; i < n; i++)
+        listed |= (uint64_t)1 << (bhi_list_index(page, i) - base);
+    page->fresh &= ~listed;
+    if (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY && !bhi_is_hardened())
+        clear_blocks(page, base, listed);
     page->free_zero = page->memory == BHI_MEMORY_ZERO || (BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY);
     bhi_age_list(&heap->age[page->size_class], n);
     if (bh_unlikely(cut != n))
