@@ -22,7 +22,8 @@ class-too-small@src/meta/size_class.h@s/(unsigned)((n - 1) >> (b - 3)) - 8;/(uns
 class-off-by-one@src/meta/size_class.h@s/return (unsigned)((n + 15) >> 4);/return (unsigned)((n + 14) >> 4);/@api
 one-block-too-many@src/meta/size_class.h@s/BH_SLOT_SIZE - BH_OS_PAGE_SIZE) \/ bhi_class_size(c))/BH_SLOT_SIZE - BH_OS_PAGE_SIZE) \/ bhi_class_size(c) + 1)/@api
 kept-from-elsewhere@src/harden/list.h@s/bhi_list(page, page->kept_from), n/bhi_list(page, page->kept_from - 1u), n/@process
-fresh-not-marked@src/core/refill.c@s/        page->fresh &= ~((uint64_t)1 << in_word);/        if (i != 3) page->fresh \&= ~((uint64_t)1 << in_word);/@inband api
+fresh-not-marked@src/core/refill.c@s/^    page->fresh &= ~listed;$/    page->fresh \&= ~(listed \& (listed - 1));/@inband api
+riffle-doubles@src/rt/order.c@s/c = q.c ^ swap_a,/c = q.c,/@inband api
 missing-guard-note@src/harden/guard.c@s/            s->regions\[slot\] |= region_bit(os_page);/            (void)os_page;/@api inband
 guard-one-page-late@src/core/page.c@s/return (unsigned)((bytes_in_span >> BH_OS_PAGE_SHIFT)/return (unsigned)(((bytes_in_span >> BH_OS_PAGE_SHIFT) + 1)/@inband api
 no-guard-before-large@src/harden/guard.c@s/^    close_before(s, slot);$//@api inband
