@@ -12,11 +12,11 @@
 #define BH_NOINLINE __attribute__((noinline))
 #define BH_COLD __attribute__((noinline, cold))
 #define BH_INLINE static inline __attribute__((always_inline))
-/* A function for processors that have vectors of 32 bytes, where the build does not ask
- * for them: instructions are fewer, also with shorter ones. Nothing else may be inlined
+/* A function for processors that have vectors of 32 bytes and count bits, where the build
+ * does not ask for them: instructions are fewer, also with shorter ones. Nothing else may be inlined
  * there that asks for other instructions by name. */
 #if defined(__x86_64__)
-#define BH_WIDE __attribute__((target("avx2")))
+#define BH_WIDE __attribute__((target("avx2,popcnt")))
 #else
 #define BH_WIDE
 #endif

@@ -165,24 +165,27 @@ static void gather(bhi_heap_t *heap, bhi_page_t *page, uint32_t n)
     bhi_index_t entries[GATHER_MOST + BH_LIST_MOST], *end = entries;
     uint32_t words = (bhi_page_capacity(page) + 63) / 64;
     uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(&heap->random, words) : 0;
-    end = bhi_spread_free(end, entries + n, &(bhi_spread_of_t){page->map, words, w, listable(page), bhi_list_code(page, 0)});
+    end = bhi_spread_free(end, entries + n, &(bhi_spread_of_t){page->map, words, w, listable(page), bhi_list_code(page, 0), {0, 0}});
     uint32_t have = (uint32_t)(end - entries);
     fill_from(page, entries, have, (uint32_t)bhi_min(have, n));
     page->free_zero = false;
 }
 
-/* Profile hardened: lists free blocks that have waited, `least` or more, from a random word
- * of the map on. */
+/* Profile hardened: free blocks that have waited, from word w of the map on. */
+static bhi_spread_of_t old_of(const bhi_heap_t *heap, const bhi_page_t *page, uint32_t w)
+{
+    const bhi_age_t *age = &heap->age[page->size_class];
+    uint8_t first = age->mark != 0 ? age->mark : BHI_MAP_LIVE, second = age->mark != 0 ? age->before : BHI_MAP_LIVE;
+    return (bhi_spread_of_t){page->map, bhi_hard_words(bhi_page_capacity(page)), w, listable(page), bhi_list_code(page, 0), {first, second}};
+}
+
+/* The same: lists them, `least` or more, from a random word of the map on. */
 static bhi_reuse_t list_old(bhi_heap_t *heap, bhi_page_t *page, uint32_t least)
 {
     bhi_index_t entries[GATHER_MOST + BH_LIST_MOST], *end = entries;
-    uint32_t words = (bhi_page_capacity(page) + 63) / 64, last = words - 1;
-    uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(&heap->random, words) : 0;
-    for (uint32_t i = 0; i < words && end < entries + BH_LIST_MOST; i++, w = w == last ? 0 : w + 1) {
-        uint64_t old = bhi_hard_old(heap, page, w) & (w == last ? listable(page) : ~(uint64_t)0);
-        if (old != 0)
-            end = bhi_spread(end, old, bhi_list_code(page, w * 64));
-    }
+    uint32_t words = (bhi_page_capacity(page) + 63) / 64;
+    bhi_spread_of_t of = old_of(heap, page, words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(&heap->random, words) : 0);
+    end = bhi_spread_old(end, entries + BH_LIST_MOST, &of);
     uint32_t have = (uint32_t)(end - entries), n = (uint32_t)bhi_min(have, BH_LIST_MOST);
     if (have < least)
         return BHI_REUSE_NONE;
@@ -296,16 +299,6 @@ bool bhi_page_refill(bhi_page_t *page)
     return (bhi_is_hardened() ? list_old(heap_of(page), page, 1) : list_some(heap_of(page), page, n)) == BHI_REUSE_DONE;
 }
 
-/* Profile hardened: free blocks that have waited, counted up to what is enough. */
-static uint32_t old_blocks(const bhi_page_t *page)
-{
-    const bhi_heap_t *heap = heap_of(page);
-    uint32_t words = (bhi_page_capacity(page) + 63) / 64, most = bhi_page_reuse_least(page), n = 0;
-    for (uint32_t w = 0; w < words && n < most; w++)
-        n += bhi_bit_count(bhi_hard_old(heap, page, w) & (w + 1 == words ? listable(page) : ~(uint64_t)0));
-    return n;
-}
-
 bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare)
 {
     *spare = 0;
@@ -314,6 +307,11 @@ bool bhi_page_is_sparse(bhi_page_t *page, uint32_t *spare)
         return false;
     collect_announced(page);
     uint32_t free = spare_blocks(page);
-    *spare = free != 0 && bhi_is_hardened() ? old_blocks(page) : free;
-    return free != 0 && *spare < bhi_page_reuse_least(page);
+    uint32_t least = bhi_page_reuse_least(page);
+    *spare = free;
+    if (free != 0 && bhi_is_hardened()) {
+        bhi_spread_of_t of = old_of(heap_of(page), page, 0);
+        *spare = bhi_spread_count_old(least, &of);
+    }
+    return free != 0 && *spare < least;
 }

@@ -48,23 +48,130 @@ static bhi_index_t *by_bytes(bhi_index_t *end, uint64_t set, bhi_index_t first)
 }
 
 typedef bhi_index_t *spread_t(bhi_index_t *end, uint64_t set, bhi_index_t first);
-typedef uint64_t free_t(const bhi_map_block_t *map, uint32_t word);
+typedef uint64_t which_t(const bhi_spread_of_t *of, uint32_t word);
 
 /* Compiled once for each way of a word, which is part of the loop then. */
-BH_INLINE bhi_index_t *of_words(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of, free_t *free, spread_t *one)
+BH_INLINE bhi_index_t *of_words(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of, which_t *which, spread_t *one)
 {
     for (uint32_t w = of->from, i = 0; i < of->words && end < enough; i++) {
         bool last = w + 1 == of->words;
-        end = one(end, free(of->map, w) & (last ? of->of_last : ~(uint64_t)0), (bhi_index_t)(w * 64 ^ of->key));
+        end = one(end, which(of, w) & (last ? of->of_last : ~(uint64_t)0), (bhi_index_t)(w * 64 ^ of->key));
         w = last ? 0 : w + 1;
     }
     return end;
 }
 
+BH_INLINE uint32_t count_words(uint32_t enough, const bhi_spread_of_t *of, which_t *which)
+{
+    uint32_t n = 0;
+    for (uint32_t w = 0; w < of->words && n < enough; w++)
+        n += bhi_bit_count(which(of, w) & (w + 1 == of->words ? of->of_last : ~(uint64_t)0));
+    return n;
+}
+
+BH_INLINE uint64_t free_of(const bhi_spread_of_t *of, uint32_t word)
+{
+    return bhi_map_free(of->map, word);
+}
+
+BH_INLINE uint64_t old_of(const bhi_spread_of_t *of, uint32_t word)
+{
+    return bhi_map_old(of->map, word, of->young);
+}
+
 static BH_NOINLINE bhi_index_t *of_words_by_bytes(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
 {
-    return of_words(end, enough, of, bhi_map_free, by_bytes);
+    return of_words(end, enough, of, free_of, by_bytes);
 }
+
+static BH_NOINLINE bhi_index_t *old_by_bytes(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+{
+    return of_words(end, enough, of, old_of, by_bytes);
+}
+
+static BH_NOINLINE uint32_t count_old(uint32_t enough, const bhi_spread_of_t *of)
+{
+    return count_words(enough, of, old_of);
+}
+
+/* The same for processors that widen bytes as they load them, and count bits. */
+#if defined(__x86_64__) && BH_OS_PAGE_SHIFT <= 15
+#define WIDE_TOO 1
+
+BH_WIDE BH_INLINE bhi_index_t *by_bytes_wide(bhi_index_t *end, uint64_t set, bhi_index_t first)
+{
+    __m128i firsts = _mm_set1_epi16((short)first); /* of the lowest byte left */
+#pragma GCC unroll 8
+    for (unsigned i = 0; i < 8; i++) {
+        uint64_t byte = set & 0xff;
+        __m128i entries = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(const void *)&places[byte]));
+        _mm_storeu_si128((__m128i *)(void *)end, _mm_xor_si128(entries, firsts));
+        end += __builtin_popcountll(byte);
+        firsts = _mm_xor_si128(firsts, _mm_set1_epi16((short)(8 * (i ^ (i + 1)))));
+        set >>= 8;
+        __asm__("" : "+x"(firsts), "+r"(set)); /* step by step: three constants, not seven; no copy of the set for each */
+    }
+    return end;
+}
+
+/* Sixteen blocks each: as a set, those whose pair is not 0. */
+BH_WIDE BH_INLINE uint64_t set_of(__m256i a, __m256i b, __m256i c, __m256i d)
+{
+    uint32_t low = (uint32_t)_mm256_movemask_epi8(_mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8));
+    uint32_t high = (uint32_t)_mm256_movemask_epi8(_mm256_permute4x64_epi64(_mm256_packs_epi16(c, d), 0xd8));
+    return (uint64_t)high << 32 | low;
+}
+
+BH_WIDE BH_INLINE __m256i pairs_of(const bhi_spread_of_t *of, uint32_t word, unsigned i)
+{
+    return _mm256_loadu_si256((const __m256i *)(const void *)(of->map + (size_t)word * 64) + i);
+}
+
+BH_WIDE BH_INLINE __m256i free_pairs(__m256i pairs)
+{
+    return _mm256_cmpeq_epi16(pairs, _mm256_setzero_si256());
+}
+
+BH_WIDE BH_INLINE uint64_t free_wide(const bhi_spread_of_t *of, uint32_t word)
+{
+    return set_of(free_pairs(pairs_of(of, word, 0)), free_pairs(pairs_of(of, word, 1)), free_pairs(pairs_of(of, word, 2)), free_pairs(pairs_of(of, word, 3)));
+}
+
+BH_WIDE BH_INLINE __m256i old_pairs(__m256i pairs, __m256i first, __m256i second)
+{
+    __m256i young = _mm256_or_si256(_mm256_cmpeq_epi16(pairs, first), _mm256_cmpeq_epi16(pairs, second));
+    return _mm256_andnot_si256(young, free_pairs(_mm256_and_si256(pairs, _mm256_set1_epi16((short)BHI_MAP_NOT_MARK))));
+}
+
+BH_WIDE BH_INLINE uint64_t old_wide(const bhi_spread_of_t *of, uint32_t word)
+{
+    __m256i first = _mm256_set1_epi16(of->young[0]), second = _mm256_set1_epi16(of->young[1]);
+    return set_of(old_pairs(pairs_of(of, word, 0), first, second), old_pairs(pairs_of(of, word, 1), first, second),
+                  old_pairs(pairs_of(of, word, 2), first, second), old_pairs(pairs_of(of, word, 3), first, second));
+}
+
+BH_WIDE static BH_NOINLINE bhi_index_t *spread_wide(bhi_index_t *end, uint64_t set, bhi_index_t first)
+{
+    return by_bytes_wide(end, set, first);
+}
+
+BH_WIDE static BH_NOINLINE bhi_index_t *of_words_wide(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+{
+    return of_words(end, enough, of, free_wide, by_bytes_wide);
+}
+
+BH_WIDE static BH_NOINLINE bhi_index_t *old_of_words_wide(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+{
+    return of_words(end, enough, of, old_wide, by_bytes_wide);
+}
+
+BH_WIDE static BH_NOINLINE uint32_t count_old_wide(uint32_t enough, const bhi_spread_of_t *of)
+{
+    return count_words(enough, of, old_wide);
+}
+#else
+#define WIDE_TOO 0
+#endif
 
 /* Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2: VPCOMPRESSW. */
 #if defined(__x86_64__) && BH_OS_PAGE_SHIFT <= 15
@@ -83,9 +190,9 @@ COMPRESSES static bhi_index_t *by_halves(bhi_index_t *end, uint64_t set, bhi_ind
     return end + __builtin_popcount(of_high);
 }
 
-COMPRESSES static uint64_t free_by_halves(const bhi_map_block_t *map, uint32_t word)
+COMPRESSES static uint64_t free_by_halves(const bhi_spread_of_t *of, uint32_t word)
 {
-    const __m512i *pairs = (const __m512i *)(const void *)(map + (size_t)word * 64);
+    const __m512i *pairs = (const __m512i *)(const void *)(of->map + (size_t)word * 64);
     __m512i low = _mm512_loadu_si512(pairs), high = _mm512_loadu_si512(pairs + 1);
     return (uint64_t)_mm512_testn_epi16_mask(low, low) | (uint64_t)_mm512_testn_epi16_mask(high, high) << 32;
 }
@@ -102,6 +209,10 @@ bhi_index_t *bhi_spread(bhi_index_t *end, uint64_t set, bhi_index_t first)
     if (bh_likely(bhi_process.has_compress))
         return by_halves(end, set, first);
 #endif
+#if WIDE_TOO
+    if (bh_likely(bhi_process.has_avx2))
+        return spread_wide(end, set, first);
+#endif
     return by_bytes(end, set, first);
 }
 
@@ -111,7 +222,29 @@ bhi_index_t *bhi_spread_free(bhi_index_t *end, const bhi_index_t *enough, const 
     if (bh_likely(bhi_process.has_compress))
         return of_words_by_halves(end, enough, of);
 #endif
+#if WIDE_TOO
+    if (bh_likely(bhi_process.has_avx2) && !BH_SANITIZED)
+        return of_words_wide(end, enough, of);
+#endif
     return of_words_by_bytes(end, enough, of);
+}
+
+bhi_index_t *bhi_spread_old(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+{
+#if WIDE_TOO
+    if (bh_likely(bhi_process.has_avx2) && !BH_SANITIZED)
+        return old_of_words_wide(end, enough, of);
+#endif
+    return old_by_bytes(end, enough, of);
+}
+
+uint32_t bhi_spread_count_old(uint32_t enough, const bhi_spread_of_t *of)
+{
+#if WIDE_TOO
+    if (bh_likely(bhi_process.has_avx2) && !BH_SANITIZED)
+        return count_old_wide(enough, of);
+#endif
+    return count_old(enough, of);
 }
 
 bool bhi_spread_knows_compress(void)

@@ -19,8 +19,14 @@ typedef struct bhi_spread_of {
     uint32_t words, from;
     uint64_t of_last;
     bhi_index_t key;
+    uint8_t young[2]; /* marks, for bhi_spread_old */
 } bhi_spread_of_t;
 bhi_index_t *bhi_spread_free(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of);
+
+/* The same of those whose mark is none of the young, and how many these are, counted word by
+ * word until there are `enough`. */
+bhi_index_t *bhi_spread_old(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of);
+uint32_t bhi_spread_count_old(uint32_t enough, const bhi_spread_of_t *of);
 
 /* Whether the processor puts chosen elements of a vector side by side (AVX-512 VBMI2), and
  * the kernel keeps its registers. */

@@ -23,4 +23,7 @@ typedef struct bhi_order {
  * (computed over all coins: all pairs, 60 triples). */
 void bhi_order_riffle(bhi_order_t *order, const uint8_t coins[BH_ORDER_COINS]);
 
+/* Puts 64 items in that order. */
+void bhi_order_apply(const bhi_order_t *order, const bhi_index_t *items, bhi_index_t *out);
+
 #endif

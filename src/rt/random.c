@@ -188,18 +188,34 @@ uint64_t bhi_random_u64(bhi_random_t *r)
     return draw_u64(r);
 }
 
+/* The same of four bytes. */
+BH_INLINE uint32_t draw_u32(bhi_random_t *r)
+{
+    if (bh_unlikely(r->at + sizeof(uint32_t) > sizeof r->buf))
+        refill(r);
+    uint32_t out, none = 0;
+    memcpy(&out, r->buf + r->at, sizeof out);
+    memcpy(r->buf + r->at, &none, sizeof none);
+    r->at += (uint32_t)sizeof out;
+    return out;
+}
+
+/* After follow_epoch. */
+static BH_COLD uint64_t draw_again(bhi_random_t *r, uint64_t m, uint32_t bound)
+{
+    uint32_t threshold = (uint32_t)(-bound) % bound;
+    while ((uint32_t)m < threshold)
+        m = (uint64_t)draw_u32(r) * bound;
+    return m;
+}
+
+/* Lemire's multiply-shift with rejection (ACM TOMACS 29(1), 2019). */
 uint32_t bhi_random_below(bhi_random_t *r, uint32_t bound)
 {
-    /* Lemire's multiply-shift with rejection (ACM TOMACS 29(1), 2019). */
-    uint32_t x = (uint32_t)bhi_random_u64(r);
-    uint64_t m = (uint64_t)x * bound;
-    if (bh_unlikely((uint32_t)m < bound)) {
-        uint32_t threshold = (uint32_t)(-bound) % bound;
-        while ((uint32_t)m < threshold) {
-            x = (uint32_t)bhi_random_u64(r);
-            m = (uint64_t)x * bound;
-        }
-    }
+    follow_epoch(r);
+    uint64_t m = (uint64_t)draw_u32(r) * bound;
+    if (bh_unlikely((uint32_t)m < bound))
+        m = draw_again(r, m, bound);
     return (uint32_t)(m >> 32);
 }
 
@@ -289,9 +305,7 @@ static void arrange(bhi_random_t *r, const bhi_index_t *items, bhi_index_t *out)
         memset(r->buf + r->at, 0, BH_ORDER_COINS);
         r->at += BH_ORDER_COINS;
     }
-#pragma GCC unroll 16
-    for (uint64_t i = 0; i < BH_ORDER_PLACES; i++)
-        out[i] = items[r->order.place[i]];
+    bhi_order_apply(&r->order, items, out);
 }
 
 void bhi_random_choose(bhi_random_t *r, bhi_index_t *items, uint32_t n, uint32_t some, bhi_index_t *out)

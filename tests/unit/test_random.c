@@ -341,35 +341,6 @@ START_TEST(every_order_is_as_likely)
 }
 END_TEST
 
-/* Against a deck of cards as the books have it. Each coin, each card: red when one is left
- * out, or belongs to another pair. */
-START_TEST(riffles_are_those_of_thorp)
-{
-    start();
-    bhi_order_t order;
-    uint8_t deck[BH_ORDER_PLACES], coins[BH_ORDER_COINS];
-    for (unsigned i = 0; i < BH_ORDER_PLACES; i++)
-        order.place[i] = deck[i] = (uint8_t)i;
-    for (unsigned k = 0; k < 1000; k++) {
-        for (unsigned i = 0; i < sizeof coins; i += sizeof(uint64_t)) {
-            uint64_t word = bhi_random_u64(&r);
-            memcpy(coins + i, &word, sizeof word);
-        }
-        for (unsigned round = 0; round < 12; round++) {
-            uint8_t next[BH_ORDER_PLACES];
-            for (unsigned i = 0; i < 32; i++) {
-                unsigned bit = round < 8 ? coins[i] >> (7 - round) : coins[32 + i % 16] >> (15 - round - i / 16 * 4);
-                next[2 * i + (bit & 1)] = deck[i];
-                next[2 * i + 1 - (bit & 1)] = deck[i + 32];
-            }
-            memcpy(deck, next, sizeof deck);
-        }
-        bhi_order_riffle(&order, coins);
-        ck_assert_mem_eq(order.place, deck, sizeof deck);
-    }
-}
-END_TEST
-
 /* Where the block that was at a place of one list is on the next: at each place as often
  * as chance has it, whoever knows all of the list before. And of two blocks, who comes first. */
 START_TEST(one_order_does_not_tell_the_next)
@@ -425,7 +396,6 @@ int main(void)
     tcase_add_test(c, bits_are_in_bounds_and_uniform);
     tcase_add_test(c, a_copy_does_not_go_on_with_the_bits);
     tcase_add_test(c, every_order_is_as_likely);
-    tcase_add_test(c, riffles_are_those_of_thorp);
     tcase_add_test(c, one_order_does_not_tell_the_next);
     tcase_add_test(c, root_seeds);
     tcase_add_test(c, root_lies_with_control_data);
