@@ -116,6 +116,31 @@ START_TEST(every_changed_bit_of_small_blocks)
 }
 END_TEST
 
+/* Blocks of which one byte was written, or all, or any; with the vectors of this processor,
+ * and without them. */
+START_TEST(what_was_written_of_every_class)
+{
+    if (!BH_HARDEN_WIPE)
+        return;
+    start();
+    bhi_process.has_avx2 = _i != 0 && bhi_wipe_knows_avx2();
+    for (unsigned c = 1; c < BHI_CLASSES; c++) {
+        size_t size = bhi_class_size(c);
+        memset(area, 0x77, FRONT + size + FRONT);
+        bhi_wipe_own(block, size);
+        assert_wiped(size);
+        for (unsigned round = 0; round < 300; round++) {
+            size_t at = round < 70 && round < size ? round : round < 140 && round - 70 < size ? size - 1 - (round - 70) : unit_below(&seed, (uint32_t)size);
+            size_t n = round % 3 != 0 ? 1 : 1 + unit_below(&seed, (uint32_t)(size - at));
+            memset(bytes + at, 1 << unit_below(&seed, 8), n);
+            bhi_wipe_own(block, size);
+            ck_assert(unit_is(bytes + at, n, 0));
+        }
+        assert_wiped(size);
+    }
+}
+END_TEST
+
 /* With the vectors of this processor, and without them. */
 START_TEST(any_byte_of_every_class)
 {
@@ -151,6 +176,7 @@ int main(void)
     tcase_add_test(c, all_of_the_block_by_the_short_ways);
 #endif
     tcase_add_test(c, every_changed_bit_of_small_blocks);
+    tcase_add_loop_test(c, what_was_written_of_every_class, 0, 2);
     tcase_add_loop_test(c, any_byte_of_every_class, 0, 2);
     suite_add_tcase(s, c);
     return unit_main(s);
