@@ -165,7 +165,7 @@ static void gather(bhi_heap_t *heap, bhi_page_t *page, uint32_t n)
     bhi_index_t entries[GATHER_MOST + BH_LIST_MOST], *end = entries;
     uint32_t words = (bhi_page_capacity(page) + 63) / 64;
     uint32_t w = words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(&heap->random, words) : 0;
-    end = bhi_spread_free(end, entries + n, &(bhi_spread_of_t){page->map, words, w, listable(page), bhi_list_code(page, 0), {0, 0}});
+    end = bhi_spread_free(end, n, &(bhi_spread_of_t){page->map, words, w, listable(page), bhi_list_code(page, 0), {0, 0}});
     uint32_t have = (uint32_t)(end - entries);
     fill_from(page, entries, have, (uint32_t)bhi_min(have, n));
     page->free_zero = false;
@@ -185,7 +185,7 @@ static bhi_reuse_t list_old(bhi_heap_t *heap, bhi_page_t *page, uint32_t least)
     bhi_index_t entries[GATHER_MOST + BH_LIST_MOST], *end = entries;
     uint32_t words = (bhi_page_capacity(page) + 63) / 64;
     bhi_spread_of_t of = old_of(heap, page, words > 1 && BH_HARDEN_RANDOM ? bhi_random_below(&heap->random, words) : 0);
-    end = bhi_spread_old(end, entries + BH_LIST_MOST, &of);
+    end = bhi_spread_old(end, BH_LIST_MOST, &of);
     uint32_t have = (uint32_t)(end - entries), n = (uint32_t)bhi_min(have, BH_LIST_MOST);
     if (have < least)
         return BHI_REUSE_NONE;

@@ -51,9 +51,10 @@ typedef bhi_index_t *spread_t(bhi_index_t *end, uint64_t set, bhi_index_t first)
 typedef uint64_t which_t(const bhi_spread_of_t *of, uint32_t word);
 
 /* Compiled once for each way of a word, which is part of the loop then. */
-BH_INLINE bhi_index_t *of_words(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of, which_t *which, spread_t *one)
+BH_INLINE bhi_index_t *of_words(bhi_index_t *end, uint32_t enough, const bhi_spread_of_t *of, which_t *which, spread_t *one)
 {
-    for (uint32_t w = of->from, i = 0; i < of->words && end < enough; i++) {
+    const bhi_index_t *goal = end + enough;
+    for (uint32_t w = of->from, i = 0; i < of->words && end < goal; i++) {
         bool last = w + 1 == of->words;
         end = one(end, which(of, w) & (last ? of->of_last : ~(uint64_t)0), (bhi_index_t)(w * 64 ^ of->key));
         w = last ? 0 : w + 1;
@@ -79,12 +80,12 @@ BH_INLINE uint64_t old_of(const bhi_spread_of_t *of, uint32_t word)
     return bhi_map_old(of->map, word, of->young);
 }
 
-static BH_NOINLINE bhi_index_t *of_words_by_bytes(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+static BH_NOINLINE bhi_index_t *of_words_by_bytes(bhi_index_t *end, uint32_t enough, const bhi_spread_of_t *of)
 {
     return of_words(end, enough, of, free_of, by_bytes);
 }
 
-static BH_NOINLINE bhi_index_t *old_by_bytes(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+static BH_NOINLINE bhi_index_t *old_by_bytes(bhi_index_t *end, uint32_t enough, const bhi_spread_of_t *of)
 {
     return of_words(end, enough, of, old_of, by_bytes);
 }
@@ -155,12 +156,12 @@ BH_WIDE static BH_NOINLINE bhi_index_t *spread_wide(bhi_index_t *end, uint64_t s
     return by_bytes_wide(end, set, first);
 }
 
-BH_WIDE static BH_NOINLINE bhi_index_t *of_words_wide(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+BH_WIDE static BH_NOINLINE bhi_index_t *of_words_wide(bhi_index_t *end, uint32_t enough, const bhi_spread_of_t *of)
 {
     return of_words(end, enough, of, free_wide, by_bytes_wide);
 }
 
-BH_WIDE static BH_NOINLINE bhi_index_t *old_of_words_wide(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+BH_WIDE static BH_NOINLINE bhi_index_t *old_of_words_wide(bhi_index_t *end, uint32_t enough, const bhi_spread_of_t *of)
 {
     return of_words(end, enough, of, old_wide, by_bytes_wide);
 }
@@ -197,7 +198,7 @@ COMPRESSES static uint64_t free_by_halves(const bhi_spread_of_t *of, uint32_t wo
     return (uint64_t)_mm512_testn_epi16_mask(low, low) | (uint64_t)_mm512_testn_epi16_mask(high, high) << 32;
 }
 
-COMPRESSES static BH_NOINLINE bhi_index_t *of_words_by_halves(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+COMPRESSES static BH_NOINLINE bhi_index_t *of_words_by_halves(bhi_index_t *end, uint32_t enough, const bhi_spread_of_t *of)
 {
     return of_words(end, enough, of, free_by_halves, by_halves);
 }
@@ -216,7 +217,7 @@ bhi_index_t *bhi_spread(bhi_index_t *end, uint64_t set, bhi_index_t first)
     return by_bytes(end, set, first);
 }
 
-bhi_index_t *bhi_spread_free(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+bhi_index_t *bhi_spread_free(bhi_index_t *end, uint32_t enough, const bhi_spread_of_t *of)
 {
 #if defined(__x86_64__) && BH_OS_PAGE_SHIFT <= 15
     if (bh_likely(bhi_process.has_compress))
@@ -229,7 +230,7 @@ bhi_index_t *bhi_spread_free(bhi_index_t *end, const bhi_index_t *enough, const 
     return of_words_by_bytes(end, enough, of);
 }
 
-bhi_index_t *bhi_spread_old(bhi_index_t *end, const bhi_index_t *enough, const bhi_spread_of_t *of)
+bhi_index_t *bhi_spread_old(bhi_index_t *end, uint32_t enough, const bhi_spread_of_t *of)
 {
 #if WIDE_TOO
     if (bh_likely(bhi_process.has_avx2) && !BH_SANITIZED)

@@ -90,8 +90,8 @@ START_TEST(free_blocks_of_a_map)
             used[w] = live | held;
         }
         bhi_spread_of_t of = {map, words, unit_below(&seed, words), unit_random(&seed), (bhi_index_t)unit_random(&seed), {0, 0}};
-        bhi_index_t entries[63 + 64], *wanted = entries + unit_below(&seed, 65), *end = bhi_spread_free(entries, wanted, &of);
-        bhi_index_t *at = entries;
+        bhi_index_t entries[63 + 64], *at = entries, *wanted = entries + unit_below(&seed, 65);
+        bhi_index_t *end = bhi_spread_free(entries, (uint32_t)(wanted - entries), &of);
         for (uint32_t i = 0, w = of.from; i < words && at < wanted; i++, w = (w + 1) % words) {
             uint64_t set = ~used[w] & (w == words - 1 ? of.of_last : UINT64_MAX);
             for (unsigned b = 0; b < 64; b++) {
@@ -124,8 +124,8 @@ START_TEST(old_blocks_of_a_map)
             bool listable = b / 64 != words - 1 || (of.of_last >> b % 64 & 1) != 0;
             is_old[b] = first != BHI_MAP_LIVE && held == 0 && first != marks[0] && first != marks[1] && listable;
         }
-        bhi_index_t entries[63 + 64], *wanted = entries + unit_below(&seed, 65), *end = bhi_spread_old(entries, wanted, &of);
-        bhi_index_t *at = entries;
+        bhi_index_t entries[63 + 64], *at = entries, *wanted = entries + unit_below(&seed, 65);
+        bhi_index_t *end = bhi_spread_old(entries, (uint32_t)(wanted - entries), &of);
         for (uint32_t i = 0, w = of.from; i < words && at < wanted; i++, w = (w + 1) % words) {
             for (uint32_t b = w * 64; b < w * 64 + 64; b++) {
                 if (is_old[b])
