@@ -23,7 +23,7 @@ class-off-by-one@src/meta/size_class.h@s/return (unsigned)((n + 15) >> 4);/retur
 one-block-too-many@src/meta/size_class.h@s/BH_SLOT_SIZE - BH_OS_PAGE_SIZE) \/ bhi_class_size(c))/BH_SLOT_SIZE - BH_OS_PAGE_SIZE) \/ bhi_class_size(c) + 1)/@api
 kept-from-elsewhere@src/harden/list.h@s/bhi_list(page, page->kept_from), n/bhi_list(page, page->kept_from - 1u), n/@process
 fresh-not-marked@src/core/refill.c@s/^    page->fresh &= ~listed;$/    page->fresh \&= ~(listed \& (listed - 1));/@inband api
-riffle-doubles@src/rt/order.c@s/c = q.c ^ swap_a,/c = q.c,/@inband api
+riffle-doubles@src/rt/order.c@s/c = q.c ^ swap_a,/c = q.c,/;s/c_d = _mm256_blendv_epi8(h.second, h.first, coins)/c_d = h.second/@inband api
 missing-guard-note@src/harden/guard.c@s/            s->regions\[slot\] |= region_bit(os_page);/            (void)os_page;/@api inband
 guard-one-page-late@src/core/page.c@s/return (unsigned)((bytes_in_span >> BH_OS_PAGE_SHIFT)/return (unsigned)(((bytes_in_span >> BH_OS_PAGE_SHIFT) + 1)/@inband api
 no-guard-before-large@src/harden/guard.c@s/^    close_before(s, slot);$//@api inband
@@ -36,7 +36,7 @@ stale-capacity@src/core/page.c@s/atomic_store_explicit(&page->capacity, 0, memor
 heap-without-generation@src/core/owner.c@s/^    heap->generation++;$//@badfree
 generation-of-deleted@src/core/owner.c@s/^        heap->generation++;$//@badfree
 age-ended-by-any-list@src/harden/age.h@s/^    if (age->used >= age->length \&\& age->mark != 0)$/    if (age->mark != 0)/@api
-age-before-not-young@src/core/hardened.h@s/young\[2\] = {age->mark, age->before};/young[2] = {age->mark, age->mark};/@api
+age-before-not-young@src/core/hardened.h@s/^    young\[1\] = age->mark != 0 ? age->before :/    young[1] = age->mark != 0 ? age->mark :/@api
 canary-one-byte-short@src/harden/canary.h@s/ ^ bhi_canary_tail(canary)) & shown.last\()*\);$/ ^ bhi_canary_tail(canary)) \& shown.last \& UINT64_MAX >> 8\1;/;s/return ((last ^ canary.last) & /last[1] = (last[1] \& UINT64_MAX >> 8) | (canary.last[1] \& ~(UINT64_MAX >> 8)); &/@inband
 neighbour-not-checked@src/core/hardened_free.c@s/^    if (bh_likely(index != 0))$/    if (false)/@inband
 neighbour-not-checked-soon@src/core/hardened_free.c@s/^            damage |= damage_of(p - bytes, page, bytes, size, index - 1);$/            (void)size;/@inband

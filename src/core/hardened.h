@@ -58,12 +58,21 @@ BH_INLINE void bhi_hard_begin_age(bhi_heap_t *heap, const bhi_page_t *page)
         bhi_age_begin(&heap->age[page->size_class], page->block_size, bhi_process.options.quarantine_bytes);
 }
 
+/* Owner: the marks of blocks of a class that have not waited. Without ages there are none:
+ * what is live has no mark. */
+BH_INLINE void bhi_hard_young(const bhi_heap_t *heap, unsigned c, uint8_t young[2])
+{
+    const bhi_age_t *age = &heap->age[c];
+    young[0] = age->mark != 0 ? age->mark : BHI_MAP_LIVE;
+    young[1] = age->mark != 0 ? age->before : BHI_MAP_LIVE;
+}
+
 /* Owner: of a word of the map of its page, blocks that are free and have waited. */
 BH_INLINE uint64_t bhi_hard_old(const bhi_heap_t *heap, const bhi_page_t *page, uint32_t word)
 {
-    const bhi_age_t *age = &heap->age[page->size_class];
-    const uint8_t none[2] = {BHI_MAP_LIVE, BHI_MAP_LIVE}, young[2] = {age->mark, age->before};
-    return bhi_map_old(page->map, word, age->mark != 0 ? young : none);
+    uint8_t young[2];
+    bhi_hard_young(heap, page->size_class, young);
+    return bhi_map_old(page->map, word, young);
 }
 
 /* Owner of both heaps: a page goes from one to the other, with an age of its class begun

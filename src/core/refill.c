@@ -174,9 +174,9 @@ static void gather(bhi_heap_t *heap, bhi_page_t *page, uint32_t n)
 /* Profile hardened: free blocks that have waited, from word w of the map on. */
 static bhi_spread_of_t old_of(const bhi_heap_t *heap, const bhi_page_t *page, uint32_t w)
 {
-    const bhi_age_t *age = &heap->age[page->size_class];
-    uint8_t first = age->mark != 0 ? age->mark : BHI_MAP_LIVE, second = age->mark != 0 ? age->before : BHI_MAP_LIVE;
-    return (bhi_spread_of_t){page->map, bhi_hard_words(bhi_page_capacity(page)), w, listable(page), bhi_list_code(page, 0), {first, second}};
+    bhi_spread_of_t of = {page->map, bhi_hard_words(bhi_page_capacity(page)), w, listable(page), bhi_list_code(page, 0), {0, 0}};
+    bhi_hard_young(heap, page->size_class, of.young);
+    return of;
 }
 
 /* The same: lists them, `least` or more, from a random word of the map on. */
