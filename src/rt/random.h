@@ -18,7 +18,7 @@ typedef struct bhi_random {
     uint32_t at;     /* next unread byte of buf */
     uint32_t bits;   /* secret; drawn bits that bhi_random_bits has left, below the highest set one */
     uint8_t buf[480]; /* secret; bytes before `at` are zero */
-    bhi_order_t order; /* secret; any order with the same probability, riffled for each use */
+    bhi_order_t order; /* secret: of the next list of 64; any order with the same probability, riffled after each use */
     bool has_order;
 } bhi_random_t;
 
