@@ -60,8 +60,10 @@
 /* Index of a block in its page. */
 #if BH_OS_PAGE_SHIFT <= 15
 typedef uint16_t bhi_index_t;
+#define BH_INDEX_BITS 16
 #else
 typedef uint32_t bhi_index_t;
+#define BH_INDEX_BITS 20
 #endif
 _Static_assert(BH_SLOT_SIZE / 8 - 1 <= (bhi_index_t)-1, "that of the smallest blocks too");
 

@@ -57,11 +57,11 @@ static BH_NOINLINE size_t look_at_fresh(uintptr_t block, size_t bytes)
 
 BH_NOINLINE void *bhi_hard_give(bhi_page_t *page, size_t size)
 {
-    uint32_t n = page->listed - 1, index = bhi_list_at(page, n);
+    uint32_t n = page->listed - 1, index = bhi_list_top(page);
     size_t bytes = page->block_size;
-    if (bh_unlikely(index >= bhi_page_own_capacity(page)))
+    if (bh_unlikely(!bhi_page_leads(page, index)))
         bhi_violation(BHI_CORRUPT_LIST, page->start);
-    uintptr_t block = page->start + index * bytes;
+    uintptr_t block = page->start + page->top_place;
     if (bh_unlikely(!bhi_map_is_free_marked(page->map, index)))
         bhi_page_not_free(page, index);
     bool fresh = bh_unlikely(bhi_hard_size(page, bytes, index) == 0 && page->memory == BHI_MEMORY_ZERO);
@@ -69,7 +69,7 @@ BH_NOINLINE void *bhi_hard_give(bhi_page_t *page, size_t size)
     if (bh_unlikely(at != BH_WIPE_CLEAN))
         bhi_hard_written(page, index, at);
     bhi_map_put(page->map, index, BHI_MAP_LIVE);
-    page->listed = (uint16_t)n;
+    bhi_page_step(page, n);
     bhi_hard_set_size(page, bytes, index, size);
     bhi_canary_write_new(block, size, bytes, *bhi_hard_key(page), index);
     return (void *)block; /* NOLINT: this is where a number becomes a pointer */
@@ -101,14 +101,14 @@ BH_WIDE static BH_NOINLINE void *malloc_middle(size_t size)
     uint64_t n;
     if (bh_unlikely(page == NULL) || bh_unlikely(__builtin_sub_overflow((uint64_t)page->listed, 1, &n)))
         return bhi_hard_malloc(size);
-    uint64_t index = bhi_list_at(page, n);
+    uint64_t index = bhi_list_top(page);
     size_t bytes = page->block_size;
-    uintptr_t block = page->start + index * bytes;
+    uintptr_t block = page->start + page->top_place;
     uint16_t *requested = (uint16_t *)(void *)bhi_hard_sizes(page) - 1 - index;
-    if (bh_unlikely((uint32_t)index >= bhi_page_own_capacity(page)) || bh_unlikely(*requested == 0) || bh_unlikely(!bhi_wipe_is_clean_middle(block, bytes)) ||
+    if (bh_unlikely(!bhi_page_leads(page, index)) || bh_unlikely(*requested == 0) || bh_unlikely(!bhi_wipe_is_clean_middle(block, bytes)) ||
         bh_unlikely(!bhi_map_set_live_marked(page->map, index)))
         return bhi_hard_malloc(size);
-    page->listed = (uint16_t)n;
+    bhi_page_step(page, n);
     *requested = (uint16_t)size;
     if (BH_HARDEN_CANARIES)
         bhi_canary_write_wide(block, size, bytes, bhi_canary_soon(size, *bhi_hard_key(page), index));
@@ -137,13 +137,13 @@ BH_WIDE static BH_NOINLINE void *malloc_soon(size_t size)
     uint64_t n;
     if (bh_unlikely(page == NULL) || bh_unlikely(__builtin_sub_overflow((uint64_t)page->listed, 1, &n)))
         return bhi_hard_malloc(size);
-    uint64_t index = bhi_list_at(page, n);
-    uintptr_t block = page->start + index * bytes;
+    uint64_t index = bhi_list_top(page);
+    uintptr_t block = page->start + page->top_place;
     uint8_t *requested = bhi_hard_sizes(page) - 1 - index;
-    if (bh_unlikely((uint32_t)index >= bhi_page_own_capacity(page)) || bh_unlikely(*requested == 0) || bh_unlikely(!bhi_wipe_is_clean_soon(block, bytes)) ||
+    if (bh_unlikely(!bhi_page_leads(page, index)) || bh_unlikely(*requested == 0) || bh_unlikely(!bhi_wipe_is_clean_soon(block, bytes)) ||
         bh_unlikely(!bhi_map_set_live_marked(page->map, index)))
         return bhi_hard_malloc(size);
-    page->listed = (uint16_t)n;
+    bhi_page_step(page, n);
     *requested = (uint8_t)size;
     if (BH_HARDEN_CANARIES)
         bhi_canary_write_short(block, size, bytes, bhi_canary_soon(size, *bhi_hard_key(page), index));

@@ -194,7 +194,7 @@ static bhi_page_t *new_page(bhi_heap_t *heap, unsigned c, size_t align)
     page->reciprocal = bhi_class_reciprocal(size);
     page->size_class = (uint8_t)c;
     page->reserved = reserved;
-    page->key = bhi_list_key(page->key);
+    bhi_list_begin(page);
     if (bhi_is_hardened() && !none)
         *bhi_hard_key(page) = bhi_random_u64(&heap->random);
     uint8_t shift = 6;
@@ -410,8 +410,8 @@ void bhi_page_check_head(const bhi_page_t *page)
 {
     if (!BH_HARDEN_MAP || page->listed == 0)
         return;
-    uint32_t index = bhi_list_at(page, page->listed - 1);
-    if (index >= bhi_page_capacity(page))
+    uint32_t index = bhi_list_top(page);
+    if (index >= bhi_page_capacity(page) || bhi_list_place(page, index) != page->top_place)
         bhi_violation(BHI_CORRUPT_LIST, page->start);
     if (!(bhi_is_hardened() ? bhi_map_is_free_marked(page->map, index) : bhi_map_is_free(page->map, index)))
         bhi_page_not_free(page, index);

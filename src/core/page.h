@@ -199,10 +199,26 @@ BH_INLINE bool bhi_page_is_local(const bhi_page_t *page, const bhi_heap_t *heap)
 #endif
 }
 
-/* Blocks come in random order, so nobody but the list knows which one is next, and it has
- * mostly left the first cache: it is fetched one malloc ahead. Nothing depends on the
- * guess. (The thread sanitizer would take it for a race.) */
-#define BH_PREFETCH (BH_HARDEN_RANDOM && BH_HARDEN_MAP && !BH_SANITIZED)
+/* Owner: malloc took the list's last block and n are left; the next one is fetched: blocks
+ * come in random order, so nobody but the list knows which one that is, and it has mostly
+ * left the first cache. Nothing depends on the prefetch. */
+BH_INLINE void bhi_page_step_to(bhi_page_t *page, uint64_t n, bhi_list_next_t next)
+{
+    if (BH_HARDEN_RANDOM && BH_HARDEN_MAP && !BH_SANITIZED)
+        __builtin_prefetch((const void *)(page->start + next.place), 1); /* NOLINT: blocks are numbers here */
+    bhi_list_set(page, n, next);
+}
+
+BH_INLINE void bhi_page_step(bhi_page_t *page, uint64_t n)
+{
+    bhi_page_step_to(page, n, bhi_list_next(page, n, bhi_list_key(page)));
+}
+
+/* Owner: whether what `top` says is a block, and `top_place` says the same. */
+BH_INLINE bool bhi_page_leads(const bhi_page_t *page, uint64_t index)
+{
+    return bh_likely((uint32_t)index < bhi_page_own_capacity(page)) && bh_likely((uint32_t)index * page->block_size == page->top_place);
+}
 
 /* Owner: the list's next block, now live, or NULL when the generic path must look:
  * the list is empty, or that block is not to be handed out. */
@@ -211,17 +227,19 @@ BH_INLINE void *bhi_page_pop(bhi_page_t *page)
     uint64_t n = page->listed;
     if (bh_unlikely(__builtin_sub_overflow(n, 1, &n)))
         return NULL;
-    uint64_t index = bhi_list_at(page, n);
-    uintptr_t guess = BH_PREFETCH ? bhi_list_guess(page, n) : 0;
-    __asm__("" : "+r"(index), "+r"(n), "+r"(guess)); /* each in one register from here on */
-    if (BH_HARDEN_MAP && bh_unlikely((uint32_t)index >= bhi_page_own_capacity(page)))
+    /* Not from the list: the program is about to write to the block, and until the
+     * processor knows where, loads of what was just stored wait, also those of the next
+     * malloc. */
+    uint32_t key = bhi_list_key(page);
+    uint64_t index = (uint32_t)page->top ^ key, place = page->top_place;
+    bhi_list_next_t next = bhi_list_next(page, n, key);
+    __asm__("" : "+r"(index), "+r"(n), "+r"(next.entry), "+r"(next.place)); /* each in one register from here on */
+    if (BH_HARDEN_MAP && bh_unlikely(!bhi_page_leads(page, index)))
         return NULL;
     if (bh_unlikely(!bhi_map_set_live(page->map, index)))
         return NULL;
-    if (BH_PREFETCH)
-        __builtin_prefetch((const void *)guess, 1); /* NOLINT */
-    page->listed = (uint16_t)n;
-    uintptr_t block = BH_HARDEN_MAP ? bhi_page_block(page, (uint32_t)index) : page->start + 8 * index;
+    bhi_page_step_to(page, n, next);
+    uintptr_t block = page->start + place;
     if (block == 0)
         __builtin_unreachable(); /* saves callers a comparison */
     return (void *)block; /* NOLINT: this is where a number becomes a pointer */

@@ -6,7 +6,8 @@
  * free blocks hold nothing of ours: there is no link to overwrite, copy or read. An
  * entry is the block's index XOR a part of the page's key, so that who writes control
  * data without having read it cannot choose the block; and whatever an entry says, a
- * block is handed out only if it goes from free to live in the map (map.h).
+ * block is handed out only if it goes from free to live in the map (map.h). The entry
+ * that malloc takes next is copied to the descriptor, with its block's place (I8).
  *
  * The list is a stack that only takes: refills (core/refill.c) fill it while it is
  * empty, from the map. Where the map is compiled out it has room for all blocks of the
@@ -21,6 +22,9 @@
 #include <string.h>
 
 #define BH_LIST_MOST 64u /* blocks on a list: a word of the map */
+#define BH_LIST_ENTRY (((uint32_t)1 << BH_INDEX_BITS) - 1) /* the bits of an entry */
+#define BH_LIST_PLACE (UINT32_MAX >> (2 * BH_INDEX_BITS - 32)) /* and of a place */
+_Static_assert(BH_SLOT_SIZE / 8 - 1 <= BH_LIST_ENTRY && BH_SPAN_SLOTS_LARGE * BH_SLOT_SIZE - 1 <= BH_LIST_PLACE, "those of every block");
 
 /* Entries that a page of `reserved` blocks has room for: whole cache lines. */
 BH_INLINE uint32_t bhi_list_room(uint32_t reserved)
@@ -35,32 +39,75 @@ BH_INLINE bhi_index_t *bhi_list(const bhi_page_t *page, uint64_t n)
     return BH_HARDEN_MAP ? end - BH_LIST_MOST + n : end - 1 - n;
 }
 
+/* What an entry is XORed with: in one register, where malloc needs it twice. */
+BH_INLINE uint32_t bhi_list_key(const bhi_page_t *page)
+{
+    uint32_t key = BH_HARDEN_LISTS ? (uint32_t)page->list_key : 0;
+    if (BH_HARDEN_LISTS)
+        __asm__("" : "+r"(key));
+    return key;
+}
+
 /* To an entry and back. */
 BH_INLINE bhi_index_t bhi_list_code(const bhi_page_t *page, uint32_t index)
 {
-    return (bhi_index_t)(BH_HARDEN_LISTS ? index ^ page->key : index);
+    return (bhi_index_t)(index ^ bhi_list_key(page));
 }
 
 /* What an entry says, which is anything if somebody has written there. */
 BH_INLINE uint32_t bhi_list_at(const bhi_page_t *page, uint64_t n)
 {
-    uint32_t entry = *bhi_list(page, n);
-    return BH_HARDEN_LISTS ? entry ^ (uint32_t)page->key : entry;
+    return *bhi_list(page, n) ^ bhi_list_key(page);
 }
 
-/* Where the block after entry n is, for a guess: of the last entry, what lies before the
- * list. The pool has something before each chunk. */
-BH_INLINE uintptr_t bhi_list_guess(const bhi_page_t *page, uint64_t n)
+/* What `top` says. */
+BH_INLINE uint32_t bhi_list_top(const bhi_page_t *page)
 {
-    uint32_t entry = __atomic_load_n(bhi_list(page, n) - 1, __ATOMIC_RELAXED);
-    return page->start + (BH_HARDEN_LISTS ? entry ^ (uint32_t)page->key : entry) * page->block_size;
+    return (uint32_t)page->top ^ bhi_list_key(page);
 }
 
-/* The key of a page that has a list: as wide as an entry, so that nothing of it needs
- * to be cut off where one is read. */
-BH_INLINE uint64_t bhi_list_key(uint64_t random)
+/* Where a block is, in bytes from block 0 on. */
+BH_INLINE uint32_t bhi_list_place(const bhi_page_t *page, uint32_t said)
 {
-    return (bhi_index_t)random;
+    return said * (BH_HARDEN_MAP ? page->block_size : 8);
+}
+
+/* What `top` and `top_place` are to be when n blocks are on the list; when none is,
+ * anything: what lies beside the list. The pool has something before each chunk. (The thread
+ * sanitizer would take it for a race.) */
+typedef struct bhi_list_next {
+    uint32_t entry;
+    uint64_t place;
+} bhi_list_next_t;
+
+BH_INLINE bhi_list_next_t bhi_list_next(const bhi_page_t *page, uint64_t n, uint32_t key)
+{
+    if (BH_SANITIZED && n == 0)
+        return (bhi_list_next_t){0, 0};
+    bhi_index_t entry = __atomic_load_n(bhi_list(page, n) + (BH_HARDEN_MAP ? -1 : 1), __ATOMIC_RELAXED);
+    return (bhi_list_next_t){entry, bhi_list_place(page, entry ^ key)};
+}
+
+/* Owner: n blocks are on the list now. */
+BH_INLINE void bhi_list_set(bhi_page_t *page, uint64_t n, bhi_list_next_t next)
+{
+    page->listed = (uint16_t)n;
+    page->top = next.entry & BH_LIST_ENTRY;
+    page->top_place = next.place & BH_LIST_PLACE;
+}
+
+/* Owner: n blocks are on the list, which is as it is to be. */
+BH_INLINE void bhi_list_lead(bhi_page_t *page, uint64_t n)
+{
+    bhi_list_set(page, n, bhi_list_next(page, n, bhi_list_key(page)));
+}
+
+/* Owner: the page is new, and its key random. */
+BH_INLINE void bhi_list_begin(bhi_page_t *page)
+{
+    uint64_t random = page->key;
+    page->key = 0;
+    page->list_key = random & BH_LIST_ENTRY;
 }
 
 /* Index of a block on the list. */
@@ -73,19 +120,19 @@ BH_INLINE uint32_t bhi_list_index(const bhi_page_t *page, uint32_t n)
  * are of no use then. */
 BH_INLINE void bhi_list_fill(bhi_page_t *page, bhi_random_t *random, bhi_index_t *entries, uint32_t have, uint32_t n)
 {
-    page->listed = (uint16_t)n;
     page->used += n;
     if (BH_HARDEN_MAP)
         page->kept = 0;
     if (BH_HARDEN_RANDOM && BH_HARDEN_MAP) {
         bhi_random_choose(random, entries, have, n, bhi_list(page, 0));
-        return;
+    } else {
+        bhi_index_t chosen[BH_LIST_MOST], *from = entries + (have - n);
+        if (BH_HARDEN_RANDOM)
+            bhi_random_choose(random, entries, have, n, from = chosen);
+        for (uint32_t i = 0; i < n; i++)
+            *bhi_list(page, i) = from[i];
     }
-    bhi_index_t chosen[BH_LIST_MOST], *from = entries + (have - n);
-    if (BH_HARDEN_RANDOM)
-        bhi_random_choose(random, entries, have, n, from = chosen);
-    for (uint32_t i = 0; i < n; i++)
-        *bhi_list(page, i) = from[i];
+    bhi_list_lead(page, n);
 }
 
 /* Owner: of a list just filled only the first n entries, at least one, are on it; the
@@ -95,7 +142,7 @@ BH_INLINE void bhi_list_cut(bhi_page_t *page, uint32_t n)
     page->kept = (uint16_t)(page->listed - n);
     page->kept_from = (uint16_t)n;
     page->used -= page->kept;
-    page->listed = (uint16_t)n;
+    bhi_list_lead(page, n);
 }
 
 /* Owner: the first of what is kept is free in the map alone. */
@@ -111,8 +158,8 @@ BH_INLINE void bhi_list_resume(bhi_page_t *page, uint32_t n)
     memmove(bhi_list(page, 0), bhi_list(page, page->kept_from), n * sizeof(bhi_index_t));
     page->kept_from = (uint16_t)(page->kept_from + n);
     page->kept = (uint16_t)(page->kept - n);
-    page->listed = (uint16_t)n;
     page->used += n;
+    bhi_list_lead(page, n);
 }
 
 /* Without the map: the entry of the n-th block that was freed. */
@@ -138,9 +185,9 @@ BH_INLINE void bhi_list_take_local(bhi_page_t *page)
         to[i] = to[n - 1 - i];
         to[n - 1 - i] = one;
     }
-    page->listed = (uint16_t)n;
     page->used += n;
     page->local_free = 0;
+    bhi_list_lead(page, n);
 }
 
 #endif

@@ -39,7 +39,7 @@ void bhi_pool_add_region(uintptr_t at, size_t size)
 {
     bhi_pool_t *pool = &bhi_state->pool;
     pool->open_end = at;
-    pool->at = at + BH_CACHE_LINE; /* before each chunk there is something that can be read: bhi_list_guess */
+    pool->at = at + BH_CACHE_LINE; /* before each chunk there is something that can be read: bhi_list_next */
     pool->end = at + size;
 }
 

@@ -140,7 +140,10 @@ typedef enum bhi_memory {
  *       reserved then still tell of the last page, for the report; a page that
  *       a hazard names is not on its way there
  *   I7  remote has QUEUED <=> the page is on exactly one pending stack, or
- *       exactly one thread is between setting QUEUED and pushing it */
+ *       exactly one thread is between setting QUEUED and pushing it
+ *   I8  where listed != 0, `top` is the entry that malloc takes next, a copy of the
+ *       list's last one, and `top_place` is where that block is. Malloc hands out what
+ *       these two say if they agree, so that it knows the address after one load */
 typedef struct bhi_page {
     _Atomic(struct bhi_heap *) local_heap; /* owner writes; free's fast path applies iff it is the caller's heap */
     uintptr_t start;            /* const: address of block 0, in the span's first slot; its start but for bhi_heap_large_at */
@@ -155,7 +158,14 @@ typedef struct bhi_page {
     uint8_t size_class;         /* const */
     uint32_t reserved;          /* const: blocks that fit */
 
-    uint64_t key;               /* const, secret: of the list's entries (16 bits), or of canaries */
+    union {
+        uint64_t key;           /* const, secret: of the canaries of a single block */
+        struct {                /* of many blocks: */
+            uint64_t list_key : BH_INDEX_BITS; /* const, secret: of the list's entries */
+            uint64_t top : BH_INDEX_BITS;      /* owner: I8 */
+            uint64_t top_place : 64 - 2 * BH_INDEX_BITS; /* owner: I8, in bytes from block 0 on */
+        };
+    };
     uint16_t listed;            /* owner: blocks on the list */
     uint16_t looked;            /* owner: what `listed` was when the heap last looked whether the page is empty */
     union {

@@ -205,6 +205,8 @@ void world_write(world_t *w, uint32_t index, uint64_t word)
 void world_set_entry(world_t *w, uint32_t at, bhi_index_t entry)
 {
     bhi_list(w->page, 0)[at] = entry;
+    if (at + 1u == w->page->listed && attack_below(&w->random, 4) != 0)
+        bhi_list_lead(w->page, w->page->listed);
     w->list_written = true;
 }
 

@@ -46,7 +46,8 @@ uint64_t world_read(const world_t *w, uint32_t index);
 void world_write(world_t *w, uint32_t index, uint64_t word);
 
 /* The attacker's hands on control memory: entry `at` becomes any bits, or those of a
- * block under the page's true key. */
+ * block under the page's true key. If it is the last one, the page's copy of it mostly
+ * becomes the same. */
 void world_set_entry(world_t *w, uint32_t at, bhi_index_t entry);
 void world_forge(world_t *w, uint32_t at, uint32_t index);
 

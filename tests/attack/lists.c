@@ -61,7 +61,7 @@ static bool links(world_t *w)
 {
     for (uint32_t i = 0; i < w->free.n; i++) {
         uint32_t live = world_live_index(w), to = live != WORLD_NO_BLOCK ? live : one_of(w, &w->free);
-        uint64_t word[] = {(uint64_t)to * w->size, to, bhi_page_block(w->page, to), bhi_list_code(w->page, to), to ^ w->page->key};
+        uint64_t word[] = {(uint64_t)to * w->size, to, bhi_page_block(w->page, to), bhi_list_code(w->page, to), to ^ w->page->list_key};
         world_write(w, w->free.index[i], word[attack_below(&w->random, 5)]);
     }
     return w->free.n > 0;
@@ -281,7 +281,7 @@ static bool no_length(world_t *w)
 
 static bool new_key(world_t *w)
 {
-    w->page->key ^= any_word(w);
+    w->page->list_key ^= any_word(w) & BH_LIST_ENTRY;
     w->list_written = true;
     return w->page->listed > 0;
 }
@@ -289,9 +289,25 @@ static bool new_key(world_t *w)
 /* So that each entry is the block next to the one that it was. */
 static bool near_key(world_t *w)
 {
-    w->page->key ^= 1 + attack_below(&w->random, 7);
+    w->page->list_key ^= (1 + attack_below(&w->random, 7)) & BH_LIST_ENTRY;
     w->list_written = true;
     return w->page->listed > 0;
+}
+
+/* One of the two words that malloc takes the next block from, and not the other. */
+static bool top_alone(world_t *w)
+{
+    w->page->top ^= (1 + attack_below(&w->random, BH_LIST_ENTRY)) & BH_LIST_ENTRY;
+    w->list_written = true;
+    return w->page->listed > 0;
+}
+
+static bool place_alone(world_t *w)
+{
+    uint32_t live = world_live_index(w), place = (uint32_t)w->page->top_place;
+    w->page->top_place = (attack_below(&w->random, 2) == 0 && live != WORLD_NO_BLOCK ? live * (uint32_t)w->size : (uint32_t)any_word(w)) & BH_LIST_PLACE;
+    w->list_written = true;
+    return w->page->listed > 0 && w->page->top_place != place;
 }
 
 /* Without the key: the entry of a block that is free, as if there were none. */
@@ -301,6 +317,7 @@ static bool plain_entry(world_t *w)
     if (n == 0 || want == bhi_list_at(w->page, n - 1))
         return false;
     world_set_entry(w, n - 1, (bhi_index_t)want);
+    bhi_list_set(w->page, n, (bhi_list_next_t){want, bhi_list_place(w->page, want)});
     w->chosen = bhi_page_block(w->page, want);
     return true;
 }
@@ -314,7 +331,7 @@ static const attack_t attacks[] = {
     {"entry: flip bits", flip, SEEN},
     {"entry: anything", random_entry, SEEN},
     {"entry: copy another one", copy, SEEN},
-    {"entry: swap two", swap, DEFUSED},
+    {"entry: swap two", swap, SEEN},
     {"entry: replay older ones", replay, SEEN},
     {"entry: of another page", other_list, SEEN},
     {"forge: to a live block", to_live, SEEN},
@@ -334,6 +351,8 @@ static const attack_t attacks[] = {
     {"length: beyond the room", wild_length, FAULTS},
     {"length: shorter", shorter, DEFUSED},
     {"length: zero", no_length, DEFUSED},
+    {"top: its entry alone", top_alone, SEEN},
+    {"top: its place alone", place_alone, SEEN},
     {"key: another one", new_key, SEEN},
     {"key: a near one", near_key, SEEN},
 };

@@ -88,6 +88,8 @@ static const char *lists(const bhi_page_t *page)
         uint32_t kept = page->kept;
         CHECK_THAT(kept == 0 || (page->kept_from >= listed && page->kept_from + kept <= room && entries_are_free(page, true, page->kept_from, kept, seen)),
                    "I4: page %p: the %u entries that it kept are damaged", p, kept);
+        CHECK_THAT(listed == 0 || (page->top == *bhi_list(page, listed - 1u) && page->top_place == bhi_list_top(page) * page->block_size),
+                   "I8: page %p: the top of its list is not the last of its %u entries", p, listed);
         CHECK_THAT(listed <= page->used && others <= page->reserved, "I4: page %p: capacity %u, used %u, %u fresh, %u listed", p, bhi_page_capacity(page),
                    page->used, bhi_bit_count(page->fresh), listed);
         return NULL;

@@ -36,7 +36,7 @@ START_TEST(what_is_filled_in_comes_out)
         ck_assert_uint_eq(seen, bhi_bit_range(0, most));
         memcpy(bhi_list(page, 0), kept, had * sizeof kept[0]);
         page->used -= page->listed;
-        page->listed = (uint16_t)had;
+        bhi_list_lead(page, had);
         ck_assert_invariants();
     }
 }
@@ -51,12 +51,12 @@ START_TEST(a_written_entry_is_any_block)
     enum { pages = 4000, parts = 16 };
     unsigned seen[parts] = {0};
     bhi_page_t *page = page_with_list(bhi_class_of(64));
-    uint64_t key = page->key;
+    bhi_index_t key = (bhi_index_t)page->list_key;
     for (unsigned i = 0; i < pages; i++) {
-        page->key = bhi_random_u64(&bhi_thread_heap->random);
+        page->list_key = bhi_random_u64(&bhi_thread_heap->random) & BH_LIST_ENTRY;
         seen[bhi_list_code(page, 0x4141) % parts]++;
     }
-    page->key = key;
+    page->list_key = key & BH_LIST_ENTRY;
     double sum = 0, expected = (double)pages / parts;
     for (unsigned i = 0; i < parts; i++)
         sum += (seen[i] - expected) * (seen[i] - expected) / expected;

@@ -341,6 +341,7 @@ static void corrupt_free_head(void *arg)
     void *p = bh_malloc(24);
     bhi_page_t *page = page_of(p);
     bhi_list(page, 0)[page->listed - 1] = bhi_list_code(page, bhi_page_capacity(page));
+    bhi_list_lead(page, page->listed);
     for (int i = 0; i < 100000; i++)
         bhi_free(bh_malloc(24));
 }
@@ -352,8 +353,26 @@ static void live_list_head(void *arg)
     bhi_page_t *page = page_of(p);
     uint32_t live = (uint32_t)((uintptr_t)p - page->start) / page->block_size;
     bhi_list(page, 0)[page->listed - 1] = bhi_list_code(page, live);
+    bhi_list_lead(page, page->listed);
     for (int i = 0; i < 100000; i++)
         p = bh_malloc(24);
+}
+
+/* What malloc takes next is written down twice: either alone is of no use. */
+static void moved_top(void *arg)
+{
+    (void)arg;
+    bhi_page_t *page = page_of(bh_malloc(24));
+    page->top_place = (page->top_place + page->block_size) & BH_LIST_PLACE;
+    bh_free(bh_malloc(24));
+}
+
+static void other_top(void *arg)
+{
+    (void)arg;
+    bhi_page_t *page = page_of(bh_malloc(24));
+    page->top ^= 1;
+    bh_free(bh_malloc(24));
 }
 
 START_TEST(damaged_lists_end_the_process)
@@ -363,6 +382,8 @@ START_TEST(damaged_lists_end_the_process)
         return;
     unit_assert_violation(corrupt_free_head, NULL, "corrupt-list");
     unit_assert_violation(live_list_head, NULL, "corrupt-list");
+    unit_assert_violation(moved_top, NULL, "corrupt-list");
+    unit_assert_violation(other_top, NULL, "corrupt-list");
 }
 END_TEST
 
