@@ -52,7 +52,8 @@ option-out-of-range@src/rt/options.c@s/if (length == 0 || n > most >> shift || n
 unescaped-json@src/rt/report.c@s/bool escape = \*s == .". || \*s == .*;/bool escape = false;/@report
 unchecked-header@src/core/describe.c@s/^    if (!fetch(&s, (const bhi_segment_t \*)g->headers + segment, sizeof s))$/    s = ((const bhi_segment_t *)g->headers)[segment]; if (0)/;s/(i == 0 || (uintptr_t)&in\[i\] % OS_PAGE_LEAST == 0) \&\& !bhi_os_readable((uintptr_t)&in\[i\])/false/@report control
 no-map-test@-@BH_HARDEN_MAP=0@badfree inband
-entry-not-bounded@src/core/page.h@s/    if (BH_HARDEN_MAP && bh_unlikely((uint32_t)index >= bhi_page_own_capacity(page)))/    if (BH_HARDEN_MAP \&\& index == UINT32_MAX)/@inband
+entry-not-bounded@src/core/page.h@s/    return bh_likely((uint32_t)index < bhi_page_own_capacity(page)) \&\& /    return index != UINT32_MAX \&\& /@inband
+place-not-compared@src/core/page.h@s/ && bh_likely((uint32_t)index \* page->block_size == page->top_place);/;/@inband
 no-guards@-@BH_HARDEN_GUARDS=0@inband
 no-clearing@-@BH_HARDEN_CLEAR=0@api inband
 no-canaries@-@BH_HARDEN_CANARIES=0@inband

@@ -197,13 +197,20 @@ static uint64_t live_place(const bhi_page_t *page, unsigned which)
 
 /* Over an entry of the page's list in control data, one of those that are taken next,
  * with the true key: malloc may find that out, or come to another free block, whose
- * contents are not what is known of the list; never to one that is not free. */
-static void forge_entry(const bhi_page_t *page, uint32_t index, uint32_t from_top)
+ * contents are not what is known of the list; never to one that is not free. Malloc takes a
+ * copy of the last one, which changes too; or of the copy only the place. */
+static void forge_entry(bhi_page_t *page, uint32_t index, uint32_t from_top, bool place_alone)
 {
     if (model.hardened || page->listed == 0)
         return;
-    SAY("/* entry %u from the top of the list of free blocks: %u */", from_top % page->listed, index);
-    *bhi_list(page, page->listed - 1 - from_top % page->listed) = bhi_list_code(page, index);
+    if (place_alone) {
+        SAY("/* place of the next block: that of %u */", index);
+        page->top_place = bhi_list_place(page, index) & BH_LIST_PLACE;
+    } else {
+        SAY("/* entry %u from the top of the list of free blocks: %u */", from_top % page->listed, index);
+        *bhi_list(page, page->listed - 1 - from_top % page->listed) = bhi_list_code(page, index);
+        bhi_list_lead(page, page->listed);
+    }
     model.allowed |= ID(CORRUPT_LIST) | ID(DOUBLE_FREE);
     model.scribbled = model.copied = true;
 }
@@ -214,7 +221,7 @@ static void forge(const step_t *s)
     const block_t *b = (s->b & 0x40) != 0 && run_live(s->a) != NULL ? run_live(s->a) : freed(s->a);
     if (b == NULL || !run_has_page(b->p))
         return;
-    const bhi_page_t *page = bhi_desc_first(bhi_desc_at(window_places.descs, b->p - window_places.blocks));
+    bhi_page_t *page = bhi_desc_first(bhi_desc_at(window_places.descs, b->p - window_places.blocks));
     if (page->block_size == 0 || b->p < page->start || b->p - page->start > UINT32_MAX)
         return;
     uint64_t place = b->p - page->start, next = UINT32_MAX;
@@ -229,10 +236,10 @@ static void forge(const step_t *s)
     default: next = UINT32_MAX - 1 - s->c; break;
     }
     if ((s->b & 0x20) != 0) {
-        forge_entry(page, (uint32_t)(next / page->block_size), s->c >> 6);
+        forge_entry(page, (uint32_t)(next / page->block_size), s->c >> 6, (s->b & 0x10) != 0);
         return;
     }
-    write_word(s->a, b->p, (s->b & 0x80) != 0 ? page->start + next : next / page->block_size ^ page->key);
+    write_word(s->a, b->p, (s->b & 0x80) != 0 ? page->start + next : next / page->block_size ^ page->list_key);
 }
 
 void run_attack(const step_t *s)

@@ -149,6 +149,7 @@ def inband():
 
 
         yield "entry-forged-" + name, listed + [("FORGE", i, 0x20 | kind, entry << 6 | 24 + kind) for i, entry in ((0, 0), (5, 3))] + pops
+        yield "place-forged-" + name, listed + [("FORGE", 0, 0x30 | kind, 24 + kind)] + pops
 
     yield "link-forged-both", (listed + [("FORGE", i, 0x40, 0) for i in range(18, 24)] +
                                [("FORGE", i, 2, 18 + i % 6) for i in range(18)] + pops)
