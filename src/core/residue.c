@@ -41,7 +41,7 @@ static unsigned pages_reached(size_t bytes, unsigned i)
 
 /* ---------------------------------------------------------------------- notes */
 
-static void note(bhi_heap_t *heap, const bhi_page_t *page)
+static void note(bhi_heap_t *heap, const bhi_page_t *page, size_t bytes)
 {
     uintptr_t at = (uintptr_t)page - bhi_process.descs;
     if (at >> BH_PAGE_DESC_SHIFT > UINT32_MAX || page->start - bhi_process.block_base >= bhi_process.block_size)
@@ -49,6 +49,7 @@ static void note(bhi_heap_t *heap, const bhi_page_t *page)
     bhi_left_t *left = &heap->left;
     uint32_t i = left->count < BHI_LEFT_MOST ? left->count++ : bhi_random_below(&heap->random, BHI_LEFT_MOST);
     left->size_class[i] = page->size_class;
+    left->os_pages[i] = (uint8_t)(bytes >> BH_OS_PAGE_SHIFT <= UINT8_MAX ? bytes >> BH_OS_PAGE_SHIFT : 0);
     left->slot[i] = (uint32_t)(at >> BH_PAGE_DESC_SHIFT);
 }
 
@@ -56,6 +57,7 @@ static void forget_note(bhi_left_t *left, uint32_t i)
 {
     left->count--;
     left->size_class[i] = left->size_class[left->count];
+    left->os_pages[i] = left->os_pages[left->count];
     left->slot[i] = left->slot[left->count];
 }
 
@@ -101,11 +103,13 @@ bool bhi_residue_is_own(const bhi_heap_t *heap, const bhi_page_t *page)
     return page->residue == mark_of(heap, page->size_class, 0);
 }
 
-static void leave_large(const bhi_heap_t *heap, bhi_page_t *page)
+static void leave_large(bhi_heap_t *heap, bhi_page_t *page)
 {
     size_t bytes = (page->start & (BH_SLOT_SIZE - 1)) + page->single_bytes; /* see bhi_heap_large_at */
     for (uint32_t i = 0; i < page->span_slots && i < BH_SEGMENT_SLOTS; i++)
         page[i].residue = large_mark_of(heap, (unsigned)bhi_max(pages_reached(bytes, i), page[i].residue & PAGES));
+    if (!bhi_large_wants(bhi_page_bytes(page)))
+        note(heap, page, bytes);
 }
 
 void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page)
@@ -114,8 +118,6 @@ void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page)
         return;
     if (page->state == BHI_PAGE_LARGE) {
         leave_large(heap, page);
-        if (!bhi_large_wants(bhi_page_bytes(page)))
-            note(heap, page);
         return;
     }
     /* Or it has another's still, in blocks that were not taken over. */
@@ -124,7 +126,7 @@ void bhi_residue_leave(bhi_heap_t *heap, bhi_page_t *page)
         page[i].residue = own ? mark_of(heap, page->size_class, i) : 0;
     if (own && BH_HARDEN_CLEAR) {
         page->local_free = bhi_page_capacity(page);
-        note(heap, page);
+        note(heap, page, 0);
     }
 }
 
@@ -229,13 +231,19 @@ static void forget_stale(bhi_left_t *left, uint32_t i, choice_t *c)
         c->best_long = i;
 }
 
+static bhi_span_t take_note(bhi_left_t *left, uint32_t i, unsigned slots)
+{
+    uint32_t at = left->slot[i];
+    forget_note(left, i);
+    return bhi_span_take_at(noted_segment(at), at % BH_SEGMENT_SLOTS, slots);
+}
+
 /* Of the first two places from a random one on that suit, the cheaper one: where there
  * are several, nobody can say which of them the next block takes. */
-static choice_t choose_large(bhi_heap_t *heap, unsigned slots, size_t bytes, bool alone)
+static choice_t choose_large(bhi_heap_t *heap, unsigned slots, size_t bytes, uint32_t most, bool alone)
 {
     bhi_left_t *left = &heap->left;
     choice_t c = {NO_SLOT, NO_SLOT, COST_NONE, COST_NONE, 0, 0};
-    uint32_t most = COST_FAULT * BH_SLOT_OS_PAGES * slots / 2;
     uint32_t i = BH_HARDEN_RANDOM && left->count > 1 ? bhi_random_below(&heap->random, left->count) : 0;
     for (uint32_t looks = left->count; looks > 0 && left->count > 0 && c.found < 2; looks--) {
         if (i >= left->count)
@@ -264,22 +272,50 @@ static choice_t choose_large(bhi_heap_t *heap, unsigned slots, size_t bytes, boo
     return c;
 }
 
+/* Of the first two places of so many OS pages from a random one on, the cheaper one, if it
+ * costs less than `most`. */
+static bhi_span_t take_same(bhi_heap_t *heap, unsigned slots, size_t bytes, uint32_t most)
+{
+    bhi_left_t *left = &heap->left;
+    uint32_t best = NO_SLOT, least = most, found = 0;
+    uint32_t i = BH_HARDEN_RANDOM && left->count > 1 ? bhi_random_below(&heap->random, left->count) : 0;
+    for (uint32_t looks = left->count; looks > 0 && found < 2; looks--, i++) {
+        if (i >= left->count)
+            i = 0;
+        if (left->os_pages[i] != bytes >> BH_OS_PAGE_SHIFT)
+            continue;
+        bool moves;
+        uint32_t cost = cost_of(noted_segment(left->slot[i]), left->slot[i] % BH_SEGMENT_SLOTS, slots, heap, bytes, &moves);
+        if (cost >= most || moves)
+            continue;
+        found++;
+        if (cost < least) {
+            best = i;
+            least = cost;
+        }
+    }
+    return best != NO_SLOT ? take_note(left, best, slots) : (bhi_span_t){NULL, 0, false, 0};
+}
+
 bhi_span_t bhi_residue_take_large(bhi_heap_t *heap, unsigned slots, size_t bytes, bool alone, bool need)
 {
     bhi_left_t *left = &heap->left;
     bhi_span_t span = {NULL, 0, false, 0};
     check_count(left);
-    choice_t c = choose_large(heap, slots, bytes, alone);
+    uint32_t most = COST_FAULT * BH_SLOT_OS_PAGES * slots / 2;
+    if (!alone)
+        span = take_same(heap, slots, bytes, most);
+    if (span.segment != NULL)
+        return span;
+    choice_t c = choose_large(heap, slots, bytes, most, alone);
     if (c.best == NO_SLOT && need) {
-        if (!alone && c.longs < LONG_WAITING)
+        if (!alone)
+            span = take_same(heap, slots, bytes, COST_NONE); /* its guards are there */
+        if (span.segment == NULL && !alone && c.longs < LONG_WAITING)
             span = bhi_span_take_clean(slots);
         if (span.segment == NULL && c.best_long != NO_SLOT && c.longs < LONG_WAITING)
             span = bhi_span_take_in_new_segment(slots, 1);
         c.best = span.segment == NULL ? c.best_long : NO_SLOT;
     }
-    if (c.best == NO_SLOT)
-        return span;
-    uint32_t at = left->slot[c.best];
-    forget_note(left, c.best);
-    return bhi_span_take_at(noted_segment(at), at % BH_SEGMENT_SLOTS, slots);
+    return c.best != NO_SLOT ? take_note(left, c.best, slots) : span;
 }

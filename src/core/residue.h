@@ -36,7 +36,8 @@ bhi_span_t bhi_residue_take(bhi_heap_t *heap, unsigned c, unsigned slots);
 /* The same for a large block of `bytes`, at most a segment: where large blocks of this
  * heap ended, the cheaper one of two random places of those where nothing is to be
  * cleared. Unless the process is `alone`, with one thread, a place where a guard would
- * interrupt other processors does not suit. `need`: if none does, clean slots, or such a place. */
+ * interrupt other processors does not suit, and one that a block of as many OS pages left
+ * comes first. `need`: if none does, clean slots, or such a place. */
 bhi_span_t bhi_residue_take_large(bhi_heap_t *heap, unsigned slots, size_t bytes, bool alone, bool need);
 
 /* Dirty slots of a large block of which `bytes` from the first one on reach something

@@ -321,6 +321,7 @@ typedef struct bhi_queue {
 typedef struct bhi_left {
     uint32_t count;
     uint8_t size_class[BHI_LEFT_MOST];
+    uint8_t os_pages[BHI_LEFT_MOST]; /* of a large block of up to 255; else 0 */
     uint32_t slot[BHI_LEFT_MOST]; /* of the first arena */
 } bhi_left_t;
 

@@ -149,6 +149,27 @@ START_TEST(no_guard_is_placed_on_memory)
 }
 END_TEST
 
+/* Else the places of shorter blocks would all become longer, and each block's guard move. */
+START_TEST(a_place_of_the_same_size_comes_first)
+{
+    pthread_t other = with_another();
+    unsigned char *places[] = {take_full(SHORTER), take_full(MIDDLE), take_full(LONGER)};
+    for (unsigned i = 0; i < 3; i++)
+        bh_free(places[i]);
+    for (unsigned round = 0; round < 30; round++) {
+        unsigned os_pages = round % 3 == 0 ? SHORTER : round % 3 == 1 ? MIDDLE : LONGER;
+        unsigned char *p = take_counted(os_pages);
+        if (by_regions()) {
+            ck_assert_ptr_eq(p, places[round % 3]);
+            ck_assert_uint_eq(calls, 0);
+        }
+        ck_assert(guarded(p, os_pages));
+        bh_free(p);
+    }
+    end_other(other);
+}
+END_TEST
+
 /* But only so many places wait for longer blocks. */
 START_TEST(too_many_long_places_do_not_wait)
 {
@@ -197,6 +218,7 @@ int main(void)
     if (BH_OS_PAGE_SHIFT == 12) { /* so many larger OS pages are a block that traps */
         tcase_add_test(tcase, a_large_block_goes_where_one_was);
         tcase_add_test(tcase, no_guard_is_placed_on_memory);
+        tcase_add_test(tcase, a_place_of_the_same_size_comes_first);
         tcase_add_test(tcase, too_many_long_places_do_not_wait);
     }
     tcase_add_test(tcase, another_heaps_place_is_not_taken_as_it_is);
