@@ -13,7 +13,7 @@
 #include <errno.h>
 #include <string.h>
 
-#define DRAIN_TICKS 8           /* ticks between looks at the pending stack; before new memory it is looked at too */
+#define DRAIN_EVERY 8           /* heartbeats between pages taken from the pending stack; before new memory it is looked at too */
 #define MANY 12                 /* pages of a class, from which on sparse ones serve in turn */
 #define ADOPT_MOST 4            /* pages taken from ended threads before a new one is made */
 #define TICK 64                 /* heartbeats between looks at the clock */
@@ -446,9 +446,9 @@ static void purge_due(void)
 void bhi_heap_heartbeat(bhi_heap_t *heap)
 {
     beat(false);
+    if (bh_unlikely(heartbeat % DRAIN_EVERY == 0))
+        bhi_heap_drain(heap, 1);
     if (bh_unlikely(heartbeat % TICK == 0)) {
-        if (heartbeat % (DRAIN_TICKS * TICK) == 0)
-            bhi_heap_drain(heap, BHI_DRAIN_AT_ONCE);
         if (heartbeat % (RETIRE_TICKS * TICK) == 0)
             retire_tick(heap, false);
         purge_due();

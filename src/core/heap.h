@@ -50,7 +50,8 @@ void *bhi_heap_large_at(bhi_heap_t *heap, size_t size, size_t align, size_t shif
 
 /* Pages: bounds the time of one allocation. Each is in the caches of those who freed into
  * it, some 100 ns away. */
-#define BHI_DRAIN_AT_ONCE 32
+#define BHI_DRAIN_AT_ONCE 8
+#define BHI_DRAIN_LARGE 32 /* before a large block, as each of them may be one */
 /* Owner: processes up to `most` pages with remote frees. */
 void bhi_heap_drain(bhi_heap_t *heap, size_t most);
 

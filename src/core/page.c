@@ -269,7 +269,7 @@ static bhi_span_t take_large(bhi_heap_t *heap, unsigned slots, size_t bytes)
     bhi_span_t span = bhi_residue_take_large(heap, slots, bytes, alone, false);
     if (span.segment == NULL) {
         bhi_state_unlock();
-        bhi_heap_drain(heap, BHI_DRAIN_AT_ONCE);
+        bhi_heap_drain(heap, BHI_DRAIN_LARGE);
         bhi_state_lock();
         span = bhi_residue_take_large(heap, slots, bytes, alone, true);
     }
@@ -294,7 +294,7 @@ bhi_page_t *bhi_page_new_large(bhi_heap_t *heap, size_t size, size_t align, bool
     bool chunk = align <= BH_SLOT_SIZE && bhi_large_wants(bytes);
     bool left = !huge && !chunk && align <= BH_SLOT_SIZE && !bhi_is_hardened();
     if (!left)
-        bhi_heap_drain(heap, BHI_DRAIN_AT_ONCE); /* large blocks that other threads freed are worth not to wait */
+        bhi_heap_drain(heap, BHI_DRAIN_LARGE); /* large blocks that other threads freed are worth not to wait */
     bhi_state_lock();
     void *map = bhi_pool_take(BHI_MAP_SINGLE_BYTES);
     bhi_span_t span = {NULL, 0, true, 0};
