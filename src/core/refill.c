@@ -23,12 +23,14 @@ static uint32_t last_word(const bhi_page_t *page)
 }
 
 /* How many of `have` fresh blocks to list: an OS page's worth of small ones, of
- * others as many as are in use, since each may be the first in its OS page. */
+ * others as many as are in use, since each may be the first in its OS page; of those to
+ * be cleared first no more than an OS page's worth, for which nobody has to wait long. */
 static uint32_t extension(const bhi_page_t *page, uint32_t have)
 {
     if (page->block_size <= BH_OS_PAGE_SIZE / 64)
         return have;
-    uint32_t most = (uint32_t)bhi_max(1, 4 * BH_OS_PAGE_SIZE / page->block_size);
+    bool cleared = BH_HARDEN_CLEAR && page->memory == BHI_MEMORY_ANY && !bhi_is_hardened();
+    uint32_t most = (uint32_t)bhi_max(1, (cleared ? 1 : 4) * BH_OS_PAGE_SIZE / page->block_size);
     if (!BH_HARDEN_RANDOM) /* then they come in the order of their addresses */
         return (uint32_t)bhi_min(have, most);
     uint32_t n = (uint32_t)bhi_max(1, bhi_min(page->used, most));
