@@ -13,6 +13,7 @@
 #define OS_PAGE ((size_t)4096)
 #define GHOSTS 512u
 #define QUARANTINE_SMALL 256u /* to here a block waits for others of its class, for certain */
+#define CLASS_STEP 16u
 #define MUST_MOST 512u
 
 model_t model;
@@ -104,10 +105,11 @@ static bool is_zero(uintptr_t p, size_t n)
 
 /* ------------------------------------------------------------------- quarantine */
 
+/* Up to QUARANTINE_SMALL, where classes are multiples of CLASS_STEP; the one of 8 bytes has
+ * no room for a canary. */
 static unsigned class_index(size_t usable)
 {
-    size_t size = model_class(usable + CANARY_LEAST);
-    return size <= 128 ? (unsigned)(size / 16) : (unsigned)(8 + size / 32);
+    return (unsigned)(model_class(usable + CANARY_LEAST) / CLASS_STEP);
 }
 
 static uint32_t *ghost_chain(uintptr_t p)
@@ -131,7 +133,7 @@ static const struct ghost *ghost_at(uintptr_t p)
  * whichever is less, but for a quarter. */
 static unsigned waits(unsigned c)
 {
-    unsigned bytes = c <= 8 ? 16 * c : 32 * (c - 8), most = 8192 / bytes;
+    unsigned most = 8192 / (CLASS_STEP * c);
     return (most < 64 ? most : 64) * 3 / 4;
 }
 
